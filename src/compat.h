@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Every difference between the supported versions of PostgreSQL (15 to
+ *	  19) and of libcurl (7.76 and later), so that no other file asks for a
+ *	  version.
+ *
+ * A file that includes curl.h includes it before this one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_COMPAT_H
+#define SEAM_IK_COMPAT_H
+
+#include "storage/latch.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+#if PG_VERSION_NUM < 150000
+#error "seam_ik needs PostgreSQL 15 or later"
+#endif
+
+/*
+ * A wait event set that lives as long as the session.  From 17 on a set may
+ * belong to a resource owner; ours must outlive the transaction.
+ */
+#if PG_VERSION_NUM >= 170000
+#define create_session_wait_event_set(nevents) \
+	CreateWaitEventSet(NULL, (nevents))
+#else
+#define create_session_wait_event_set(nevents) \
+	CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/* What pg_stat_activity shows; from 17 on an extension can name its waits. */
+#if PG_VERSION_NUM >= 170000
+#define wait_event_seam() WaitEventExtensionNew("SeamApiCall")
+#else
+#define wait_event_seam() PG_WAIT_EXTENSION
+#endif
+
+#ifdef LIBCURL_VERSION_NUM
+
+#if LIBCURL_VERSION_NUM < 0x074c00
+#error "seam_ik needs libcurl 7.76 or later"
+#endif
+
+/*
+ * CURLOPT_PREREQFUNCTION (7.80): called just before a request is sent on a
+ * connection.  Older versions do with a body that cannot be rewound.  Define
+ * SEAM_IK_NO_PREREQ to test that way with a newer libcurl.
+ */
+#if LIBCURL_VERSION_NUM >= 0x075000 && !defined(SEAM_IK_NO_PREREQ)
+#define HAVE_CURL_PREREQ 1
+#endif
+
+/* CURLOPT_PROTOCOLS_STR (7.85) replaces a bit mask that is now deprecated. */
+#if LIBCURL_VERSION_NUM >= 0x075500
+#define HAVE_CURL_PROTOCOLS_STR 1
+#endif
+
+/* CURLOPT_QUICK_EXIT (7.87): do not join a thread that is still resolving. */
+#if LIBCURL_VERSION_NUM >= 0x075700
+#define HAVE_CURL_QUICK_EXIT 1
+#endif
+
+/* The same for the whole multi handle (8.20). */
+#if LIBCURL_VERSION_NUM >= 0x081400
+#define HAVE_CURLM_QUICK_EXIT 1
+#endif
+
+#endif							/* LIBCURL_VERSION_NUM */
+
+#endif							/* SEAM_IK_COMPAT_H */

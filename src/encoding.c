@@ -1,0 +1,104 @@
+/*-------------------------------------------------------------------------
+ *
+ * encoding.c
+ *	  Text from the network in the database's encoding.
+ *
+ * An instant key exists once Seam has answered, so what the encoding cannot
+ * hold must never become an error here.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "encoding.h"
+#include "mb/pg_wchar.h"
+
+/*
+ * A valid UTF-8 text in the database's encoding, palloc'd, or NULL when that
+ * encoding cannot hold it.  SQL_ASCII takes the bytes as they are.
+ *
+ * Throws only when out of memory.  Outside a transaction, where the conversion
+ * can't be looked up, only ASCII can be converted.
+ */
+char *
+encoding_from_utf8(const char *utf8)
+{
+	int			len = (int) strlen(utf8);
+	int			encoding = GetDatabaseEncoding();
+	bool		ascii = true;
+	Oid			proc;
+	size_t		size;
+	char	   *converted;
+
+	for (int i = 0; i < len && ascii; i++)
+		ascii = !IS_HIGHBIT_SET(utf8[i]);
+	if (ascii || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return pstrdup(utf8);
+	if (!IsTransactionState())
+		return NULL;
+	proc = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(proc))
+		return NULL;
+	size = (size_t) len * MAX_CONVERSION_GROWTH + 1;
+	converted = palloc(size);
+	if (pg_do_encoding_conversion_buf(proc, PG_UTF8, encoding,
+									  (unsigned char *) pstrdup(utf8), len,
+									  (unsigned char *) converted, (int) size,
+									  true) != len)
+		return NULL;
+	return converted;
+}
+
+/*
+ * Append a text that somebody else wrote (valid UTF-8) to a message: without
+ * control characters, without the secret (may be NULL or empty), cut after
+ * max_chars, and with a question mark for what the encoding cannot hold.
+ */
+void
+encoding_append_foreign(StringInfo buf, const char *utf8, int max_chars,
+						const char *secret)
+{
+	StringInfoData clean;
+	size_t		secret_len = secret ? strlen(secret) : 0;
+	char	   *converted;
+
+	initStringInfo(&clean);
+	for (const char *p = utf8; *p;)
+	{
+		int			len = pg_utf_mblen((const unsigned char *) p);
+
+		if (max_chars-- <= 0)
+		{
+			appendStringInfoString(&clean, "...");
+			break;
+		}
+		if (secret_len > 0 && strncmp(p, secret, secret_len) == 0)
+		{
+			appendStringInfoString(&clean, "********");
+			p += secret_len;
+			continue;
+		}
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			appendStringInfoChar(&clean, ' ');
+		else
+			appendBinaryStringInfo(&clean, p, len);
+		p += len;
+	}
+	converted = encoding_from_utf8(clean.data);
+	if (converted == NULL)
+	{
+		converted = clean.data;
+		for (char *from = clean.data, *to = clean.data;; from++)
+		{
+			/* one question mark a character: its other bytes are 10xxxxxx */
+			if (((unsigned char) *from & 0xc0) == 0x80)
+				continue;
+			*to++ = IS_HIGHBIT_SET(*from) ? '?' : *from;
+			if (*from == '\0')
+				break;
+		}
+	}
+	appendStringInfoString(buf, converted);
+}

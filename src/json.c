@@ -1,0 +1,260 @@
+/*-------------------------------------------------------------------------
+ *
+ * json.c
+ *	  Reading JSON from the network, with the guards that cJSON lacks.
+ *
+ * The only file that includes cJSON.h.  cJSON's allocation hooks are global to
+ * the process and left alone, so a document is malloc'd; a JsonDoc frees it
+ * with the memory context that it was parsed in, if json_free() did not do so
+ * before.
+ *
+ * What cJSON accepts and we refuse before it sees the text: bytes that are not
+ * UTF-8, NUL (as a byte and as \u0000), nesting beyond a limit.  What follows
+ * the document is refused, too.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <cjson/cJSON.h>
+
+#include "json.h"
+#include "mb/pg_wchar.h"
+
+struct JsonDoc
+{
+	MemoryContextCallback callback;
+	cJSON	   *root;
+};
+
+/*
+ * Free the document's nodes; safe to call twice.
+ */
+static void
+free_root(void *arg)
+{
+	JsonDoc    *doc = arg;
+
+	cJSON_Delete(doc->root);
+	doc->root = NULL;
+}
+
+/*
+ * What of the text must not reach cJSON: a description, or NULL.
+ */
+static const char *
+text_problem(const char *text, size_t len, int max_depth)
+{
+	bool		in_string = false;
+	int			depth = 0;
+
+	if (memchr(text, '\0', len) != NULL)
+		return "it contains a NUL byte";
+	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
+		return "it is not valid UTF-8";
+	for (size_t i = 0; i < len; i++)
+	{
+		char		c = text[i];
+
+		if (in_string)
+		{
+			if (c == '"')
+				in_string = false;
+			else if (c == '\\')
+			{
+				i++;
+				if (i + 4 < len && memcmp(text + i, "u0000", 5) == 0)
+					return "it contains \\u0000";
+			}
+		}
+		else if (c == '"')
+			in_string = true;
+		else if (c == '{' || c == '[')
+		{
+			if (++depth > max_depth)
+				return "it is nested too deep";
+		}
+		else if (c == '}' || c == ']')
+			depth--;
+	}
+	return NULL;
+}
+
+/*
+ * Parse a UTF-8 text of len bytes, text[len] being a NUL.
+ *
+ * Returns the document, which lives in CurrentMemoryContext, or NULL with a
+ * static description of what is wrong in *problem.  Throws only when out of
+ * memory.
+ */
+JsonDoc *
+json_parse(char *text, size_t len, int max_depth, const char **problem)
+{
+	JsonDoc    *doc;
+
+	*problem = text_problem(text, len, max_depth);
+	if (*problem)
+		return NULL;
+
+	doc = palloc(sizeof(JsonDoc));
+	doc->root = NULL;
+	doc->callback.func = free_root;
+	doc->callback.arg = doc;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &doc->callback);
+
+	/* the NUL counts in, which makes cJSON require it after the document */
+	doc->root = cJSON_ParseWithLengthOpts(text, len + 1, NULL, true);
+	if (doc->root == NULL)
+	{
+		*problem = "it is not JSON";
+		return NULL;
+	}
+	return doc;
+}
+
+/*
+ * The document's outermost value.
+ */
+JsonNode *
+json_root(JsonDoc *doc)
+{
+	return doc->root;
+}
+
+/*
+ * Free the document now.  doc may be NULL.
+ */
+void
+json_free(JsonDoc *doc)
+{
+	if (doc)
+		free_root(doc);
+}
+
+/* What a value is.  All take NULL, for a member that is not there. */
+
+bool
+json_is_object(const JsonNode *node)
+{
+	return cJSON_IsObject(node);
+}
+
+bool
+json_is_array(const JsonNode *node)
+{
+	return cJSON_IsArray(node);
+}
+
+bool
+json_is_null(const JsonNode *node)
+{
+	return cJSON_IsNull(node);
+}
+
+bool
+json_is_true(const JsonNode *node)
+{
+	return cJSON_IsTrue(node);
+}
+
+/*
+ * The value of a string in UTF-8, which the document owns, or NULL when the
+ * node is none.
+ */
+const char *
+json_string(const JsonNode *node)
+{
+	return cJSON_IsString(node) ? node->valuestring : NULL;
+}
+
+/*
+ * The first value in an object or array, the one after a value, and a value's
+ * name in its object; NULL where there is none.
+ */
+JsonNode *
+json_first(const JsonNode *node)
+{
+	return json_is_object(node) || json_is_array(node) ? node->child : NULL;
+}
+
+JsonNode *
+json_next(const JsonNode *node)
+{
+	return node->next;
+}
+
+const char *
+json_name(const JsonNode *node)
+{
+	return node->string;
+}
+
+/*
+ * Find members of an object by name, case-sensitively.
+ *
+ * Fills in the value of each, NULL where it is not there.  Returns the name of
+ * one that is there twice, or NULL: which of two is meant can't be known.
+ */
+const char *
+json_members(const JsonNode *object, JsonMember *members, int nmembers)
+{
+	for (int i = 0; i < nmembers; i++)
+		members[i].value = NULL;
+	for (JsonNode *node = json_first(object); node; node = node->next)
+	{
+		for (int i = 0; i < nmembers; i++)
+		{
+			if (node->string == NULL || strcmp(node->string, members[i].name) != 0)
+				continue;
+			if (members[i].value)
+				return members[i].name;
+			members[i].value = node;
+			break;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * The node as JSON text in UTF-8, palloc'd.  Throws when out of memory.
+ */
+char *
+json_print(const JsonNode *node)
+{
+	char	   *text = cJSON_PrintUnformatted(node);
+	char	   *copy;
+
+	if (text == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	copy = MemoryContextAllocExtended(CurrentMemoryContext, strlen(text) + 1,
+									  MCXT_ALLOC_NO_OOM);
+	if (copy)
+		strcpy(copy, text);
+	cJSON_free(text);
+	if (copy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	return copy;
+}
+
+/*
+ * Append a UTF-8 text as a JSON string.
+ */
+void
+json_append_string(StringInfo buf, const char *utf8)
+{
+	appendStringInfoChar(buf, '"');
+	for (const unsigned char *p = (const unsigned char *) utf8; *p; p++)
+	{
+		if (*p == '"' || *p == '\\')
+			appendStringInfoChar(buf, '\\');
+		if (*p < ' ')
+			appendStringInfo(buf, "\\u%04x", *p);
+		else
+			appendStringInfoChar(buf, *p);
+	}
+	appendStringInfoChar(buf, '"');
+}

@@ -1,0 +1,674 @@
+/*-------------------------------------------------------------------------
+ *
+ * seam.c
+ *	  Seam's API: what a request says and what an answer means.
+ *
+ * The source of the protocol's facts is Seam's OpenAPI document
+ * (https://docs.seam.co, POST /user_identities/generate_instant_key) and, for
+ * kinds of tokens and error bodies, the official JavaScript SDK.
+ *
+ * Nothing is thrown but out of memory.  Strings of a result are static or in
+ * CurrentMemoryContext.  No text made here contains the API key or the URL of
+ * a key.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "encoding.h"
+#include "json.h"
+#include "seam.h"
+#include "utils/datetime.h"
+
+/* Nesting that an answer may have; the deepest that is known has 5. */
+#define MAX_DEPTH 32
+
+/* How much of a text of Seam's goes into a message, and how many errors. */
+#define MAX_FOREIGN_CHARS 500
+#define MAX_VALIDATION_ERRORS 20
+
+/* Length of a uuid's text form. */
+#define UUID_TEXT_LEN 36
+
+#define HINT_MAY_EXIST \
+	"The instant key may exist. Before you try again, look for it among the instant keys of this user identity, and delete the one that is not wanted."
+
+/*
+ * What the answers with a status of 4xx and 5xx mean.  Error types are an open
+ * set, so the status decides; the types are passed on in the detail.
+ */
+static const struct
+{
+	int			status;
+	int			sqlerrcode;
+	const char *message;
+	const char *hint;
+}			status_errors[] =
+{
+	{400, ERRCODE_INVALID_PARAMETER_VALUE,
+		"Seam refused the request as invalid",
+	"Correct the value that the detail names."},
+	{401, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+		"Seam did not accept the API key",
+	"Check seam_ik.api_key or the file that seam_ik.api_key_file names; some kinds of keys need seam_ik.workspace_id, too."},
+	{403, ERRCODE_INSUFFICIENT_PRIVILEGE,
+		"the API key has no permission for this at Seam",
+	"Use an API key that may issue instant keys in this workspace."},
+	{404, ERRCODE_NO_DATA_FOUND,
+		"Seam did not find what was asked for",
+	"Check the id, that it belongs to the workspace of the API key, and seam_ik.endpoint."},
+	{408, ERRCODE_SYSTEM_ERROR,
+		"Seam's API timed out",
+	HINT_MAY_EXIST},
+	{429, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+		"Seam's rate limit was reached",
+	"No instant key was issued. Try again later, or raise seam_ik.max_retries and seam_ik.request_timeout."},
+};
+
+/*
+ * Why Seam would not take this key, before it is asked: a static message, or
+ * NULL.  The kinds and their prefixes are those of the official SDK.
+ */
+const char *
+seam_api_key_problem(const char *api_key, const char *workspace_id)
+{
+	if (strncmp(api_key, "seam_cst", 8) == 0)
+		return "a client session token may not issue instant keys";
+	if (strncmp(api_key, "seam_pk", 7) == 0)
+		return "a publishable key may not issue instant keys";
+	if (workspace_id[0] == '\0' && strncmp(api_key, "seam_at", 7) == 0)
+		return "a personal access token needs seam_ik.workspace_id";
+	if (workspace_id[0] == '\0' && strncmp(api_key, "ey", 2) == 0)
+		return "a console session token needs seam_ik.workspace_id";
+	return NULL;
+}
+
+/*
+ * The headers and TLS roots that the account's requests share.  The profile
+ * points into the account, but for the value of Authorization, which is
+ * palloc'd.
+ */
+void
+seam_profile(const SeamAccount *account, HttpProfile *profile)
+{
+	int			n = 0;
+
+	profile->ca_file = account->ca_file;
+	profile->names[n] = "Authorization";
+	profile->values[n++] = psprintf("Bearer %s", account->api_key);
+	profile->names[n] = "Content-Type";
+	profile->values[n++] = "application/json";
+	profile->names[n] = "Accept";
+	profile->values[n++] = "application/json";
+	profile->names[n] = "User-Agent";
+	profile->values[n++] = "seam_ik/" SEAM_IK_VERSION;
+	if (account->workspace_id[0] != '\0')
+	{
+		profile->names[n] = "seam-workspace";
+		profile->values[n++] = account->workspace_id;
+	}
+	profile->nheaders = n;
+}
+
+/*
+ * Write the uuid's text form (36 characters, no NUL).  Returns the place after
+ * it.
+ */
+static char *
+put_uuid(char *to, const pg_uuid_t *uuid)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*to++ = '-';
+		*to++ = hex[uuid->data[i] >> 4];
+		*to++ = hex[uuid->data[i] & 0x0f];
+	}
+	return to;
+}
+
+/*
+ * Read a uuid as the API writes it: 36 characters and nothing else, which is
+ * stricter than uuid_in().  Returns whether it is one.
+ */
+static bool
+get_uuid(const char *text, pg_uuid_t *uuid)
+{
+	int			n = 0;
+
+	if (strlen(text) != UUID_TEXT_LEN)
+		return false;
+	for (int i = 0; i < UUID_TEXT_LEN; i++)
+	{
+		unsigned char c = text[i];
+		int			digit;
+
+		if (i == 8 || i == 13 || i == 18 || i == 23)
+		{
+			if (c != '-')
+				return false;
+			continue;
+		}
+		if (c >= '0' && c <= '9')
+			digit = c - '0';
+		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+			digit = (c | 0x20) - 'a' + 10;
+		else
+			return false;
+		if (n % 2 == 0)
+			uuid->data[n / 2] = digit << 4;
+		else
+			uuid->data[n / 2] |= digit;
+		n++;
+	}
+	return true;
+}
+
+/*
+ * Read exactly n digits at *p, and move it on.  Returns whether they are there
+ * and within min and max.
+ */
+static bool
+get_digits(const char **p, int n, int min, int max, int *value)
+{
+	*value = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if ((*p)[i] < '0' || (*p)[i] > '9')
+			return false;
+		*value = *value * 10 + ((*p)[i] - '0');
+	}
+	*p += n;
+	return *value >= min && *value <= max;
+}
+
+/*
+ * Read an RFC 3339 date-time, which is what OpenAPI's date-time means.  Done by
+ * hand since timestamptz_in() depends on settings, throws, and takes much that
+ * is not one.  More than six digits of a second's fraction are rounded.
+ * Returns whether it is one.
+ */
+static bool
+get_time(const char *p, TimestampTz *time)
+{
+	int			year,
+				month,
+				day,
+				hour,
+				minute,
+				second;
+	int			fraction = 0;
+	int			zone = 0;
+
+	if (!get_digits(&p, 4, 1, 9999, &year) || *p++ != '-' ||
+		!get_digits(&p, 2, 1, 12, &month) || *p++ != '-' ||
+		!get_digits(&p, 2, 1, day_tab[isleap(year)][month - 1], &day) ||
+		(*p != 'T' && *p != 't' && *p != ' '))
+		return false;
+	p++;
+	if (!get_digits(&p, 2, 0, 23, &hour) || *p++ != ':' ||
+		!get_digits(&p, 2, 0, 59, &minute) || *p++ != ':' ||
+		!get_digits(&p, 2, 0, 60, &second))
+		return false;
+	if (*p == '.')
+	{
+		int			scale = 1000000;
+
+		if (p[1] < '0' || p[1] > '9')
+			return false;
+		for (p++; *p >= '0' && *p <= '9'; p++)
+		{
+			if (scale > 1)
+			{
+				scale /= 10;
+				fraction += (*p - '0') * scale;
+			}
+			else if (scale == 1)
+			{
+				fraction += *p >= '5';
+				scale = 0;
+			}
+		}
+	}
+	if (*p == 'Z' || *p == 'z')
+		p++;
+	else if (*p == '+' || *p == '-')
+	{
+		int			sign = *p++ == '-' ? -1 : 1;
+		int			zone_hour,
+					zone_minute;
+
+		if (!get_digits(&p, 2, 0, 23, &zone_hour) || *p++ != ':' ||
+			!get_digits(&p, 2, 0, 59, &zone_minute))
+			return false;
+		zone = sign * (zone_hour * MINS_PER_HOUR + zone_minute) * SECS_PER_MINUTE;
+	}
+	else
+		return false;
+	if (*p != '\0')
+		return false;
+	*time = (int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY +
+		((int64) hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - zone) * USECS_PER_SEC +
+		fraction;
+	return true;
+}
+
+/*
+ * Copy a URL.  What is not printable ASCII is percent-encoded as RFC 3987 maps
+ * an IRI to a URI, so that every encoding of a database holds it.  palloc'd;
+ * NULL for the empty string.
+ */
+static char *
+get_url(const char *text)
+{
+	char	   *url;
+	char	   *to;
+
+	if (text[0] == '\0')
+		return NULL;
+	url = to = palloc(strlen(text) * 3 + 1);
+	for (const unsigned char *p = (const unsigned char *) text; *p; p++)
+	{
+		if (*p <= ' ' || *p >= 0x7f)
+			to += sprintf(to, "%%%02X", *p);
+		else
+			*to++ = *p;
+	}
+	*to = '\0';
+	return url;
+}
+
+/*
+ * Where requests for a key go: palloc'd.
+ */
+char *
+seam_generate_url(const SeamAccount *account)
+{
+	return psprintf("%s/user_identities/generate_instant_key", account->endpoint);
+}
+
+/*
+ * Write the body of a request for a key to body (SEAM_GENERATE_BODY_SIZE
+ * bytes).  Optional parameters that are not set are left out: the API does not
+ * take null.  Returns its length.
+ */
+size_t
+seam_generate_body(const SeamGenerate *what, char *body)
+{
+	char	   *to = body;
+
+	to += sprintf(to, "{\"user_identity_id\":\"");
+	to = put_uuid(to, &what->user_identity_id);
+	*to++ = '"';
+	if (what->max_use_count != 0)
+		to += sprintf(to, ",\"max_use_count\":%d", what->max_use_count);
+	if (what->customization_profile_id)
+	{
+		to += sprintf(to, ",\"customization_profile_id\":\"");
+		to = put_uuid(to, what->customization_profile_id);
+		*to++ = '"';
+	}
+	*to++ = '}';
+	*to = '\0';
+	return to - body;
+}
+
+/* The members of an instant_key that we read. */
+typedef enum FieldType
+{
+	FIELD_UUID,
+	FIELD_URL,
+	FIELD_TIME,
+	FIELD_OBJECT
+} FieldType;
+
+static const struct
+{
+	const char *name;
+	FieldType	type;
+	bool		required;
+	size_t		offset;			/* in SeamKey */
+	const char *problem;		/* when it is not of its type */
+}			key_fields[] =
+{
+	{"instant_key_id", FIELD_UUID, true, offsetof(SeamKey, instant_key_id), "is not a uuid"},
+	{"instant_key_url", FIELD_URL, true, offsetof(SeamKey, instant_key_url), "is not a URL"},
+	{"user_identity_id", FIELD_UUID, true, offsetof(SeamKey, user_identity_id), "is not a uuid"},
+	{"client_session_id", FIELD_UUID, true, offsetof(SeamKey, client_session_id), "is not a uuid"},
+	{"workspace_id", FIELD_UUID, true, offsetof(SeamKey, workspace_id), "is not a uuid"},
+	{"customization_profile_id", FIELD_UUID, false, offsetof(SeamKey, customization_profile_id), "is not a uuid"},
+	{"customization", FIELD_OBJECT, false, offsetof(SeamKey, customization), "is not an object"},
+	{"created_at", FIELD_TIME, true, offsetof(SeamKey, created_at), "is not a time"},
+	{"expires_at", FIELD_TIME, true, offsetof(SeamKey, expires_at), "is not a time"},
+};
+
+/*
+ * Read an instant_key.  Returns what is wrong with it, static or palloc'd, or
+ * NULL.
+ */
+static const char *
+read_key(const JsonNode *node, SeamKey *key)
+{
+	JsonMember	members[lengthof(key_fields)];
+	const char *twice;
+
+	memset(key, 0, sizeof(SeamKey));
+	if (node == NULL)
+		return "instant_key is missing";
+	if (!json_is_object(node))
+		return "instant_key is not an object";
+	for (int i = 0; i < (int) lengthof(key_fields); i++)
+		members[i].name = key_fields[i].name;
+	twice = json_members(node, members, lengthof(members));
+	if (twice)
+		return psprintf("%s is there twice", twice);
+	for (int i = 0; i < (int) lengthof(key_fields); i++)
+	{
+		const JsonNode *value = members[i].value;
+		const char *text = json_string(value);
+		void	   *target = (char *) key + key_fields[i].offset;
+		bool		ok = false;
+
+		if (value == NULL || json_is_null(value))
+		{
+			if (key_fields[i].required)
+				return psprintf("%s is missing", key_fields[i].name);
+			continue;
+		}
+		switch (key_fields[i].type)
+		{
+			case FIELD_UUID:
+				ok = text && get_uuid(text, target);
+				break;
+			case FIELD_TIME:
+				ok = text && get_time(text, target);
+				break;
+			case FIELD_URL:
+				ok = text && (*(char **) target = get_url(text)) != NULL;
+				break;
+			case FIELD_OBJECT:
+				ok = json_is_object(value);
+				if (ok)
+					*(char **) target = json_print(value);
+				break;
+		}
+		if (!ok)
+			return psprintf("%s %s", key_fields[i].name, key_fields[i].problem);
+		if (target == &key->customization_profile_id)
+			key->has_customization_profile_id = true;
+	}
+	return NULL;
+}
+
+/*
+ * Append what Seam says is wrong with each parameter: a tree like the
+ * request's, whose nodes may hold "_errors", an array of strings.
+ */
+static void
+append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
+						 const char *secret, int *count)
+{
+	for (JsonNode *child = json_first(node); child; child = json_next(child))
+	{
+		const char *name = json_name(child);
+
+		if (name == NULL)
+			continue;
+		if (strcmp(name, "_errors") == 0)
+		{
+			for (JsonNode *e = json_first(child); e; e = json_next(e))
+			{
+				if (json_string(e) == NULL || ++*count > MAX_VALIDATION_ERRORS)
+					continue;
+				appendStringInfoChar(buf, '\n');
+				encoding_append_foreign(buf, path[0] ? path : "request", MAX_FOREIGN_CHARS, secret);
+				appendStringInfoString(buf, ": ");
+				encoding_append_foreign(buf, json_string(e), MAX_FOREIGN_CHARS, secret);
+			}
+		}
+		else
+			append_validation_errors(buf, child,
+									 path[0] ? psprintf("%s.%s", path, name) : name,
+									 secret, count);
+	}
+}
+
+/*
+ * Append the lines of a detail that every answer has: its status, what Seam
+ * says of an error, and the id by which Seam's support finds the request.
+ */
+static void
+append_answer(StringInfo buf, const SeamAccount *account, const HttpAnswer *answer)
+{
+	const char *secret = account->api_key;
+	const char *problem;
+	JsonDoc    *doc = NULL;
+
+	appendStringInfo(buf, "HTTP status %d", answer->status);
+	if (answer->status >= 400 && answer->body_len > 0)
+		doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
+	if (doc)
+	{
+		JsonMember	error = {"error", NULL};
+		JsonMember	members[] = {{"type", NULL}, {"message", NULL}, {"validation_errors", NULL}};
+		int			count = 0;
+
+		json_members(json_root(doc), &error, 1);
+		json_members(error.value, members, lengthof(members));
+		if (json_string(members[0].value))
+		{
+			appendStringInfoString(buf, ", type \"");
+			encoding_append_foreign(buf, json_string(members[0].value), MAX_FOREIGN_CHARS, secret);
+			appendStringInfoChar(buf, '"');
+		}
+		if (json_string(members[1].value))
+		{
+			appendStringInfoString(buf, ": ");
+			encoding_append_foreign(buf, json_string(members[1].value), MAX_FOREIGN_CHARS, secret);
+		}
+		append_validation_errors(buf, members[2].value, "", secret, &count);
+		if (count > MAX_VALIDATION_ERRORS)
+			appendStringInfo(buf, "\n(and %d more)", count - MAX_VALIDATION_ERRORS);
+		json_free(doc);
+	}
+	if (answer->request_id[0])
+	{
+		appendStringInfoString(buf, "\nseam-request-id: ");
+
+		/* a header's bytes may be anything */
+		for (const char *p = answer->request_id; *p; p++)
+			appendStringInfoChar(buf, *p > ' ' && *p < 0x7f ? *p : '?');
+	}
+}
+
+/*
+ * The result for an answer that is not what the API promises.
+ */
+static void
+not_understood(const SeamAccount *account, const HttpAnswer *answer,
+			   const char *problem, SeamResult *result)
+{
+	StringInfoData detail;
+	static const pg_uuid_t no_id;
+
+	result->sqlerrcode = ERRCODE_PROTOCOL_VIOLATION;
+	result->message = psprintf("Seam's answer could not be used: %s", problem);
+	result->hint = HINT_MAY_EXIST;
+	initStringInfo(&detail);
+	append_answer(&detail, account, answer);
+	if (memcmp(&result->key.instant_key_id, &no_id, sizeof(no_id)) != 0)
+	{
+		char		id[UUID_TEXT_LEN + 1];
+
+		*put_uuid(id, &result->key.instant_key_id) = '\0';
+		appendStringInfo(&detail, "\ninstant_key_id: %s", id);
+	}
+	result->detail = detail.data;
+}
+
+/*
+ * The result for a status of 4xx or 5xx.
+ */
+static void
+refused(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result)
+{
+	StringInfoData detail;
+
+	result->sqlerrcode = ERRCODE_SYSTEM_ERROR;
+	if (answer->status >= 500)
+	{
+		result->message = "Seam's API failed";
+		result->hint = HINT_MAY_EXIST;
+	}
+	else
+	{
+		result->message = "Seam refused the request";
+		result->hint = "Check seam_ik.endpoint.";
+	}
+	for (int i = 0; i < (int) lengthof(status_errors); i++)
+	{
+		if (status_errors[i].status != answer->status)
+			continue;
+		result->sqlerrcode = status_errors[i].sqlerrcode;
+		result->message = status_errors[i].message;
+		result->hint = status_errors[i].hint;
+		break;
+	}
+	initStringInfo(&detail);
+	append_answer(&detail, account, answer);
+	if (answer->retry_after > 0)
+		appendStringInfo(&detail, "\nSeam asks to wait %d s.", answer->retry_after);
+	result->detail = detail.data;
+}
+
+/*
+ * The result for a request to which no whole answer came.
+ */
+static void
+no_answer(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result)
+{
+	StringInfoData detail;
+
+	initStringInfo(&detail);
+	if (answer->outcome == HTTP_TOO_LARGE)
+	{
+		result->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+		result->message = "Seam's answer is too large";
+		result->hint = HINT_MAY_EXIST;
+		appendStringInfo(&detail, "The limit is %d bytes.", SEAM_MAX_ANSWER);
+	}
+	else if (answer->outcome == HTTP_IN_DOUBT)
+	{
+		result->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		if (answer->failure == HTTP_FAILURE_TIMEOUT)
+		{
+			result->message = "no whole answer came from Seam within seam_ik.request_timeout";
+			appendStringInfoString(&detail, "The request had been sent.");
+		}
+		else
+		{
+			result->message = "no whole answer came from Seam";
+			appendStringInfoString(&detail, "The request had been sent: ");
+			encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
+			appendStringInfoChar(&detail, '.');
+		}
+		result->hint = HINT_MAY_EXIST;
+	}
+	else
+	{
+		result->sqlerrcode = ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
+		result->message = "could not connect to Seam";
+		result->hint = "Check seam_ik.endpoint and the network of the database server.";
+		switch (answer->failure)
+		{
+			case HTTP_FAILURE_RESOLVE:
+				result->message = "could not resolve the host name of Seam's API";
+				break;
+			case HTTP_FAILURE_CERTIFICATE:
+				result->message = "could not verify the TLS certificate of Seam's API";
+				result->hint = "Check seam_ik.endpoint and seam_ik.ca_file, or install the ca-certificates of the system.";
+				break;
+			case HTTP_FAILURE_TLS:
+				result->message = "could not set up TLS with Seam's API";
+				break;
+			case HTTP_FAILURE_TIMEOUT:
+				result->message = "could not connect to Seam within seam_ik.request_timeout";
+				break;
+			case HTTP_FAILURE_CONNECT_TIMEOUT:
+				result->message = "could not connect to Seam within seam_ik.connect_timeout";
+				break;
+			case HTTP_FAILURE_DESCRIPTORS:
+				result->message = "could not connect to Seam: too many open files";
+				result->hint = "Raise the limit of open files of the server, or lower max_files_per_process.";
+				break;
+			default:
+				break;
+		}
+		appendStringInfoString(&detail, "Nothing was sent, so no instant key was issued: ");
+		encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
+		appendStringInfoChar(&detail, '.');
+	}
+	if (answer->status != 0)
+	{
+		appendStringInfoChar(&detail, '\n');
+		append_answer(&detail, account, answer);
+	}
+	result->detail = detail.data;
+}
+
+/*
+ * What the answer to a request for a key means.
+ */
+void
+seam_generate_result(const SeamAccount *account, const SeamGenerate *what,
+					 const HttpAnswer *answer, SeamResult *result)
+{
+	JsonMember	members[] = {{"ok", NULL}, {"instant_key", NULL}};
+	const char *problem = NULL;
+	JsonDoc    *doc = NULL;
+
+	memset(result, 0, sizeof(SeamResult));
+	if (answer->request_id[0])
+		result->request_id = pstrdup(answer->request_id);
+
+	if (answer->outcome != HTTP_ANSWERED)
+		no_answer(account, answer, result);
+	else if (answer->status >= 400)
+		refused(account, answer, result);
+	else if (answer->status >= 300)
+	{
+		not_understood(account, answer, "it is a redirect, which is never followed", result);
+		result->hint = "Check seam_ik.endpoint.";
+	}
+	else
+	{
+		if (answer->status < 200)
+			problem = "its status is not known";
+		else if (answer->body_len == 0)
+			problem = "it has no body";
+		else
+			doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
+		if (doc)
+		{
+			if (!json_is_object(json_root(doc)))
+				problem = "it is not a JSON object";
+			else if ((problem = json_members(json_root(doc), members, lengthof(members))) != NULL)
+				problem = psprintf("%s is there twice", problem);
+			else
+				problem = read_key(members[1].value, &result->key);
+
+			/* "ok" may be missing, in spite of the specification */
+			if (members[0].value && !json_is_true(members[0].value))
+				problem = "it says that the request failed (ok is not true)";
+			if (problem == NULL &&
+				memcmp(&result->key.user_identity_id, &what->user_identity_id,
+					   sizeof(pg_uuid_t)) != 0)
+				problem = "the instant key is of another user identity";
+			json_free(doc);
+		}
+		if (problem)
+			not_understood(account, answer, problem, result);
+	}
+}

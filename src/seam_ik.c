@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * seam_ik.c
+ *	  Module entry: puts the parts together, and nothing else.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "settings.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+/*
+ * Called when the library is loaded.
+ */
+void
+_PG_init(void)
+{
+	settings_define();
+}

@@ -1,0 +1,437 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  The settings (GUCs) of seam_ik, and the way to the API key.
+ *
+ * The API key is a secret, and so is whatever can send it elsewhere: endpoint,
+ * CA file and key file are for the superuser, or for whom he granted SET.  No
+ * message made here shows a value.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/parallel.h"
+#include "access/table.h"
+#include "catalog/pg_db_role_setting.h"
+#include "catalog/pg_type.h"
+#include "http.h"
+#include "miscadmin.h"
+#include "settings.h"
+#include "storage/fd.h"
+#include "tcop/utility.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+
+/* What SHOW answers in place of the API key. */
+#define API_KEY_MASK "********"
+
+/* The longest API key: a console session's JWT has about a kilobyte. */
+#define MAX_API_KEY 8192
+
+#define HINT_USE_KEY_FILE \
+	"Put the key into a file of the server's user with mode 0600, name it in seam_ik.api_key_file, and replace the key at Seam: others may have read it."
+
+int			settings_connect_timeout = 5000;
+int			settings_request_timeout = 30000;
+int			settings_max_retries = 2;
+
+static char *api_key;
+static char *api_key_file;
+static char *endpoint;
+static char *workspace_id;
+static char *ca_file;
+
+/*
+ * Loaded by shared_preload_libraries?  Without, a key in postgresql.conf is a
+ * placeholder in each new session that any role can SHOW.
+ */
+static bool preloaded;
+static bool key_in_unprotected_file;
+
+/*
+ * True while the settings are defined.  An error would then break the loading
+ * of the library, so a bad value is refused with a warning instead.
+ */
+static bool defining;
+
+static ProcessUtility_hook_type next_process_utility;
+
+/*
+ * Refuse a value from a check hook with 22023: "NAME PROBLEM".
+ *
+ * PostgreSQL would log the refused statement, and so the value, with the
+ * error; that is avoided by raising the error here, which also serves
+ * set_config().  Where the value does not come from a statement of this
+ * session, the hook reports false in the usual way.
+ */
+static bool
+refuse(GucSource source, const char *name, const char *problem)
+{
+	if (source >= PGC_S_INTERACTIVE && !defining)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s %s", name, problem),
+				 errhidestmt(true)));
+	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
+	GUC_check_errmsg("%s %s", name, problem);
+	return false;
+}
+
+/*
+ * Is all of the text printable ASCII without spaces?  Only that may be in a
+ * header's value; white space at its ends would be lost, CR and LF would start
+ * another header.
+ */
+static bool
+is_header_word(const char *text)
+{
+	for (; *text; text++)
+	{
+		if (*text <= ' ' || *text >= 0x7f)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Check hook of seam_ik.api_key.
+ */
+static bool
+check_api_key(char **newval, void **extra, GucSource source)
+{
+	const char *value = *newval ? *newval : "";
+
+	if (strcmp(value, API_KEY_MASK) == 0)
+		return refuse(source, "seam_ik.api_key", "cannot be set to the mask that is shown in its place");
+	if (!is_header_word(value))
+		return refuse(source, "seam_ik.api_key", "must not contain white space, control or non-ASCII characters");
+	if (strlen(value) > MAX_API_KEY)
+		return refuse(source, "seam_ik.api_key", "is too long");
+	if (value[0] != '\0' && !preloaded && source > PGC_S_DYNAMIC_DEFAULT && source <= PGC_S_GLOBAL)
+		key_in_unprotected_file = true;
+	return true;
+}
+
+/*
+ * Show hook of seam_ik.api_key: whether there is one, and not which.
+ */
+static const char *
+show_api_key(void)
+{
+	return api_key && api_key[0] ? API_KEY_MASK : "";
+}
+
+/*
+ * Check hook of seam_ik.workspace_id.
+ */
+static bool
+check_workspace_id(char **newval, void **extra, GucSource source)
+{
+	if (*newval && !is_header_word(*newval))
+		return refuse(source, "seam_ik.workspace_id", "must not contain white space, control or non-ASCII characters");
+	return true;
+}
+
+/*
+ * Check hook of seam_ik.endpoint.
+ */
+static bool
+check_endpoint(char **newval, void **extra, GucSource source)
+{
+	const char *problem = http_url_problem(*newval ? *newval : "");
+
+	return problem ? refuse(source, "seam_ik.endpoint", problem) : true;
+}
+
+/*
+ * Error context callback: keep the statement out of the server log.
+ */
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+}
+
+/*
+ * Does the statement set one of our settings (or a misspelt one)?
+ */
+static bool
+sets_ours(const Node *stmt)
+{
+	const VariableSetStmt *set = NULL;
+
+	if (IsA(stmt, VariableSetStmt))
+		set = (const VariableSetStmt *) stmt;
+	else if (IsA(stmt, AlterSystemStmt))
+		set = ((const AlterSystemStmt *) stmt)->setstmt;
+	else if (IsA(stmt, AlterRoleSetStmt))
+		set = ((const AlterRoleSetStmt *) stmt)->setstmt;
+	else if (IsA(stmt, AlterDatabaseSetStmt))
+		set = ((const AlterDatabaseSetStmt *) stmt)->setstmt;
+	return set && set->name && pg_strncasecmp(set->name, "seam_ik.", 8) == 0;
+}
+
+/*
+ * ProcessUtility hook: a SET of ours that fails, for whatever reason, must not
+ * be logged, since the log would show the API key in it.
+ */
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
+	ErrorContextCallback callback;
+
+	if (!sets_ours(pstmt->utilityStmt))
+	{
+		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		return;
+	}
+	callback.callback = hide_statement;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	error_context_stack = callback.previous;
+}
+
+/*
+ * Define the settings.  Called once, from _PG_init.
+ */
+void
+settings_define(void)
+{
+	preloaded = process_shared_preload_libraries_in_progress;
+	defining = true;
+
+	DefineCustomStringVariable("seam_ik.api_key",
+							   "API key, personal access token or console session of Seam.",
+							   "Prefer seam_ik.api_key_file: what sets this stays in logs and views.",
+							   &api_key, "",
+							   PGC_SUSET,
+							   GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
+							   check_api_key, NULL, show_api_key);
+	DefineCustomStringVariable("seam_ik.api_key_file",
+							   "File that holds the API key, used when seam_ik.api_key is empty.",
+							   "A regular file of the server's user with mode 0600, or of root with 0640. Read at each use. A relative path starts in the data directory.",
+							   &api_key_file, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("seam_ik.endpoint",
+							   "URL of Seam's API.",
+							   "https, or http to a loopback host.",
+							   &endpoint, "https://connect.getseam.com",
+							   PGC_SUSET, 0,
+							   check_endpoint, NULL, NULL);
+	DefineCustomStringVariable("seam_ik.workspace_id",
+							   "Workspace at Seam; personal access tokens and console sessions need it.",
+							   NULL,
+							   &workspace_id, "",
+							   PGC_SUSET, 0,
+							   check_workspace_id, NULL, NULL);
+	DefineCustomStringVariable("seam_ik.ca_file",
+							   "File of CA certificates to trust in place of the system's.",
+							   NULL,
+							   &ca_file, "",
+							   PGC_SUSET, 0,
+							   NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.connect_timeout",
+							"Time to connect to Seam, name resolution and TLS included.",
+							NULL,
+							&settings_connect_timeout, 5000, 1, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.request_timeout",
+							"Time for a whole call, its retries included.",
+							NULL,
+							&settings_request_timeout, 30000, 1, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.max_retries",
+							"How often a request that was surely not processed is tried again.",
+							NULL,
+							&settings_max_retries, 2, 0, 10,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	MarkGUCPrefixReserved("seam_ik");
+
+	defining = false;
+
+	next_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
+
+/*
+ * Does an ALTER ROLE or ALTER DATABASE SET hold an API key?  Every role can
+ * read pg_db_role_setting.
+ */
+static bool
+key_in_catalog(void)
+{
+	static const char name[] = "seam_ik.api_key=";
+	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		config = heap_getattr(tuple, Anum_pg_db_role_setting_setconfig,
+										  RelationGetDescr(rel), &isnull);
+		Datum	   *elements;
+		int			n;
+
+		if (isnull)
+			continue;
+		deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false,
+						  TYPALIGN_INT, &elements, NULL, &n);
+		for (int i = 0; i < n && !found; i++)
+		{
+			const char *setting = TextDatumGetCString(elements[i]);
+
+			found = pg_strncasecmp(setting, name, sizeof(name) - 1) == 0 &&
+				setting[sizeof(name) - 1] != '\0';
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * Warn, once a session, of an API key that other roles can read.
+ */
+static void
+warn_of_exposed_key(void)
+{
+	static bool warned = false;
+
+	if (warned)
+		return;
+	warned = true;
+	if (key_in_unprotected_file)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("every role can read seam_ik.api_key"),
+				 errdetail("It is set in the server's configuration, but seam_ik is not in shared_preload_libraries: until the library is loaded, any session can SHOW it."),
+				 errhint(HINT_USE_KEY_FILE " Or add seam_ik to shared_preload_libraries.")));
+	if (key_in_catalog())
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("every role can read seam_ik.api_key"),
+				 errdetail("It is set by ALTER ROLE or ALTER DATABASE, and every role can read pg_db_role_setting."),
+				 errhint(HINT_USE_KEY_FILE " Then RESET it there.")));
+}
+
+/*
+ * Raise that the key file is not fit to hold a key.
+ */
+static void
+bad_key_file(int fd, const char *problem)
+{
+	CloseTransientFile(fd);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIG_FILE_ERROR),
+			 errmsg("the file that seam_ik.api_key_file names %s", problem),
+			 errhint("It must be a regular file that holds the API key and nothing else, of the server's user with mode 0600, or of root with mode 0640.")));
+}
+
+/*
+ * The API key in the file that seam_ik.api_key_file names, palloc'd.
+ *
+ * The rule of ownership and mode is ssl_key_file's (check_ssl_key_file_permissions()
+ * in PostgreSQL).  It is checked on the open file, so that the file that was
+ * checked is the file that is read; O_NONBLOCK keeps a FIFO from blocking the
+ * open.
+ */
+static char *
+read_key_file(void)
+{
+	char	   *key = palloc(MAX_API_KEY + 2);
+	struct stat st;
+	ssize_t		len;
+	int			fd = OpenTransientFile(api_key_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
+
+	if (fd < 0)
+	{
+		bool		missing = errno == ENOENT || errno == ENOTDIR;
+
+		ereport(ERROR,
+				(errcode(missing ? ERRCODE_UNDEFINED_FILE : ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("could not open the file that seam_ik.api_key_file names: %m")));
+	}
+	if (fstat(fd, &st) != 0)
+		bad_key_file(fd, "could not be examined");
+	if (!S_ISREG(st.st_mode))
+		bad_key_file(fd, "is not a regular file");
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		bad_key_file(fd, "belongs to another user");
+	if ((st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO))) ||
+		(st.st_uid != geteuid() && (st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO))))
+		bad_key_file(fd, "can be read by other users");
+	len = read(fd, key, MAX_API_KEY + 2);
+	if (len < 0)
+		bad_key_file(fd, "could not be read");
+	if (len > MAX_API_KEY + 1)
+		bad_key_file(fd, "is too large");
+
+	/* an editor ends the line */
+	while (len > 0 && (key[len - 1] == '\n' || key[len - 1] == '\r'))
+		len--;
+	key[len] = '\0';
+	if ((ssize_t) strlen(key) != len || !is_header_word(key))
+		bad_key_file(fd, "contains white space, control or non-ASCII characters");
+	if (strcmp(key, API_KEY_MASK) == 0)
+		bad_key_file(fd, "contains the mask that is shown in place of a key");
+	CloseTransientFile(fd);
+	return key;
+}
+
+/*
+ * Who calls, and where, by the current settings.  Strings are the settings' own
+ * or palloc'd, so they are good for this call of a function.
+ *
+ * Raises that there is no key (55000), that the key file is missing (58P01) or
+ * unfit (F0000), or that the key is of a kind that may not call (28000).
+ * Must be called in a transaction.
+ */
+void
+settings_account(SeamAccount *account)
+{
+	const char *problem;
+	size_t		len = strlen(endpoint);
+
+	warn_of_exposed_key();
+	if (len > 0 && endpoint[len - 1] == '/')
+		account->endpoint = pnstrdup(endpoint, len - 1);
+	else
+		account->endpoint = endpoint;
+	account->workspace_id = workspace_id;
+	account->ca_file = ca_file;
+	account->api_key = api_key;
+	if (api_key[0] == '\0' && api_key_file[0] != '\0')
+		account->api_key = read_key_file();
+	if (account->api_key[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no API key of Seam is set"),
+				 errhint("Put it into a file that only the server's user can read (mode 0600), and name that file in seam_ik.api_key_file.")));
+	problem = seam_api_key_problem(account->api_key, account->workspace_id);
+	if (problem)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("%s", problem),
+				 errhint("Create an API key in Seam's console.")));
+}

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  The settings (GUCs) of seam_ik.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_SETTINGS_H
+#define SEAM_IK_SETTINGS_H
+
+#include "seam.h"
+
+extern int	settings_connect_timeout;	/* milliseconds */
+extern int	settings_request_timeout;	/* milliseconds */
+extern int	settings_max_retries;
+
+extern void settings_define(void);
+extern void settings_account(SeamAccount *account);
+
+#endif							/* SEAM_IK_SETTINGS_H */
