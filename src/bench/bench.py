@@ -1,0 +1,714 @@
+"""Measure seam_ik against a bare libcurl loop and against other ways.
+
+Started by src/bench/run, which makes the certificates, builds floor and
+slow_server, and puts the benchmark's own CA among the system's, in a mount
+namespace that ends with the run.  Everything is on loopback and below WORK.
+
+All that is compared is measured in turns within one run: the contenders take
+short rounds one after another, in an order that rotates, and a ratio is the
+median of the ratios to the floor within the same round.  So what else the
+machine does in the meantime hits all alike.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+IDENTITY = 'd92e0c7b-72a1-4063-9ee8-2acefc240358'
+API_KEY = 'seam_benchmark_0123456789abcdef'
+PATH = '/user_identities/generate_instant_key'
+BODY = '{"user_identity_id":"%s","max_use_count":1}' % IDENTITY
+ANSWER = ('{"instant_key":{'
+          '"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9",'
+          '"workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a",'
+          '"created_at":"2025-06-14T16:54:17.946Z",'
+          '"instant_key_url":"https://ik.seam.co/ABCXYZ",'
+          '"client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6",'
+          '"user_identity_id":"' + IDENTITY + '",'
+          '"expires_at":"2025-06-16T16:54:17.946Z"},"ok":true}')
+LATENCY_MS = 50
+BATCH_SIZE = 1000
+BATCH_CONCURRENCY = 100
+
+# What issue and README promise, as multiples of the floor or in milliseconds.
+WANTED_WARM = 1.05
+WANTED_CONNECT_MS = 3.0
+WANTED_BATCH_LATENCY = 1.15
+WANTED_BATCH_IDEAL = 1.3
+WANTED_BATCH = 1.25
+
+
+class Failure(Exception):
+    """The benchmark cannot go on; the text says why."""
+
+
+class Machine:
+    """Where processes run, and that none of them is left."""
+
+    def __init__(self, let_sleep):
+        cpus = sorted(os.sched_getaffinity(0))
+        self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
+        self.started = []
+        self.spinners = []
+        if not let_sleep:
+            for cpu in {self.server_cpu, self.client_cpu}:
+                self.spinners.append(self.spin(cpu))
+
+    @staticmethod
+    def spin(cpu):
+        """Keep a processor from halting, with the lowest of priorities.
+
+        Waking a halted processor takes longer than a whole request, in a
+        virtual machine above all, and hides what is to be measured.
+        """
+        pid = os.fork()
+        if pid == 0:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            os.sched_setaffinity(0, {cpu})
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            while True:
+                pass
+        return pid
+
+    def start(self, cpu, command, ended_by=signal.SIGTERM, **options):
+        """Start a process on one processor; stop() ends it by the signal."""
+        def place():
+            os.sched_setaffinity(0, {cpu})
+        process = subprocess.Popen([str(word) for word in command],
+                                   preexec_fn=place, **options)
+        self.started.append((process, ended_by))
+        return process
+
+    def stop(self):
+        """End what was started, the last first."""
+        for process, ended_by in reversed(self.started):
+            if process.poll() is None:
+                process.send_signal(ended_by)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        for pid in self.spinners:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self.started, self.spinners = [], []
+
+
+class Web:
+    """nginx with the fixed answer, and the server that waits."""
+
+    def __init__(self, machine, work):
+        (work / 'answer.json').write_text(ANSWER)
+        slow = machine.start(
+            machine.server_cpu,
+            [work / 'slow_server', LATENCY_MS, work / 'answer.json'],
+            stdout=subprocess.PIPE, text=True)
+        ports = {'SLOW': int(slow.stdout.readline())}
+        ports.update(zip(('HTTP', 'HTTPS', 'HTTP2', 'CLOSING'), free_ports(4)))
+        text = (HERE / 'nginx.conf.in').read_text()
+        values = dict(ports, WORK=work, ANSWER=ANSWER)
+        for name, value in values.items():
+            text = text.replace('@%s@' % name, str(value))
+        (work / 'nginx.conf').write_text(text)
+        machine.start(machine.server_cpu,
+                      ['nginx', '-e', work / 'nginx.log', '-c', work / 'nginx.conf'])
+        self.base = {
+            'http': 'http://127.0.0.1:%(HTTP)d' % ports,
+            'https': 'https://127.0.0.1:%(HTTPS)d' % ports,
+            'https h2': 'https://127.0.0.1:%(HTTP2)d' % ports,
+            'closing': 'https://127.0.0.1:%(CLOSING)d' % ports,
+            'slow http': 'http://127.0.0.1:%(SLOW)d' % ports,
+            'slow https': 'https://127.0.0.1:%(HTTPS)d/slow' % ports,
+            'slow https h2': 'https://127.0.0.1:%(HTTP2)d/slow' % ports,
+        }
+        self.port = ports['HTTP']
+        wait_for('nginx', lambda: self.counters() is not None, work / 'nginx.log')
+
+    def counters(self):
+        """Connections accepted and requests answered by nginx so far."""
+        try:
+            with socket.create_connection(('127.0.0.1', self.port)) as s:
+                s.sendall(b'GET /status HTTP/1.0\r\n\r\n')
+                text = s.makefile().read()
+        except ConnectionError:
+            return None
+        accepted, _, requests = re.search(r'(\d+) (\d+) (\d+)', text).groups()
+        return int(accepted), int(requests)
+
+
+class Cluster:
+    """A throwaway PostgreSQL that finds the staged extension."""
+
+    def __init__(self, machine, work, pg_config, stage):
+        def ask(option):
+            return subprocess.run([pg_config, option], check=True, text=True,
+                                  stdout=subprocess.PIPE).stdout.strip()
+        self.machine, self.work = machine, work
+        self.bin = pathlib.Path(ask('--bindir'))
+        self.version = ask('--version')
+        major = int(re.search(r'\d+', self.version).group())
+        self.settings = [
+            "listen_addresses = ''", "unix_socket_directories = '%s'" % work,
+            'fsync = off', 'autovacuum = off', 'max_connections = 20',
+            "log_line_prefix = '%m [%p] '",
+        ]
+        if stage:
+            if major >= 18:
+                self.settings.append("extension_control_path = '%s%s:$system'"
+                                     % (stage, ask('--sharedir')))
+            else:
+                self.settings.append("extension_destdir = '%s'" % stage)
+            self.settings.append("dynamic_library_path = '%s%s:$libdir'"
+                                 % (stage, ask('--pkglibdir')))
+        command(self.bin / 'initdb', '--no-sync', '--auth=trust',
+                '--username=postgres', '--encoding=UTF8', '--no-locale',
+                '-D', work / 'data')
+        self.server = None
+
+    def start(self, *settings):
+        """(Re)start with these lines beyond the usual ones."""
+        self.stop()
+        with open(self.work / 'data/postgresql.auto.conf', 'w') as file:
+            file.write('\n'.join(self.settings + list(settings)) + '\n')
+        with open(self.work / 'postgres.log', 'a') as log:
+            self.server = self.machine.start(
+                self.machine.client_cpu,
+                [self.bin / 'postgres', '-D', self.work / 'data'],
+                # fast shutdown; and PL/Python looks for its modules near the
+                # python3 of PATH, which must be the system's
+                ended_by=signal.SIGINT, env=dict(os.environ, PATH=os.defpath),
+                stdout=log, stderr=log)
+        ready = [str(self.bin / 'pg_isready'), '-q', '-h', str(self.work)]
+        wait_for('PostgreSQL', lambda: subprocess.call(ready) == 0,
+                 self.work / 'postgres.log')
+
+    def stop(self):
+        if self.server and self.server.poll() is None:
+            self.server.send_signal(signal.SIGINT)
+            self.server.wait(30)
+
+    def session(self, *prelude):
+        return Session(self, prelude)
+
+
+class Session:
+    """A database session: a psql that is fed statements."""
+
+    MARK = '--end of answer--'
+
+    def __init__(self, cluster, prelude):
+        environment = dict(os.environ, PGOPTIONS='-c client_min_messages=error')
+        self.psql = cluster.machine.start(
+            cluster.machine.client_cpu,
+            [cluster.bin / 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1',
+             '-h', cluster.work, '-U', 'postgres', 'postgres'],
+            env=environment, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for statement in prelude:
+            self.ask(statement)
+
+    def ask(self, statement):
+        """The rows of one statement, fields split at bars."""
+        self.psql.stdin.write('%s;\n\\echo %s\n' % (statement, self.MARK))
+        self.psql.stdin.flush()
+        rows = []
+        for line in self.psql.stdout:
+            line = line.rstrip('\n')
+            if line == self.MARK:
+                return [row.split('|') for row in rows]
+            rows.append(line)
+        raise Failure('psql ended: %s' % self.psql.stderr.read().strip())
+
+    def value(self, statement):
+        return self.ask(statement)[0][0]
+
+    def close(self):
+        self.psql.stdin.close()
+        self.psql.wait()
+        self.psql.stdout.close()
+        self.psql.stderr.close()
+
+
+class Floor:
+    """The program floor, kept running in one mode for one URL."""
+
+    def __init__(self, machine, work, headers, mode, base):
+        self.process = machine.start(
+            machine.client_cpu, [work / 'floor', mode, base + PATH, BODY, *headers],
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, *numbers):
+        print(*numbers, file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise Failure('floor ended')
+        return [int(word) for word in line.split()]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Catcher:
+    """A server for a few requests, whose bytes it keeps."""
+
+    def __init__(self):
+        self.requests = []
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.base = 'http://127.0.0.1:%d' % self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            connection, _ = self.listener.accept()
+            with connection:
+                data = b''
+                while not data.endswith(BODY[-1:].encode()):
+                    data += connection.recv(65536)
+                self.requests.append(data.decode())
+                connection.sendall(
+                    ('HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n'
+                     'Connection: close\r\nContent-Length: %d\r\n\r\n%s'
+                     % (len(ANSWER), ANSWER)).encode())
+
+
+def command(*words):
+    """Run a command to its end; Failure with its output unless it succeeds."""
+    done = subprocess.run([str(word) for word in words], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise Failure('%s: %s' % (words[0], done.stdout.strip()))
+    return done.stdout
+
+
+def wait_for(name, condition, log):
+    """Wait until condition() holds, 30 seconds at most."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failure('%s does not start:\n%s' % (name, log.read_text()))
+        time.sleep(0.05)
+
+
+def free_ports(count):
+    sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def rotated(items, turn):
+    turn %= len(items)
+    return items[turn:] + items[:turn]
+
+
+def loop(call, count):
+    """SQL: microseconds a call of `count` calls, timed by the server.
+
+    The function is volatile and stands in the list of a subquery that OFFSET 0
+    fences off, so it is called once for each row; Bench.check() counts.
+    """
+    return ("SELECT extract(epoch FROM clock_timestamp() - statement_timestamp())"
+            " * 1e6 / %d, n FROM (SELECT count(k) AS n"
+            " FROM (SELECT %s AS k FROM generate_series(1, %d) OFFSET 0) AS calls)"
+            " AS loop" % (count, call, count))
+
+
+class Bench:
+    """What is measured, and the table of it."""
+
+    def __init__(self, options, work):
+        self.quick = options.quick
+        self.work = work
+        self.machine = Machine(options.let_sleep)
+        self.headers = [
+            'User-Agent: seam_ik', 'Accept: application/json',
+            'Content-Type: application/json', 'Authorization: Bearer ' + API_KEY,
+        ]
+
+    # -- set-up ---------------------------------------------------------
+
+    def run(self, pg_config, stage):
+        self.web = Web(self.machine, self.work)
+        self.cluster = Cluster(self.machine, self.work, pg_config, stage)
+        self.cluster.start()
+        session = self.cluster.session()
+        session.ask('CREATE EXTENSION seam_ik')
+        session.ask((HERE / 'peers.sql').read_text())
+        extensions = {row[0] for row in session.ask(
+            'SELECT extname FROM pg_extension')}
+        self.has_plpython = 'plpython3u' in extensions
+        self.has_pgsql_http = 'http' in extensions
+        self.has_batch = session.value(
+            "SELECT to_regproc('seam_generate_instant_keys') IS NOT NULL") == 't'
+        session.close()
+        self.same_request()
+        self.introduce()
+        first = self.first_calls(preloaded=False)
+        self.cluster.start("shared_preload_libraries = 'seam_ik'")
+        self.warm_calls()
+        self.first_and_reconnect(first)
+        self.batches()
+        self.pieces()
+
+    def seam_session(self, base, *more):
+        return self.cluster.session(
+            "SET seam_ik.api_key = '%s'" % API_KEY,
+            "SET seam_ik.endpoint = '%s'" % base, *more)
+
+    def pgsql_http_session(self):
+        # as a setting, keep-alive is lost when it is SET before the library is there
+        return self.cluster.session(
+            "LOAD 'http'", "SELECT http_set_curlopt('CURLOPT_TCP_KEEPALIVE', '1')")
+
+    def floor(self, mode, base):
+        return Floor(self.machine, self.work, self.headers, mode, base)
+
+    def same_request(self):
+        """Give the floor the headers that seam_ik sends, and compare."""
+        catcher = Catcher()
+        session = self.seam_session(catcher.base)
+        session.ask(loop(self.seam_call(), 1))
+        session.close()
+        ours = catcher.requests[0]
+        self.headers = [
+            line for line in ours.split('\r\n\r\n')[0].split('\r\n')[1:]
+            if not line.lower().startswith(('host:', 'content-length:'))]
+        self.first_floor(catcher.base)
+        theirs = catcher.requests[1]
+
+        def parts(request):
+            head, body = request.split('\r\n\r\n')
+            lines = head.split('\r\n')
+            return [lines[0], *sorted(line.lower() for line in lines[1:]), body]
+        if parts(ours) != parts(theirs):
+            raise Failure('the floor sends another request than seam_ik:\n%s\n%s'
+                          % (ours, theirs))
+
+    def introduce(self):
+        machine = self.machine
+        curl = command('curl-config', '--version').split()[1]
+        print('%s, libcurl %s, nginx on loopback' % (self.cluster.version, curl))
+        if machine.server_cpu == machine.client_cpu:
+            print('servers and clients share the one processor')
+        else:
+            print('servers are pinned to processor %d, clients and PostgreSQL to'
+                  ' processor %d' % (machine.server_cpu, machine.client_cpu))
+        print('the processors are %s to halt when idle'
+              % ('not allowed' if machine.spinners else 'allowed'))
+        for name, there in (('plpython3u', self.has_plpython),
+                            ('pgsql-http', self.has_pgsql_http)):
+            if not there:
+                print('%s is not installed: left out' % name)
+        print(flush=True)
+
+    # -- the calls ------------------------------------------------------
+
+    @staticmethod
+    def seam_call():
+        return "seam_generate_instant_key('%s', 1)" % IDENTITY
+
+    @staticmethod
+    def plpython_call(base):
+        return "plpython_key('%s', '%s', '%s', 1)" % (base, API_KEY, IDENTITY)
+
+    @staticmethod
+    def pgsql_http_call(base):
+        return "pgsql_http_key('%s', '%s', '%s', 1)" % (base, API_KEY, IDENTITY)
+
+    def first_floor(self, base):
+        """Microseconds of the first request of a new process."""
+        return int(command('taskset', '-c', self.machine.client_cpu,
+                           self.work / 'floor', 'first', base + PATH, BODY,
+                           *self.headers)) / 1000
+
+    # -- warm calls -----------------------------------------------------
+
+    def warm_calls(self):
+        rounds, calls = (12, 200) if self.quick else (40, 500)
+        key_file = self.work / 'api_key'
+        key_file.write_text(API_KEY + '\n')
+        key_file.chmod(0o600)
+        schemes = ('http', 'https', 'https h2')
+        contenders = {}
+        sessions = []
+
+        def add(label, scheme, session, call):
+            sessions.append(session)
+            contenders[label, scheme] = (
+                lambda count: float(session.ask(loop(call, count))[0][0]))
+
+        for scheme in schemes:
+            base = self.web.base[scheme]
+            floor = self.floor('easy', base)
+            sessions.append(floor)
+            contenders['floor', scheme] = (
+                lambda count, floor=floor: floor.ask(count)[0] / 1000 / count)
+            add('seam_ik', scheme, self.seam_session(base), self.seam_call())
+            add('seam_ik, key file', scheme, self.cluster.session(
+                "SET seam_ik.api_key_file = '%s'" % key_file,
+                "SET seam_ik.endpoint = '%s'" % base), self.seam_call())
+            if scheme == 'https h2':
+                continue
+            if self.has_plpython:
+                add('plpython3u', scheme, self.cluster.session(),
+                    self.plpython_call(base))
+            if self.has_pgsql_http:
+                add('pgsql-http', scheme, self.pgsql_http_session(),
+                    self.pgsql_http_call(base))
+
+        for (label, scheme), contender in contenders.items():
+            self.check(label, scheme, contender)
+        times = {name: [] for name in contenders}
+        for turn in range(rounds):
+            for name in rotated(list(contenders), turn):
+                times[name].append(contenders[name](calls))
+        for session in sessions:
+            session.close()
+
+        print('One call after another in a warm session, row and all.'
+              ' Microseconds a call: medians of\n%d rounds of %d calls;'
+              ' and the ratio to the floor.  Wanted: at most %.2f.'
+              % (rounds, calls, WANTED_WARM))
+        print('%-20s' % '' + ''.join('%18s' % scheme for scheme in schemes))
+        for label in dict.fromkeys(label for label, _ in contenders):
+            row = '%-20s' % label
+            for scheme in schemes:
+                if (label, scheme) not in times:
+                    row += '%18s' % '-'
+                    continue
+                mine, floor = times[label, scheme], times['floor', scheme]
+                ratio = statistics.median(a / b for a, b in zip(mine, floor))
+                row += '%10.1f %6.3fx' % (statistics.median(mine), ratio)
+            print(row)
+        print(flush=True)
+
+    def check(self, label, scheme, contender):
+        """Warm up, and see that 50 calls are 50 requests on one connection."""
+        contender(150)
+        accepted, requests = self.web.counters()
+        contender(50)
+        accepted_after, requests_after = self.web.counters()
+        # the second look is itself a connection and a request
+        made = requests_after - requests - 1
+        opened = accepted_after - accepted - 1
+        if made != 50 or opened > 1:
+            raise Failure('%s over %s: 50 calls made %d requests on %d new'
+                          ' connections' % (label, scheme, made, opened))
+
+    # -- connections ----------------------------------------------------
+
+    def first_call(self, session, call):
+        """Microseconds of a session's first call: alone, and its statement."""
+        alone, whole, _ = session.ask(
+            "SELECT extract(epoch FROM b - a) * 1e6,"
+            " extract(epoch FROM clock_timestamp() - statement_timestamp()) * 1e6,"
+            " k FROM (SELECT clock_timestamp() AS a, %s AS k,"
+            " clock_timestamp() AS b OFFSET 0) AS calls" % call)[0]
+        return float(alone), float(whole)
+
+    def first_calls(self, preloaded):
+        """Times of first https calls of new sessions and processes, by label."""
+        base = self.web.base['https']
+        times = {}
+
+        def add(label, microseconds):
+            times.setdefault(label, []).append(microseconds)
+
+        for _ in range(5 if self.quick else 21):
+            if preloaded:
+                add('floor', self.first_floor(base))
+            session = self.seam_session(base)
+            alone, whole = self.first_call(session, self.seam_call())
+            session.close()
+            add('seam_ik', alone)
+            add('seam_ik statement', whole)
+            if preloaded and self.has_plpython:
+                session = self.cluster.session()
+                add('plpython3u', self.first_call(
+                    session, self.plpython_call(base))[0])
+                session.close()
+            if preloaded and self.has_pgsql_http:
+                session = self.pgsql_http_session()
+                add('pgsql-http', self.first_call(
+                    session, self.pgsql_http_call(base))[0])
+                session.close()
+        return {label: statistics.median(each) / 1000
+                for label, each in times.items()}
+
+    def reconnects(self):
+        """Times of calls that each need a new TLS connection, by label."""
+        rounds, calls = (3, 5) if self.quick else (9, 10)
+        base = self.web.base['closing']
+        floor = self.floor('easy', base)
+        sessions = [floor]
+        contenders = {
+            'floor': lambda: floor.ask(calls)[0] / 1000 / calls,
+        }
+
+        def add(label, session, call):
+            sessions.append(session)
+            session.ask(loop(call, 2))
+            contenders[label] = (
+                lambda: float(session.ask(loop(call, calls))[0][0]))
+
+        floor.ask(2)
+        add('seam_ik', self.seam_session(base), self.seam_call())
+        if self.has_plpython:
+            add('plpython3u', self.cluster.session(), self.plpython_call(base))
+        if self.has_pgsql_http:
+            add('pgsql-http', self.pgsql_http_session(), self.pgsql_http_call(base))
+        times = {label: [] for label in contenders}
+        for turn in range(rounds):
+            for label in rotated(list(contenders), turn):
+                times[label].append(contenders[label]())
+        for session in sessions:
+            session.close()
+        return {label: statistics.median(each) / 1000
+                for label, each in times.items()}
+
+    def first_and_reconnect(self, not_preloaded):
+        first = self.first_calls(preloaded=True)
+        again = self.reconnects()
+        wanted = 'wanted: under %.0f' % WANTED_CONNECT_MS
+        print('New TLS connections, with the system\'s CA certificates (%d of them).'
+              ' Milliseconds, medians.'
+              % pathlib.Path(os.environ['CA_BUNDLE']).read_text().count('BEGIN CERT'))
+        print('%-20s%18s%18s' % ('', 'first call', 'reconnect'))
+        for label in ('floor', 'seam_ik', 'plpython3u', 'pgsql-http'):
+            if label in first:
+                print('%-20s%18.2f%18.2f%s' % (
+                    label, first[label], again[label],
+                    '    ' + wanted if label == 'seam_ik' else ''))
+        print('seam_ik\'s library is preloaded above; its first statement takes'
+              ' %.2f ms with planning and cold\ncaches. Not preloaded: call'
+              ' %.2f, statement with the loading of the library %.2f ms.'
+              % (first['seam_ik statement'], not_preloaded['seam_ik'],
+                 not_preloaded['seam_ik statement']))
+        print(flush=True)
+
+    # -- batches --------------------------------------------------------
+
+    def batches(self):
+        """A batch of keys against a bare libcurl multi loop."""
+        rounds = 2 if self.quick else 5
+        cases = ('http', 'slow http', 'slow https', 'slow https h2')
+        ideal = LATENCY_MS * BATCH_SIZE / BATCH_CONCURRENCY
+        print('%d keys, %d requests in flight, on warm connections. Milliseconds,'
+              ' medians of %d; the server\'s\nlatency is %d ms where it is slow, so'
+              ' %.0f would be ideal.' % (BATCH_SIZE, BATCH_CONCURRENCY, rounds,
+                                         LATENCY_MS, ideal))
+        print('%-20s' % '' + ''.join('%18s' % case for case in cases))
+        floors, mine = {}, {}
+        for case in cases:
+            floor = self.floor('multi', self.web.base[case])
+            session = None
+            if self.has_batch:
+                session = self.seam_session(
+                    self.web.base[case],
+                    'SET seam_ik.max_concurrency = %d' % BATCH_CONCURRENCY,
+                    'SET seam_ik.progress_interval = 0')
+            floors[case], mine[case] = [], []
+            for turn in range(rounds + 1):
+                milliseconds = floor.ask(BATCH_SIZE, BATCH_CONCURRENCY)[0] / 1e6
+                if turn > 0:
+                    floors[case].append(milliseconds)
+                if session:
+                    milliseconds = self.batch(session)
+                    if turn > 0:
+                        mine[case].append(milliseconds)
+            floor.close()
+            if session:
+                session.close()
+        print('%-20s' % 'floor' + ''.join(
+            '%18.0f' % statistics.median(floors[case]) for case in cases))
+        if self.has_batch:
+            row = '%-20s' % 'seam_ik'
+            for case in cases:
+                ratio = statistics.median(
+                    a / b for a, b in zip(mine[case], floors[case]))
+                row += '%10.0f %6.3fx' % (statistics.median(mine[case]), ratio)
+            print(row)
+            print('Wanted: at most %.2f times the floor and %.0f ms on the slow'
+                  ' server, %.2f times the floor on the other.'
+                  % (WANTED_BATCH_LATENCY, WANTED_BATCH_IDEAL * ideal, WANTED_BATCH))
+        if self.has_pgsql_http:
+            base = self.web.base['slow http']
+            session = self.pgsql_http_session()
+            count = 10 if self.quick else 40
+            each = float(session.ask(
+                loop(self.pgsql_http_call(base), count))[0][0])
+            session.close()
+            print('pgsql-http, row by row, on the slow server over http: %.0f ms'
+                  ' (%d calls, taken times %d)'
+                  % (each * BATCH_SIZE / 1000, count, BATCH_SIZE // count))
+        print(flush=True)
+
+    @staticmethod
+    def batch(session):
+        milliseconds, made = session.ask(
+            "SELECT extract(epoch FROM clock_timestamp() - statement_timestamp())"
+            " * 1e3, n FROM (SELECT count((b.instant_key).instant_key_url) AS n"
+            " FROM seam_generate_instant_keys(array_fill('%s'::uuid, ARRAY[%d]))"
+            " AS b) AS batch" % (IDENTITY, BATCH_SIZE))[0]
+        if int(made) != BATCH_SIZE:
+            raise Failure('a batch of %d made %s keys' % (BATCH_SIZE, made))
+        return float(milliseconds)
+
+    # -- context --------------------------------------------------------
+
+    def pieces(self):
+        """What parts of a call cost where no request is made."""
+        answer = ANSWER.replace("'", "''")
+        pieces = (
+            ('a row of the loop with a trivial C function', 'clock_timestamp()'),
+            ('the answer\'s text to jsonb and to the row, no request',
+             "(random()::text, jsonb_populate_record(NULL::peer_key,"
+             " '%s'::text::jsonb -> 'instant_key'))" % answer),
+        )
+        session = self.cluster.session()
+        print('Pieces of a call, for scale. Microseconds.')
+        for label, call in pieces:
+            session.ask(loop(call, 2000))
+            times = [float(session.ask(loop(call, 2000))[0][0]) for _ in range(9)]
+            print('%-60s%8.2f' % (label, statistics.median(times)))
+        session.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog='src/bench/run', description=(
+        'Compare seam_ik with a bare libcurl loop, plpython3u and pgsql-http.'))
+    parser.add_argument('--quick', action='store_true',
+                        help='fewer rounds: about 20 seconds')
+    parser.add_argument('--let-sleep', action='store_true',
+                        help='let idle processors halt')
+    options = parser.parse_args()
+
+    def end(number, _):
+        raise Failure('ended by signal %d' % number)
+    signal.signal(signal.SIGTERM, end)
+    bench = Bench(options, pathlib.Path(os.environ['WORK']))
+    try:
+        bench.run(os.environ['PG_CONFIG'], os.environ.get('STAGE'))
+    except (Failure, KeyboardInterrupt) as failure:
+        sys.exit('bench: %s' % (failure or 'interrupted'))
+    finally:
+        bench.machine.stop()
+
+
+if __name__ == '__main__':
+    main()
