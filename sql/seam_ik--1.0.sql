@@ -32,6 +32,46 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION seam_generate_instant_key(uuid, int, uuid) IS
 	'issue a Seam Instant Key with a customization profile for a user identity: one call to Seam''s API';
 
--- A key opens a door: who may issue one is the DBA's decision.
+CREATE FUNCTION seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL)
+RETURNS TABLE (ordinality bigint, user_identity_id uuid, instant_key seam_instant_key, sqlstate text, error text, seam_request_id text)
+AS 'MODULE_PATHNAME', 'seam_generate_instant_keys'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid) IS
+	'issue a Seam Instant Key for each of many user identities, several at once; a failure is a row';
+
+CREATE FUNCTION seam_get_instant_key(instant_key_id uuid)
+RETURNS seam_instant_key
+AS 'MODULE_PATHNAME', 'seam_get_instant_key_by_id'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_get_instant_key(uuid) IS
+	'ask Seam for the instant key with this id';
+
+CREATE FUNCTION seam_get_instant_key(instant_key_url text)
+RETURNS seam_instant_key
+AS 'MODULE_PATHNAME', 'seam_get_instant_key_by_url'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_get_instant_key(text) IS
+	'ask Seam for the instant key with this URL, or this id';
+
+CREATE FUNCTION seam_list_instant_keys(user_identity_id uuid DEFAULT NULL)
+RETURNS SETOF seam_instant_key
+AS 'MODULE_PATHNAME', 'seam_list_instant_keys'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_list_instant_keys(uuid) IS
+	'ask Seam for the instant keys of a user identity, or of the whole workspace';
+
+CREATE FUNCTION seam_delete_instant_key(instant_key_id uuid)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'seam_delete_instant_key'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_delete_instant_key(uuid) IS
+	'revoke a Seam Instant Key: true when it was revoked now, false when it did not exist';
+
+-- A key opens a door: who may issue, see or revoke one is the DBA's decision.
 REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_get_instant_key(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_get_instant_key(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_list_instant_keys(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_delete_instant_key(uuid) FROM PUBLIC;

@@ -8,7 +8,12 @@
  *
  * A request for a key is not idempotent and Seam knows no idempotency key, so
  * only what was surely not processed is tried again: a request that was not
- * sent, and one that was answered with 429.
+ * sent, and one that was answered with 429.  An idempotent call is also tried
+ * again when its fate is not known.
+ *
+ * When Seam limits the rate (429), everything pauses, not one call; and after
+ * the pause half as many go at once, which then grows again by one for each
+ * round of successes, as TCP does it.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,13 +37,33 @@
 /* A call that was begun and has not ended. */
 typedef struct Call
 {
-	dlist_node	node;			/* in unused or waiting; in none while in flight */
+	dlist_node	node;			/* in unused, waiting or flying */
 	int64		index;
 	int			tries;			/* made before the one under way */
+	bool		doubt;			/* one of them may have been processed */
 	int64		due;			/* when to try again */
 	HttpRequest http;
-	char		body[SEAM_GENERATE_BODY_SIZE];
+	StringInfoData body;
 } Call;
+
+/* A run of calls. */
+typedef struct Run
+{
+	Calls	   *calls;
+	HttpRun    *http;
+	char	   *url;
+	dlist_head	unused;
+	dlist_head	waiting;		/* for their next try */
+	dlist_head	flying;
+	int			nflying;
+	int			limit;			/* of nflying; at most max_parallel */
+	int			credit;			/* successes towards the next raise of limit */
+	int64		paused_until;	/* by a 429 */
+	int64		next;			/* the next call to begin */
+	bool		stopped;		/* nothing more is sent */
+	int64		started_at;
+	int64		next_notice;
+} Run;
 
 /*
  * How long to wait before the next try, in microseconds.
@@ -52,19 +77,31 @@ backoff(int tries)
 }
 
 /*
+ * Is it not known whether the request was processed?
+ */
+static bool
+is_in_doubt(const HttpAnswer *answer)
+{
+	if (answer->outcome == HTTP_ANSWERED)
+		return answer->status >= 500 || answer->status == 408;
+	return answer->outcome == HTTP_IN_DOUBT;
+}
+
+/*
  * May the request be made once more, and help?
  */
 static bool
-can_retry(const HttpAnswer *answer)
+can_retry(SeamOp op, const HttpAnswer *answer)
 {
-	if (answer->outcome == HTTP_ANSWERED)
-		return answer->status == 429;
-	if (answer->outcome != HTTP_NOT_SENT)
+	/* the whole call's time is over, and a certificate does not get better */
+	if (answer->failure == HTTP_FAILURE_TIMEOUT ||
+		answer->failure == HTTP_FAILURE_CERTIFICATE)
 		return false;
-
-	/* a certificate does not get better, and the whole call's time is over */
-	return answer->failure != HTTP_FAILURE_CERTIFICATE &&
-		answer->failure != HTTP_FAILURE_TIMEOUT;
+	if (answer->outcome == HTTP_NOT_SENT)
+		return true;
+	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
+		return true;
+	return seam_is_idempotent(op) && is_in_doubt(answer);
 }
 
 /*
@@ -73,15 +110,15 @@ can_retry(const HttpAnswer *answer)
 static void
 describe_state(void *arg)
 {
-	const CallsState *state = &((Calls *) arg)->state;
+	const Calls *calls = arg;
 
 	/* not for what only passes through, like a LOG */
-	if (geterrcode() == ERRCODE_SUCCESSFUL_COMPLETION)
+	if (geterrcode() == ERRCODE_SUCCESSFUL_COMPLETION || calls->op != SEAM_GENERATE)
 		return;
-	if (state->total > 1)
+	if (calls->n != 1)
 		errcontext(INT64_FORMAT " of " INT64_FORMAT " instant keys had been issued, and " INT64_FORMAT " calls were in doubt: their keys may exist",
-				   state->issued, state->total, state->in_doubt);
-	else if (state->in_doubt > 0)
+				   calls->succeeded, calls->n, calls->in_doubt + calls->sent);
+	else if (calls->sent > 0)
 		errcontext("the request to Seam had been sent: the instant key may exist");
 	else
 		errcontext("no request to Seam was under way: no instant key was issued");
@@ -91,20 +128,21 @@ describe_state(void *arg)
  * CHECK_FOR_INTERRUPTS, with a context line about what is under way.
  */
 static void
-check_interrupts(Calls *calls, Call *open, int nopen)
+check_interrupts(Run *run)
 {
 	ErrorContextCallback callback;
+	dlist_iter	it;
 
 	if (!INTERRUPTS_PENDING_CONDITION())
 		return;
-	calls->state.in_doubt = 0;
-	for (int i = 0; i < nopen; i++)
+	run->calls->sent = 0;
+	dlist_foreach(it, &run->flying)
 	{
-		if (http_was_sent(&open[i].http))
-			calls->state.in_doubt++;
+		if (http_was_sent(&dlist_container(Call, node, it.cur)->http))
+			run->calls->sent++;
 	}
 	callback.callback = describe_state;
-	callback.arg = calls;
+	callback.arg = run->calls;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
 	CHECK_FOR_INTERRUPTS();
@@ -112,9 +150,186 @@ check_interrupts(Calls *calls, Call *open, int nopen)
 }
 
 /*
+ * Send a call's request, for the first time or again.
+ */
+static void
+send_call(Run *run, Call *call)
+{
+	dlist_push_tail(&run->flying, &call->node);
+	run->nflying++;
+	http_start(run->http, &call->http);
+}
+
+/*
+ * Begin the next call.  Its time starts here.
+ */
+static void
+begin_call(Run *run, int64 now)
+{
+	Calls	   *calls = run->calls;
+	Call	   *call = dlist_container(Call, node, dlist_pop_head_node(&run->unused));
+	SeamRequest request = {.op = calls->op};
+
+	call->index = run->next++;
+	call->tries = 0;
+	call->doubt = false;
+	if (call->body.data == NULL)
+		initStringInfo(&call->body);
+	calls->request(calls, call->index, &request);
+	seam_body(&request, &call->body);
+	call->http.url = run->url;
+	call->http.body = call->body.data;
+	call->http.body_len = call->body.len;
+	call->http.deadline = now + (int64) settings_request_timeout * 1000;
+	call->http.connect_timeout = settings_connect_timeout;
+	call->http.max_answer = calls->max_answer;
+	call->http.owner = call;
+	send_call(run, call);
+}
+
+/*
+ * A call, which is in no list, has ended.
+ */
+static void
+end_call(Run *run, Call *call)
+{
+	run->calls->ended++;
+	if (!run->calls->done(run->calls, call->index, &call->http.answer, call->doubt))
+		run->stopped = true;
+	http_release(&call->http);
+	dlist_push_tail(&run->unused, &call->node);
+}
+
+/*
+ * Send whatever may be sent now: calls that wait for their next try first.
+ * Returns when there will be more to do, PG_INT64_MAX for an answer only.
+ */
+static int64
+send_calls(Run *run)
+{
+	int64		now = http_now();
+	int64		wake_at = PG_INT64_MAX;
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &run->waiting)
+	{
+		Call	   *call = dlist_container(Call, node, it.cur);
+		int64		due = Max(call->due, run->paused_until);
+
+		if (run->stopped)
+		{
+			dlist_delete(&call->node);
+			dlist_push_tail(&run->unused, &call->node);
+		}
+		else if (call->http.deadline <= now)
+		{
+			/* it ends with the answer that made it wait */
+			dlist_delete(&call->node);
+			end_call(run, call);
+		}
+		else if (due > now)
+			wake_at = Min(wake_at, Min(due, call->http.deadline));
+		else if (run->nflying < run->limit)
+		{
+			dlist_delete(&call->node);
+			call->tries++;
+			send_call(run, call);
+		}
+	}
+	if (run->paused_until > now)
+		return Min(wake_at, run->paused_until);
+	while (!run->stopped && run->next < run->calls->n &&
+		   run->nflying < run->limit && !dlist_is_empty(&run->unused))
+		begin_call(run, now);
+	return wake_at;
+}
+
+/*
+ * Seam, or this process's descriptors, set the pace.
+ */
+static void
+adapt(Run *run, const HttpAnswer *answer, int64 pause)
+{
+	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
+	{
+		int64		until = http_now() + pause;
+
+		/* requests that were sent together are refused together: halve once */
+		if (run->paused_until <= http_now())
+			run->limit = Max(1, run->limit / 2);
+		run->paused_until = Max(run->paused_until, until);
+		run->credit = 0;
+	}
+	else if (answer->failure == HTTP_FAILURE_DESCRIPTORS)
+		run->limit = Max(1, run->nflying);
+	else if (answer->outcome == HTTP_ANSWERED && run->limit < run->calls->max_parallel &&
+			 ++run->credit >= run->limit)
+	{
+		run->limit++;
+		run->credit = 0;
+	}
+}
+
+/*
+ * The try that is under way has ended: decide what becomes of its call.
+ */
+static void
+try_ended(Run *run, Call *call)
+{
+	HttpAnswer *answer = &call->http.answer;
+	int64		pause = Max((int64) answer->retry_after * USECS_PER_SEC, backoff(call->tries));
+	bool		retry = can_retry(run->calls->op, answer) && call->tries < settings_max_retries;
+
+	dlist_delete(&call->node);
+	run->nflying--;
+	adapt(run, answer, pause);
+	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
+	{
+		/* that is no failure of the call: it waits for another one to end */
+		pause = 0;
+		call->tries--;
+		retry = true;
+	}
+	call->due = http_now() + pause;
+	if (!retry || run->stopped || call->due >= call->http.deadline)
+	{
+		end_call(run, call);
+		return;
+	}
+	call->doubt |= is_in_doubt(answer);
+	http_release(&call->http);
+	dlist_push_tail(&run->waiting, &call->node);
+}
+
+/*
+ * Tell how far a long set of calls is.
+ */
+static void
+notify_progress(Run *run)
+{
+	Calls	   *calls = run->calls;
+	int64		now = http_now();
+
+	if (now < run->next_notice)
+		return;
+	run->next_notice = now + (int64) calls->progress_interval * 1000;
+	if (calls->ended == 0)
+		ereport(NOTICE,
+				(errmsg("0 of " INT64_FORMAT " calls of Seam done", calls->n)));
+	else
+		ereport(NOTICE,
+				(errmsg(INT64_FORMAT " of " INT64_FORMAT " calls of Seam done, " INT64_FORMAT " of them failed, about " INT64_FORMAT " s left",
+						calls->ended, calls->n, calls->ended - calls->succeeded,
+						(int64) ((double) (now - run->started_at) / calls->ended *
+								 (calls->n - calls->ended) / USECS_PER_SEC))));
+}
+
+/*
  * Make the calls, at most max_parallel at a time, and hand each one's answer to
- * calls->done.  Settings give the timeouts and the number of retries; a call's
- * time begins with its first try.
+ * calls->done.  Settings give the timeouts and the number of retries.
+ *
+ * When done says that nothing more shall be sent, calls that were not begun
+ * yet, or wait for their next try, are left out without being done.
  *
  * Allocates in CurrentMemoryContext, which must not live longer than the
  * statement: its reset abandons what an error left under way.  Throws on
@@ -124,87 +339,41 @@ void
 calls_run(Calls *calls)
 {
 	static uint32 wait_event = 0;
+	Run			run = {.calls = calls};
 	int			nopen = (int) Min(calls->n, calls->max_parallel);
 	Call	   *open = palloc0(nopen * sizeof(Call));
 	HttpProfile profile;
-	HttpRun    *run;
-	dlist_head	unused;
-	dlist_head	waiting;
-	int64		next = 0;		/* the next call to begin */
-	int64		last = calls->n;	/* and where to stop */
 
 	if (wait_event == 0)
 		wait_event = wait_event_seam();
-	dlist_init(&unused);
-	dlist_init(&waiting);
+	dlist_init(&run.unused);
+	dlist_init(&run.waiting);
+	dlist_init(&run.flying);
 	for (int i = 0; i < nopen; i++)
-		dlist_push_tail(&unused, &open[i].node);
-	calls->state.total = calls->n;
+		dlist_push_tail(&run.unused, &open[i].node);
+	run.limit = nopen;
+	run.url = seam_url(calls->account, calls->op);
+	run.started_at = http_now();
+	run.next_notice = calls->progress_interval > 0 ?
+		run.started_at + (int64) calls->progress_interval * 1000 : PG_INT64_MAX;
 
-	check_interrupts(calls, open, nopen);
+	check_interrupts(&run);
 	seam_profile(calls->account, &profile);
-	run = http_begin(&profile, nopen);
+	run.http = http_begin(&profile, nopen);
 	for (;;)
 	{
-		int64		now = http_now();
-		int64		wake_at = PG_INT64_MAX;
-		dlist_mutable_iter it;
+		int64		wake_at = send_calls(&run);
 		HttpRequest *ended;
 
-		while (next < last && !dlist_is_empty(&unused))
-		{
-			Call	   *call = dlist_container(Call, node, dlist_pop_head_node(&unused));
-
-			call->index = next++;
-			call->tries = 0;
-			call->http.url = calls->url;
-			call->http.body = call->body;
-			call->http.body_len = calls->body(calls, call->index, call->body);
-			call->http.deadline = now + (int64) settings_request_timeout * 1000;
-			call->http.connect_timeout = settings_connect_timeout;
-			call->http.max_answer = SEAM_MAX_ANSWER;
-			call->http.owner = call;
-			http_start(run, &call->http);
-		}
-		dlist_foreach_modify(it, &waiting)
-		{
-			Call	   *call = dlist_container(Call, node, it.cur);
-
-			if (call->due <= now)
-			{
-				dlist_delete(&call->node);
-				call->tries++;
-				http_start(run, &call->http);
-			}
-			else
-				wake_at = Min(wake_at, call->due);
-		}
-		if (calls->state.done == last)
+		if (run.nflying == 0 && dlist_is_empty(&run.waiting) &&
+			(run.stopped || run.next == calls->n))
 			break;
-
-		ended = http_wait(run, wake_at, wait_event);
-		check_interrupts(calls, open, nopen);
+		ended = http_wait(run.http, Min(wake_at, run.next_notice), wait_event);
 		if (ended)
-		{
-			Call	   *call = ended->owner;
-			HttpAnswer *answer = &ended->answer;
-			int64		pause = Max((int64) answer->retry_after * USECS_PER_SEC,
-									backoff(call->tries));
-
-			call->due = http_now() + pause;
-			if (can_retry(answer) && call->tries < settings_max_retries &&
-				call->due < ended->deadline)
-			{
-				http_release(ended);
-				dlist_push_tail(&waiting, &call->node);
-				continue;
-			}
-			calls->state.done++;
-			if (!calls->done(calls, call->index, answer))
-				last = next;
-			http_release(ended);
-			dlist_push_tail(&unused, &call->node);
-		}
+			try_ended(&run, ended->owner);
+		check_interrupts(&run);
+		if (run.next_notice != PG_INT64_MAX)
+			notify_progress(&run);
 	}
-	http_finish(run);
+	http_finish(run.http);
 }

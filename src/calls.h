@@ -11,39 +11,35 @@
 #include "http.h"
 #include "seam.h"
 
-/* How far a set of calls is; what a cancelled statement says. */
-typedef struct CallsState
-{
-	int64		total;
-	int64		done;			/* ended, in whatever way */
-	int64		issued;			/* counted by the caller */
-	int64		in_doubt;		/* sent, and no answer yet */
-} CallsState;
-
 /*
- * A set of n calls of one account.  The caller fills in the first part, and
- * the callbacks see its own struct around this one.
+ * A set of n calls of one kind and account.  The caller fills in the first
+ * part; its callbacks may see a struct of its own around this one.
  */
 typedef struct Calls
 {
 	const SeamAccount *account;
-	const char *url;
+	SeamOp		op;
 	int64		n;
 	int			max_parallel;
+	size_t		max_answer;		/* bytes */
+	int			progress_interval;	/* milliseconds between notices, 0: none */
+
+	/* Fill in the request of call i, whose op is set; it is written at once. */
+	void		(*request) (struct Calls *calls, int64 i, SeamRequest *request);
 
 	/*
-	 * Write the body of call i to body, which has SEAM_GENERATE_BODY_SIZE
-	 * bytes, and return its length.
+	 * Call i ended with this answer, which is gone afterwards.  earlier_doubt:
+	 * a try before the last one may have done it (idempotent calls only).
+	 * Returns whether anything more shall be sent.
 	 */
-	size_t		(*body) (struct Calls *calls, int64 i, char *body);
+	bool		(*done) (struct Calls *calls, int64 i, const HttpAnswer *answer,
+						 bool earlier_doubt);
 
-	/*
-	 * Call i ended with this answer, which is gone afterwards.  Returns
-	 * whether calls that were not begun yet shall be.
-	 */
-	bool		(*done) (struct Calls *calls, int64 i, const HttpAnswer *answer);
-
-	CallsState	state;
+	/* What to say of a statement that does not come to its end. */
+	int64		ended;			/* calls that ended, in whatever way */
+	int64		succeeded;		/* of these, counted by done */
+	int64		in_doubt;		/* of these, counted by done */
+	int64		sent;			/* under way and sent; for the message only */
 } Calls;
 
 extern void calls_run(Calls *calls);

@@ -52,29 +52,45 @@ encoding_from_utf8(const char *utf8)
 }
 
 /*
+ * The length of the secret that the text begins with, or 0.
+ */
+static size_t
+secret_at(const char *text, const char *const *secrets)
+{
+	for (; *secrets; secrets++)
+	{
+		size_t		len = strlen(*secrets);
+
+		if (len > 0 && strncmp(text, *secrets, len) == 0)
+			return len;
+	}
+	return 0;
+}
+
+/*
  * Append a text that somebody else wrote (valid UTF-8) to a message: without
- * control characters, without the secret (may be NULL or empty), cut after
- * max_chars, and with a question mark for what the encoding cannot hold.
+ * control characters, without the secrets (up to a NULL; empty ones do not
+ * count), cut after max_chars, and with a question mark for what the encoding cannot hold.
  */
 void
 encoding_append_foreign(StringInfo buf, const char *utf8, int max_chars,
-						const char *secret)
+						const char *const *secrets)
 {
 	StringInfoData clean;
-	size_t		secret_len = secret ? strlen(secret) : 0;
 	char	   *converted;
 
 	initStringInfo(&clean);
 	for (const char *p = utf8; *p;)
 	{
 		int			len = pg_utf_mblen((const unsigned char *) p);
+		size_t		secret_len = secret_at(p, secrets);
 
 		if (max_chars-- <= 0)
 		{
 			appendStringInfoString(&clean, "...");
 			break;
 		}
-		if (secret_len > 0 && strncmp(p, secret, secret_len) == 0)
+		if (secret_len > 0)
 		{
 			appendStringInfoString(&clean, "********");
 			p += secret_len;

@@ -3,7 +3,8 @@
  * functions.c
  *	  The SQL-callable functions: arguments in, rows or errors out.
  *
- * The only place where the result of a call becomes an ereport.
+ * The only place where the result of a call becomes an ereport.  Whatever can
+ * fail on our side is done before the call: afterwards there is a key.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,75 +12,113 @@
 
 #include "access/htup_details.h"
 #include "calls.h"
+#include "catalog/pg_type.h"
 #include "encoding.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "catalog/pg_type.h"
+#include "functions.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "settings.h"
+#include "storage/ipc.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 #include "utils/uuid.h"
 
-PG_FUNCTION_INFO_V1(seam_generate_instant_key);
+/* Ids in one line of the log about an unfinished batch. */
+#define IDS_PER_LOG_LINE 100
 
-/* The columns of type seam_instant_key, in their order. */
-static const Oid key_columns[] =
+PG_FUNCTION_INFO_V1(seam_generate_instant_key);
+PG_FUNCTION_INFO_V1(seam_generate_instant_keys);
+PG_FUNCTION_INFO_V1(seam_get_instant_key_by_id);
+PG_FUNCTION_INFO_V1(seam_get_instant_key_by_url);
+PG_FUNCTION_INFO_V1(seam_list_instant_keys);
+PG_FUNCTION_INFO_V1(seam_delete_instant_key);
+
+const KeyColumn key_columns[KEY_NCOLUMNS] =
 {
-	UUIDOID, TEXTOID, UUIDOID, UUIDOID, UUIDOID, UUIDOID, JSONBOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID
+	[KEY_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID},
+	[KEY_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID},
+	[KEY_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID},
+	[KEY_CLIENT_SESSION_ID] = {"client_session_id", UUIDOID},
+	[KEY_WORKSPACE_ID] = {"workspace_id", UUIDOID},
+	[KEY_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID},
+	[KEY_CUSTOMIZATION] = {"customization", JSONBOID},
+	[KEY_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
+	[KEY_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
 };
 
-/* The call of seam_generate_instant_key(). */
+/* ---------- one call ---------- */
+
+/* A single call on its way through calls_run(). */
 typedef struct SingleCall
 {
 	Calls		calls;			/* first */
-	SeamGenerate what;
-	SeamResult	result;
+	const SeamRequest *request;
+	SeamKeyConsumer consume;
+	void	   *arg;
+	SeamResult *result;
 } SingleCall;
 
-/*
- * Raise a result that is not a success.
- */
 static void
-raise_result(const SeamResult *result)
+single_request(Calls *calls, int64 i, SeamRequest *request)
 {
-	ereport(ERROR,
-			(errcode(result->sqlerrcode),
-			 errmsg("%s", result->message),
-			 result->detail ? errdetail("%s", result->detail) : 0,
-			 result->hint ? errhint("%s", result->hint) : 0));
+	*request = *((SingleCall *) calls)->request;
+}
+
+static bool
+single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
+{
+	SingleCall *single = (SingleCall *) calls;
+
+	seam_result(calls->account, single->request, answer,
+				single->consume, single->arg, single->result);
+
+	/* a try of ours whose answer was lost may have deleted it */
+	if (single->request->op == SEAM_DELETE && earlier_doubt)
+		single->result->deleted = true;
+	return true;
 }
 
 /*
- * The row type of the function's result, blessed; it lives as long as fcinfo's
- * FmgrInfo.  Raises 42804 when somebody changed the type.
+ * Make one call and raise it when it fails.  The result's strings, and those of
+ * its key, are in CurrentMemoryContext.  The keys of a list go to consume().
  */
-static TupleDesc
-key_row_type(FunctionCallInfo fcinfo)
+void
+call_seam(const SeamAccount *account, const SeamRequest *request,
+		  SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
-	TupleDesc	desc = fcinfo->flinfo->fn_extra;
-	MemoryContext old;
+	SingleCall	single = {
+		.calls = {
+			.account = account,
+			.op = request->op,
+			.n = 1,
+			.max_parallel = 1,
+			.max_answer = request->op == SEAM_LIST ?
+			(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER,
+			.request = single_request,
+			.done = single_done,
+		},
+		.request = request,
+		.consume = consume,
+		.arg = arg,
+		.result = result,
+	};
 
-	if (desc)
-		return desc;
-	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
-	MemoryContextSwitchTo(old);
-
-	for (int i = 0; i < (int) lengthof(key_columns); i++)
-	{
-		if (desc->natts != (int) lengthof(key_columns) ||
-			TupleDescAttr(desc, i)->atttypid != key_columns[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("type seam_instant_key is not as extension seam_ik made it")));
-	}
-	fcinfo->flinfo->fn_extra = desc;
-	return desc;
+	calls_run(&single.calls);
+	if (result->sqlerrcode != 0)
+		ereport(ERROR,
+				(errcode(result->sqlerrcode),
+				 errmsg("%s", result->message),
+				 result->detail ? errdetail("%s", result->detail) : 0,
+				 result->hint ? errhint("%s", result->hint) : 0));
 }
+
+/* ---------- rows ---------- */
 
 /*
  * The customization as jsonb, or a NULL with a warning where the database's
@@ -103,49 +142,96 @@ customization_datum(const char *utf8, bool *isnull)
 }
 
 /*
+ * The key as values of the columns of seam_instant_key (KEY_NCOLUMNS of them).
+ * Some point into the key, others are in CurrentMemoryContext.
+ */
+void
+key_values(const SeamKey *key, Datum *values, bool *nulls)
+{
+	memset(nulls, 0, KEY_NCOLUMNS * sizeof(bool));
+	values[KEY_INSTANT_KEY_ID] = UUIDPGetDatum(&key->instant_key_id);
+	values[KEY_INSTANT_KEY_URL] = CStringGetTextDatum(key->instant_key_url);
+	values[KEY_USER_IDENTITY_ID] = UUIDPGetDatum(&key->user_identity_id);
+	values[KEY_CLIENT_SESSION_ID] = UUIDPGetDatum(&key->client_session_id);
+	values[KEY_WORKSPACE_ID] = UUIDPGetDatum(&key->workspace_id);
+	values[KEY_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(&key->customization_profile_id);
+	nulls[KEY_CUSTOMIZATION_PROFILE_ID] = !key->has_customization_profile_id;
+	if (key->customization)
+		values[KEY_CUSTOMIZATION] = customization_datum(key->customization,
+														&nulls[KEY_CUSTOMIZATION]);
+	else
+	{
+		values[KEY_CUSTOMIZATION] = (Datum) 0;
+		nulls[KEY_CUSTOMIZATION] = true;
+	}
+	values[KEY_CREATED_AT] = TimestampTzGetDatum(key->created_at);
+	values[KEY_EXPIRES_AT] = TimestampTzGetDatum(key->expires_at);
+}
+
+/*
  * The key as a row of type seam_instant_key.
  */
 static Datum
 key_row(TupleDesc desc, const SeamKey *key)
 {
-	Datum		values[lengthof(key_columns)] = {0};
-	bool		nulls[lengthof(key_columns)] = {0};
-	int			i = 0;
+	Datum		values[KEY_NCOLUMNS];
+	bool		nulls[KEY_NCOLUMNS];
 
-	values[i++] = UUIDPGetDatum(&key->instant_key_id);
-	values[i++] = CStringGetTextDatum(key->instant_key_url);
-	values[i++] = UUIDPGetDatum(&key->user_identity_id);
-	values[i++] = UUIDPGetDatum(&key->client_session_id);
-	values[i++] = UUIDPGetDatum(&key->workspace_id);
-	nulls[i] = !key->has_customization_profile_id;
-	values[i++] = UUIDPGetDatum(&key->customization_profile_id);
-	if (key->customization)
-		values[i] = customization_datum(key->customization, &nulls[i]);
-	else
-		nulls[i] = true;
-	i++;
-	values[i++] = TimestampTzGetDatum(key->created_at);
-	values[i++] = TimestampTzGetDatum(key->expires_at);
-	Assert(i == lengthof(key_columns));
+	key_values(key, values, nulls);
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
 
 /*
- * Calls' callbacks for a single call.
+ * Raise 42804 when somebody changed type seam_instant_key.
  */
-static size_t
-single_body(Calls *calls, int64 i, char *body)
+static void
+check_key_type(TupleDesc desc)
 {
-	return seam_generate_body(&((SingleCall *) calls)->what, body);
+	for (int i = 0; i < KEY_NCOLUMNS; i++)
+	{
+		if (desc->natts != KEY_NCOLUMNS ||
+			TupleDescAttr(desc, i)->atttypid != key_columns[i].type)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("type seam_instant_key is not as extension seam_ik made it")));
+	}
 }
 
-static bool
-single_done(Calls *calls, int64 i, const HttpAnswer *answer)
+/*
+ * The row type of the function's result, blessed; it lives as long as fcinfo's
+ * FmgrInfo.
+ */
+static TupleDesc
+key_row_type(FunctionCallInfo fcinfo)
 {
-	SingleCall *single = (SingleCall *) calls;
+	TupleDesc	desc = fcinfo->flinfo->fn_extra;
+	MemoryContext old;
 
-	seam_generate_result(calls->account, &single->what, answer, &single->result);
-	return true;
+	if (desc)
+		return desc;
+	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
+	MemoryContextSwitchTo(old);
+	check_key_type(desc);
+	fcinfo->flinfo->fn_extra = desc;
+	return desc;
+}
+
+/*
+ * The argument max_use_count: 0 for a NULL, which is left out of a request.
+ */
+static int
+get_max_use_count(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		return 0;
+	if (PG_GETARG_INT32(arg) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_use_count must be at least 1")));
+	return PG_GETARG_INT32(arg);
 }
 
 /*
@@ -159,38 +245,334 @@ single_done(Calls *calls, int64 i, const HttpAnswer *answer)
 Datum
 seam_generate_instant_key(PG_FUNCTION_ARGS)
 {
-	SingleCall *single = palloc0(sizeof(SingleCall));
+	SeamRequest request = {.op = SEAM_GENERATE};
 	SeamAccount account;
+	SeamResult	result;
 	TupleDesc	desc;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("user_identity_id must not be NULL")));
-	single->what.user_identity_id = *PG_GETARG_UUID_P(0);
-	if (!PG_ARGISNULL(1))
-	{
-		single->what.max_use_count = PG_GETARG_INT32(1);
-		if (single->what.max_use_count < 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("max_use_count must be at least 1")));
-	}
+	request.user_identity_id = PG_GETARG_UUID_P(0);
+	request.max_use_count = get_max_use_count(fcinfo, 1);
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
-		single->what.customization_profile_id = PG_GETARG_UUID_P(2);
-
-	/* whatever can fail here must fail before there is a key */
+		request.customization_profile_id = PG_GETARG_UUID_P(2);
 	desc = key_row_type(fcinfo);
 	settings_account(&account);
+	call_seam(&account, &request, NULL, NULL, &result);
+	PG_RETURN_DATUM(key_row(desc, &result.key));
+}
 
-	single->calls.account = &account;
-	single->calls.url = seam_generate_url(&account);
-	single->calls.n = 1;
-	single->calls.max_parallel = 1;
-	single->calls.body = single_body;
-	single->calls.done = single_done;
-	calls_run(&single->calls);
-	if (single->result.sqlerrcode != 0)
-		raise_result(&single->result);
-	PG_RETURN_DATUM(key_row(desc, &single->result.key));
+/*
+ * seam_get_instant_key(instant_key_id uuid) RETURNS seam_instant_key, strict
+ */
+Datum
+seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_GET, .instant_key_id = PG_GETARG_UUID_P(0)};
+	SeamAccount account;
+	SeamResult	result;
+	TupleDesc	desc = key_row_type(fcinfo);
+
+	settings_account(&account);
+	call_seam(&account, &request, NULL, NULL, &result);
+	PG_RETURN_DATUM(key_row(desc, &result.key));
+}
+
+/*
+ * seam_get_instant_key(instant_key_url text) RETURNS seam_instant_key, strict
+ *
+ * A literal without a cast comes here, so an id is taken, too.
+ */
+Datum
+seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
+{
+	char	   *url = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	SeamRequest request = {.op = SEAM_GET};
+	SeamAccount account;
+	SeamResult	result;
+	TupleDesc	desc = key_row_type(fcinfo);
+	pg_uuid_t	id;
+
+	if (seam_get_uuid(url, &id))
+		request.instant_key_id = &id;
+	else
+		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
+	settings_account(&account);
+	call_seam(&account, &request, NULL, NULL, &result);
+	PG_RETURN_DATUM(key_row(desc, &result.key));
+}
+
+/*
+ * SeamKeyConsumer: put a key into the set that the function returns.
+ */
+static void
+put_listed_key(const SeamKey *key, void *arg)
+{
+	ReturnSetInfo *rsinfo = arg;
+	Datum		values[KEY_NCOLUMNS];
+	bool		nulls[KEY_NCOLUMNS];
+
+	CHECK_FOR_INTERRUPTS();
+	key_values(key, values, nulls);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * seam_list_instant_keys(user_identity_id uuid) RETURNS SETOF seam_instant_key
+ *
+ * All keys of the workspace for a NULL.
+ */
+Datum
+seam_list_instant_keys(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_LIST};
+	SeamAccount account;
+	SeamResult	result;
+
+	if (!PG_ARGISNULL(0))
+		request.user_identity_id = PG_GETARG_UUID_P(0);
+	InitMaterializedSRF(fcinfo, 0);
+	check_key_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
+	settings_account(&account);
+	call_seam(&account, &request, put_listed_key, fcinfo->resultinfo, &result);
+	return (Datum) 0;
+}
+
+/*
+ * seam_delete_instant_key(instant_key_id uuid) RETURNS boolean, strict
+ */
+Datum
+seam_delete_instant_key(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_DELETE, .instant_key_id = PG_GETARG_UUID_P(0)};
+	SeamAccount account;
+	SeamResult	result;
+
+	settings_account(&account);
+	call_seam(&account, &request, NULL, NULL, &result);
+	PG_RETURN_BOOL(result.deleted);
+}
+
+/* ---------- batch ---------- */
+
+/* The columns of seam_generate_instant_keys()'s result. */
+enum
+{
+	BATCH_ORDINALITY,
+	BATCH_USER_IDENTITY_ID,
+	BATCH_INSTANT_KEY,
+	BATCH_SQLSTATE,
+	BATCH_ERROR,
+	BATCH_SEAM_REQUEST_ID,
+	BATCH_NCOLUMNS
+};
+
+/* A batch on its way through calls_run(). */
+typedef struct Batch
+{
+	Calls		calls;			/* first */
+	ReturnSetInfo *rsinfo;
+	TupleDesc	key_desc;
+	SeamRequest request;		/* without the identity */
+	int			nelements;
+	Datum	   *elements;		/* of the array */
+	bool	   *nulls;
+	int		   *element;		/* the element of each call */
+	HeapTuple  *rows;			/* by element; NULL: not there yet */
+	int			nput;			/* rows before this are in the result */
+	MemoryContext row_context;	/* reset for each answer */
+	pg_uuid_t  *issued;			/* ids of the keys, for the log */
+} Batch;
+
+/*
+ * Make the row of an element.  It waits in batch->rows until those before it
+ * are in the result, which may go to disk.
+ */
+static void
+batch_row(Batch *batch, int element, const SeamResult *result)
+{
+	Datum		values[BATCH_NCOLUMNS] = {0};
+	bool		nulls[BATCH_NCOLUMNS];
+	HeapTuple	row;
+
+	memset(nulls, true, sizeof(nulls));
+	values[BATCH_ORDINALITY] = Int64GetDatum((int64) element + 1);
+	nulls[BATCH_ORDINALITY] = false;
+	values[BATCH_USER_IDENTITY_ID] = batch->elements[element];
+	nulls[BATCH_USER_IDENTITY_ID] = batch->nulls[element];
+	if (result->sqlerrcode == 0)
+	{
+		values[BATCH_INSTANT_KEY] = key_row(batch->key_desc, &result->key);
+		nulls[BATCH_INSTANT_KEY] = false;
+	}
+	else
+	{
+		char	   *text = result->detail ?
+			psprintf("%s\n%s", result->message, result->detail) : (char *) result->message;
+
+		values[BATCH_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(result->sqlerrcode));
+		nulls[BATCH_SQLSTATE] = false;
+		values[BATCH_ERROR] = CStringGetTextDatum(text);
+		nulls[BATCH_ERROR] = false;
+	}
+	if (result->request_id)
+	{
+		values[BATCH_SEAM_REQUEST_ID] = CStringGetTextDatum(result->request_id);
+		nulls[BATCH_SEAM_REQUEST_ID] = false;
+	}
+	row = heap_form_tuple(batch->rsinfo->setDesc, values, nulls);
+	if (element == batch->nput)
+	{
+		tuplestore_puttuple(batch->rsinfo->setResult, row);
+		batch->nput++;
+	}
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch->rows));
+
+		batch->rows[element] = heap_copytuple(row);
+		MemoryContextSwitchTo(old);
+	}
+	while (batch->nput < batch->nelements && batch->rows[batch->nput])
+	{
+		tuplestore_puttuple(batch->rsinfo->setResult, batch->rows[batch->nput]);
+		heap_freetuple(batch->rows[batch->nput]);
+		batch->rows[batch->nput++] = NULL;
+	}
+}
+
+static void
+batch_request(Calls *calls, int64 i, SeamRequest *request)
+{
+	Batch	   *batch = (Batch *) calls;
+
+	*request = batch->request;
+	request->user_identity_id = DatumGetUUIDP(batch->elements[batch->element[i]]);
+}
+
+static bool
+batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
+{
+	Batch	   *batch = (Batch *) calls;
+	SeamRequest request;
+	SeamResult	result;
+	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
+
+	batch_request(calls, i, &request);
+	seam_result(calls->account, &request, answer, NULL, NULL, &result);
+	if (result.sqlerrcode == 0)
+		batch->issued[calls->succeeded++] = result.key.instant_key_id;
+	else if (result.in_doubt)
+		calls->in_doubt++;
+	batch_row(batch, batch->element[i], &result);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(batch->row_context);
+
+	/* a key that Seam does not accept will not be accepted the next time */
+	return result.sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+}
+
+/*
+ * The statement does not come to its end, so its rows are lost: what was
+ * issued must be found in the server log.  Called on ERROR and on FATAL.
+ */
+static void
+log_issued(int code, Datum arg)
+{
+	Batch	   *batch = (Batch *) DatumGetPointer(arg);
+	int64		n = batch->calls.succeeded;
+
+	for (int64 i = 0; i < n; i += IDS_PER_LOG_LINE)
+	{
+		StringInfoData ids;
+
+		initStringInfo(&ids);
+		for (int64 j = i; j < Min(n, i + IDS_PER_LOG_LINE); j++)
+		{
+			char		id[SEAM_UUID_TEXT_LEN + 1];
+
+			seam_put_uuid(id, &batch->issued[j]);
+			appendStringInfo(&ids, " %s", id);
+		}
+		ereport(LOG_SERVER_ONLY,
+				(errmsg("seam_generate_instant_keys() was not finished: " INT64_FORMAT " instant keys had been issued", n),
+				 errdetail("Ids " INT64_FORMAT " to " INT64_FORMAT ":%s", i + 1, Min(n, i + IDS_PER_LOG_LINE), ids.data)));
+		pfree(ids.data);
+	}
+}
+
+/*
+ * seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int,
+ *							  customization_profile_id uuid)
+ *		RETURNS TABLE (ordinality bigint, user_identity_id uuid,
+ *					   instant_key seam_instant_key, sqlstate text, error text,
+ *					   seam_request_id text)
+ *
+ * Issue a key for each element; a failure is a row.
+ */
+Datum
+seam_generate_instant_keys(PG_FUNCTION_ARGS)
+{
+	Batch	   *batch = palloc0(sizeof(Batch));
+	SeamAccount account;
+	SeamResult	none = {0};
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("user_identity_ids must not be NULL")));
+	batch->request.op = SEAM_GENERATE;
+	batch->request.max_use_count = get_max_use_count(fcinfo, 1);
+	if (!PG_ARGISNULL(2))
+		batch->request.customization_profile_id = PG_GETARG_UUID_P(2);
+	InitMaterializedSRF(fcinfo, 0);
+	batch->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	batch->key_desc = lookup_rowtype_tupdesc_copy(TupleDescAttr(batch->rsinfo->setDesc, BATCH_INSTANT_KEY)->atttypid, -1);
+	check_key_type(batch->key_desc);
+	batch->key_desc = BlessTupleDesc(batch->key_desc);
+	settings_account(&account);
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
+					  &batch->elements, &batch->nulls, &batch->nelements);
+	batch->element = palloc(Max(batch->nelements, 1) * sizeof(int));
+	batch->rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->nelements, 1) * sizeof(HeapTuple));
+	memset(batch->rows, 0, batch->nelements * sizeof(HeapTuple));
+	batch->row_context = AllocSetContextCreate(CurrentMemoryContext,
+											   "seam_ik batch row", ALLOCSET_DEFAULT_SIZES);
+	none.sqlerrcode = ERRCODE_NULL_VALUE_NOT_ALLOWED;
+	none.message = "user_identity_id must not be NULL";
+	for (int i = 0; i < batch->nelements; i++)
+	{
+		if (batch->nulls[i])
+			batch_row(batch, i, &none);
+		else
+			batch->element[batch->calls.n++] = i;
+	}
+	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->calls.n, 1) * sizeof(pg_uuid_t));
+
+	batch->calls.account = &account;
+	batch->calls.op = SEAM_GENERATE;
+	batch->calls.max_parallel = settings_max_concurrency;
+	batch->calls.max_answer = SEAM_MAX_ANSWER;
+	batch->calls.progress_interval = settings_progress_interval;
+	batch->calls.request = batch_request;
+	batch->calls.done = batch_done;
+	PG_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
+	{
+		if (batch->calls.n > 0)
+			calls_run(&batch->calls);
+
+		/* what was not sent after Seam refused the API key */
+		none.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+		none.message = "not sent: Seam did not accept the API key";
+		for (int i = batch->nput; i < batch->nelements; i++)
+		{
+			if (i >= batch->nput && batch->rows[i] == NULL)
+				batch_row(batch, i, &none);
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
+	return (Datum) 0;
 }

@@ -1275,8 +1275,8 @@ http_was_sent(const HttpRequest *req)
 }
 
 /*
- * The caller is done with a request that http_wait() returned.  Its answer's
- * body is gone.  Never throws.
+ * The caller is done with a request that http_wait() returned, and the body of
+ * its answer is gone; the rest of the answer stays.  Never throws.
  */
 void
 http_release(HttpRequest *req)
@@ -1286,6 +1286,8 @@ http_release(HttpRequest *req)
 	if (slot == NULL)
 		return;
 	req->slot = NULL;
+	req->answer.body = (char *) "";
+	req->answer.body_len = 0;
 	dlist_delete(&slot->node);
 	slot_idle(slot);
 }

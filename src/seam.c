@@ -19,6 +19,7 @@
 #include "json.h"
 #include "seam.h"
 #include "utils/datetime.h"
+#include "utils/memutils.h"
 
 /* Nesting that an answer may have; the deepest that is known has 5. */
 #define MAX_DEPTH 32
@@ -27,11 +28,33 @@
 #define MAX_FOREIGN_CHARS 500
 #define MAX_VALIDATION_ERRORS 20
 
-/* Length of a uuid's text form. */
-#define UUID_TEXT_LEN 36
+/*
+ * The calls.  What may have been done all the same is worth a hint only where
+ * doing it twice is harm: a second key is another way through the door.
+ */
+static const struct
+{
+	const char *path;
+	bool		idempotent;
+	const char *not_sent;		/* in a detail, when nothing was sent */
+}			ops[] =
+{
+	[SEAM_GENERATE] = {"/user_identities/generate_instant_key", false,
+	"Nothing was sent, so no instant key was issued: "},
+	[SEAM_GET] = {"/instant_keys/get", true,
+	"Nothing was sent: "},
+	[SEAM_LIST] = {"/instant_keys/list", true,
+	"Nothing was sent: "},
+	[SEAM_DELETE] = {"/instant_keys/delete", true,
+	"Nothing was sent, so no instant key was revoked: "},
+};
 
 #define HINT_MAY_EXIST \
-	"The instant key may exist. Before you try again, look for it among the instant keys of this user identity, and delete the one that is not wanted."
+	"The instant key may exist. Before you try again, look for it with seam_list_instant_keys(), and delete the one that is not wanted."
+#define HINT_REPEAT \
+	"The call can be repeated without harm."
+
+static const char *const no_secrets[] = {NULL};
 
 /*
  * What the answers with a status of 4xx and 5xx mean.  Error types are an open
@@ -59,10 +82,10 @@ static const struct
 	"Check the id, that it belongs to the workspace of the API key, and seam_ik.endpoint."},
 	{408, ERRCODE_SYSTEM_ERROR,
 		"Seam's API timed out",
-	HINT_MAY_EXIST},
+	NULL},
 	{429, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
 		"Seam's rate limit was reached",
-	"No instant key was issued. Try again later, or raise seam_ik.max_retries and seam_ik.request_timeout."},
+	"Nothing was done. Try again later, or raise seam_ik.max_retries and seam_ik.request_timeout."},
 };
 
 /*
@@ -111,11 +134,10 @@ seam_profile(const SeamAccount *account, HttpProfile *profile)
 }
 
 /*
- * Write the uuid's text form (36 characters, no NUL).  Returns the place after
- * it.
+ * Write the uuid's text form and a NUL (SEAM_UUID_TEXT_LEN + 1 bytes).
  */
-static char *
-put_uuid(char *to, const pg_uuid_t *uuid)
+void
+seam_put_uuid(char *to, const pg_uuid_t *uuid)
 {
 	static const char hex[] = "0123456789abcdef";
 
@@ -126,21 +148,21 @@ put_uuid(char *to, const pg_uuid_t *uuid)
 		*to++ = hex[uuid->data[i] >> 4];
 		*to++ = hex[uuid->data[i] & 0x0f];
 	}
-	return to;
+	*to = '\0';
 }
 
 /*
  * Read a uuid as the API writes it: 36 characters and nothing else, which is
  * stricter than uuid_in().  Returns whether it is one.
  */
-static bool
-get_uuid(const char *text, pg_uuid_t *uuid)
+bool
+seam_get_uuid(const char *text, pg_uuid_t *uuid)
 {
 	int			n = 0;
 
-	if (strlen(text) != UUID_TEXT_LEN)
+	if (strlen(text) != SEAM_UUID_TEXT_LEN)
 		return false;
-	for (int i = 0; i < UUID_TEXT_LEN; i++)
+	for (int i = 0; i < SEAM_UUID_TEXT_LEN; i++)
 	{
 		unsigned char c = text[i];
 		int			digit;
@@ -281,38 +303,61 @@ get_url(const char *text)
 }
 
 /*
- * Where requests for a key go: palloc'd.
+ * Where requests of this kind go: palloc'd.
  */
 char *
-seam_generate_url(const SeamAccount *account)
+seam_url(const SeamAccount *account, SeamOp op)
 {
-	return psprintf("%s/user_identities/generate_instant_key", account->endpoint);
+	return psprintf("%s%s", account->endpoint, ops[op].path);
 }
 
 /*
- * Write the body of a request for a key to body (SEAM_GENERATE_BODY_SIZE
- * bytes).  Optional parameters that are not set are left out: the API does not
- * take null.  Returns its length.
+ * May the request be made twice without harm?
  */
-size_t
-seam_generate_body(const SeamGenerate *what, char *body)
+bool
+seam_is_idempotent(SeamOp op)
 {
-	char	   *to = body;
+	return ops[op].idempotent;
+}
 
-	to += sprintf(to, "{\"user_identity_id\":\"");
-	to = put_uuid(to, &what->user_identity_id);
-	*to++ = '"';
-	if (what->max_use_count != 0)
-		to += sprintf(to, ",\"max_use_count\":%d", what->max_use_count);
-	if (what->customization_profile_id)
+/*
+ * Append a uuid parameter to a body that is being written.
+ */
+static void
+append_uuid(StringInfo body, const char *name, const pg_uuid_t *uuid)
+{
+	char		text[SEAM_UUID_TEXT_LEN + 1];
+
+	if (uuid == NULL)
+		return;
+	seam_put_uuid(text, uuid);
+	appendStringInfoString(body, body->len > 1 ? ",\"" : "\"");
+	appendStringInfoString(body, name);
+	appendStringInfoString(body, "\":\"");
+	appendBinaryStringInfo(body, text, SEAM_UUID_TEXT_LEN);
+	appendStringInfoChar(body, '"');
+}
+
+/*
+ * Write the request's body.  Parameters that are not set are left out: the API
+ * does not take null.
+ */
+void
+seam_body(const SeamRequest *request, StringInfo body)
+{
+	resetStringInfo(body);
+	appendStringInfoChar(body, '{');
+	append_uuid(body, "user_identity_id", request->user_identity_id);
+	append_uuid(body, "instant_key_id", request->instant_key_id);
+	append_uuid(body, "customization_profile_id", request->customization_profile_id);
+	if (request->max_use_count != 0)
+		appendStringInfo(body, ",\"max_use_count\":%d", request->max_use_count);
+	if (request->instant_key_url)
 	{
-		to += sprintf(to, ",\"customization_profile_id\":\"");
-		to = put_uuid(to, what->customization_profile_id);
-		*to++ = '"';
+		appendStringInfoString(body, "\"instant_key_url\":");
+		json_append_string(body, request->instant_key_url);
 	}
-	*to++ = '}';
-	*to = '\0';
-	return to - body;
+	appendStringInfoChar(body, '}');
 }
 
 /* The members of an instant_key that we read. */
@@ -380,7 +425,7 @@ read_key(const JsonNode *node, SeamKey *key)
 		switch (key_fields[i].type)
 		{
 			case FIELD_UUID:
-				ok = text && get_uuid(text, target);
+				ok = text && seam_get_uuid(text, target);
 				break;
 			case FIELD_TIME:
 				ok = text && get_time(text, target);
@@ -408,7 +453,7 @@ read_key(const JsonNode *node, SeamKey *key)
  */
 static void
 append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
-						 const char *secret, int *count)
+						 const char *const *secrets, int *count)
 {
 	for (JsonNode *child = json_first(node); child; child = json_next(child))
 	{
@@ -423,26 +468,28 @@ append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
 				if (json_string(e) == NULL || ++*count > MAX_VALIDATION_ERRORS)
 					continue;
 				appendStringInfoChar(buf, '\n');
-				encoding_append_foreign(buf, path[0] ? path : "request", MAX_FOREIGN_CHARS, secret);
+				encoding_append_foreign(buf, path[0] ? path : "request", MAX_FOREIGN_CHARS, secrets);
 				appendStringInfoString(buf, ": ");
-				encoding_append_foreign(buf, json_string(e), MAX_FOREIGN_CHARS, secret);
+				encoding_append_foreign(buf, json_string(e), MAX_FOREIGN_CHARS, secrets);
 			}
 		}
 		else
 			append_validation_errors(buf, child,
 									 path[0] ? psprintf("%s.%s", path, name) : name,
-									 secret, count);
+									 secrets, count);
 	}
 }
 
 /*
  * Append the lines of a detail that every answer has: its status, what Seam
  * says of an error, and the id by which Seam's support finds the request.
+ * What Seam writes might quote the API key or the URL of a key.
  */
 static void
-append_answer(StringInfo buf, const SeamAccount *account, const HttpAnswer *answer)
+append_answer(StringInfo buf, const SeamAccount *account,
+			  const SeamRequest *request, const HttpAnswer *answer)
 {
-	const char *secret = account->api_key;
+	const char *const secrets[] = {account->api_key, request->instant_key_url, NULL};
 	const char *problem;
 	JsonDoc    *doc = NULL;
 
@@ -460,15 +507,15 @@ append_answer(StringInfo buf, const SeamAccount *account, const HttpAnswer *answ
 		if (json_string(members[0].value))
 		{
 			appendStringInfoString(buf, ", type \"");
-			encoding_append_foreign(buf, json_string(members[0].value), MAX_FOREIGN_CHARS, secret);
+			encoding_append_foreign(buf, json_string(members[0].value), MAX_FOREIGN_CHARS, secrets);
 			appendStringInfoChar(buf, '"');
 		}
 		if (json_string(members[1].value))
 		{
 			appendStringInfoString(buf, ": ");
-			encoding_append_foreign(buf, json_string(members[1].value), MAX_FOREIGN_CHARS, secret);
+			encoding_append_foreign(buf, json_string(members[1].value), MAX_FOREIGN_CHARS, secrets);
 		}
-		append_validation_errors(buf, members[2].value, "", secret, &count);
+		append_validation_errors(buf, members[2].value, "", secrets, &count);
 		if (count > MAX_VALIDATION_ERRORS)
 			appendStringInfo(buf, "\n(and %d more)", count - MAX_VALIDATION_ERRORS);
 		json_free(doc);
@@ -484,25 +531,35 @@ append_answer(StringInfo buf, const SeamAccount *account, const HttpAnswer *answ
 }
 
 /*
+ * The call may have been done, or not: say so in the result.
+ */
+static void
+set_in_doubt(const SeamRequest *request, SeamResult *result)
+{
+	result->in_doubt = true;
+	result->hint = request->op == SEAM_GENERATE ? HINT_MAY_EXIST : HINT_REPEAT;
+}
+
+/*
  * The result for an answer that is not what the API promises.
  */
 static void
-not_understood(const SeamAccount *account, const HttpAnswer *answer,
-			   const char *problem, SeamResult *result)
+not_understood(const SeamAccount *account, const SeamRequest *request,
+			   const HttpAnswer *answer, const char *problem, SeamResult *result)
 {
 	StringInfoData detail;
 	static const pg_uuid_t no_id;
 
 	result->sqlerrcode = ERRCODE_PROTOCOL_VIOLATION;
 	result->message = psprintf("Seam's answer could not be used: %s", problem);
-	result->hint = HINT_MAY_EXIST;
+	set_in_doubt(request, result);
 	initStringInfo(&detail);
-	append_answer(&detail, account, answer);
+	append_answer(&detail, account, request, answer);
 	if (memcmp(&result->key.instant_key_id, &no_id, sizeof(no_id)) != 0)
 	{
-		char		id[UUID_TEXT_LEN + 1];
+		char		id[SEAM_UUID_TEXT_LEN + 1];
 
-		*put_uuid(id, &result->key.instant_key_id) = '\0';
+		seam_put_uuid(id, &result->key.instant_key_id);
 		appendStringInfo(&detail, "\ninstant_key_id: %s", id);
 	}
 	result->detail = detail.data;
@@ -512,16 +569,14 @@ not_understood(const SeamAccount *account, const HttpAnswer *answer,
  * The result for a status of 4xx or 5xx.
  */
 static void
-refused(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result)
+refused(const SeamAccount *account, const SeamRequest *request,
+		const HttpAnswer *answer, SeamResult *result)
 {
 	StringInfoData detail;
 
 	result->sqlerrcode = ERRCODE_SYSTEM_ERROR;
 	if (answer->status >= 500)
-	{
 		result->message = "Seam's API failed";
-		result->hint = HINT_MAY_EXIST;
-	}
 	else
 	{
 		result->message = "Seam refused the request";
@@ -536,8 +591,10 @@ refused(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result
 		result->hint = status_errors[i].hint;
 		break;
 	}
+	if (answer->status >= 500 || answer->status == 408)
+		set_in_doubt(request, result);
 	initStringInfo(&detail);
-	append_answer(&detail, account, answer);
+	append_answer(&detail, account, request, answer);
 	if (answer->retry_after > 0)
 		appendStringInfo(&detail, "\nSeam asks to wait %d s.", answer->retry_after);
 	result->detail = detail.data;
@@ -547,7 +604,8 @@ refused(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result
  * The result for a request to which no whole answer came.
  */
 static void
-no_answer(const SeamAccount *account, const HttpAnswer *answer, SeamResult *result)
+no_answer(const SeamAccount *account, const SeamRequest *request,
+		  const HttpAnswer *answer, SeamResult *result)
 {
 	StringInfoData detail;
 
@@ -556,12 +614,15 @@ no_answer(const SeamAccount *account, const HttpAnswer *answer, SeamResult *resu
 	{
 		result->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 		result->message = "Seam's answer is too large";
-		result->hint = HINT_MAY_EXIST;
-		appendStringInfo(&detail, "The limit is %d bytes.", SEAM_MAX_ANSWER);
+		set_in_doubt(request, result);
+		appendStringInfo(&detail, "%zu bytes had come.", answer->body_len);
+		if (request->op == SEAM_LIST)
+			result->hint = "Raise seam_ik.max_list_size, or list the keys of one user identity.";
 	}
 	else if (answer->outcome == HTTP_IN_DOUBT)
 	{
 		result->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		set_in_doubt(request, result);
 		if (answer->failure == HTTP_FAILURE_TIMEOUT)
 		{
 			result->message = "no whole answer came from Seam within seam_ik.request_timeout";
@@ -571,10 +632,9 @@ no_answer(const SeamAccount *account, const HttpAnswer *answer, SeamResult *resu
 		{
 			result->message = "no whole answer came from Seam";
 			appendStringInfoString(&detail, "The request had been sent: ");
-			encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
+			encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, no_secrets);
 			appendStringInfoChar(&detail, '.');
 		}
-		result->hint = HINT_MAY_EXIST;
 	}
 	else
 	{
@@ -606,69 +666,164 @@ no_answer(const SeamAccount *account, const HttpAnswer *answer, SeamResult *resu
 			default:
 				break;
 		}
-		appendStringInfoString(&detail, "Nothing was sent, so no instant key was issued: ");
-		encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
+		appendStringInfoString(&detail, ops[request->op].not_sent);
+		encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, no_secrets);
 		appendStringInfoChar(&detail, '.');
 	}
 	if (answer->status != 0)
 	{
 		appendStringInfoChar(&detail, '\n');
-		append_answer(&detail, account, answer);
+		append_answer(&detail, account, request, answer);
 	}
 	result->detail = detail.data;
 }
 
 /*
- * What the answer to a request for a key means.
+ * Read the key that was asked for.  Returns what is wrong with it, or NULL.
+ */
+static const char *
+read_wanted_key(const SeamRequest *request, const JsonNode *node, SeamKey *key)
+{
+	const char *problem = read_key(node, key);
+
+	if (problem)
+		return problem;
+	if (request->user_identity_id &&
+		memcmp(&key->user_identity_id, request->user_identity_id, sizeof(pg_uuid_t)) != 0)
+		return "the instant key is of another user identity";
+	if (request->instant_key_id &&
+		memcmp(&key->instant_key_id, request->instant_key_id, sizeof(pg_uuid_t)) != 0)
+		return "it is another instant key";
+	return NULL;
+}
+
+/*
+ * Read a list of keys and hand them to the consumer.  Returns what is wrong
+ * with the list, or NULL.
+ */
+static const char *
+read_list(const SeamRequest *request, const JsonNode *list,
+		  SeamKeyConsumer consume, void *arg)
+{
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "seam_ik instant key", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	const char *problem = NULL;
+
+	if (list == NULL)
+		return "instant_keys is missing";
+	if (!json_is_array(list))
+		return "instant_keys is not an array";
+	for (JsonNode *node = json_first(list); node && !problem; node = json_next(node))
+	{
+		SeamKey		key;
+
+		MemoryContextReset(row);
+		MemoryContextSwitchTo(row);
+		problem = read_wanted_key(request, node, &key);
+		if (!problem)
+			consume(&key, arg);
+		MemoryContextSwitchTo(old);
+	}
+	if (problem)
+		problem = pstrdup(problem);
+	MemoryContextDelete(row);
+	return problem;
+}
+
+/*
+ * Read the answer to a request that was not refused.  Returns what is wrong
+ * with it, or NULL.
+ */
+static const char *
+read_answer(const SeamRequest *request, const HttpAnswer *answer,
+			SeamKeyConsumer consume, void *arg, SeamResult *result)
+{
+	JsonMember	members[] = {{"ok", NULL}, {"instant_key", NULL}, {"instant_keys", NULL}};
+	const JsonNode *ok;
+	const char *problem;
+	JsonDoc    *doc;
+
+	if (answer->status < 200)
+		return "its status is not known";
+	if (answer->body_len == 0)
+		return "it has no body";
+	doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
+	if (doc == NULL)
+		return problem;
+	problem = json_members(json_root(doc), members, lengthof(members));
+	ok = members[0].value;
+	if (!json_is_object(json_root(doc)))
+		problem = "it is not a JSON object";
+	else if (problem)
+		problem = psprintf("%s is there twice", problem);
+	else if (request->op == SEAM_DELETE)
+		result->deleted = true;
+	else if (request->op == SEAM_LIST)
+		problem = read_list(request, members[2].value, consume, arg);
+	else
+		problem = read_wanted_key(request, members[1].value, &result->key);
+
+	/* "ok" may be missing, in spite of the specification */
+	if (ok && !json_is_true(ok))
+		problem = "it says that the request failed (ok is not true)";
+	json_free(doc);
+	return problem;
+}
+
+/*
+ * Did Seam itself answer that there is no such key?  A proxy, or a wrong
+ * endpoint, answers 404, too; but only Seam does with an error object.
+ */
+static bool
+says_not_found(const HttpAnswer *answer)
+{
+	JsonMember	error = {"error", NULL};
+	const char *problem;
+	JsonDoc    *doc;
+	bool		found;
+
+	if (answer->status != 404)
+		return false;
+	doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
+	if (doc == NULL)
+		return false;
+	json_members(json_root(doc), &error, 1);
+	found = json_is_object(error.value);
+	json_free(doc);
+	return found;
+}
+
+/*
+ * What the answer to a request means.  The keys of a list go to consume(), in
+ * their order, with arg; an answer that is found wrong half way may have given
+ * some already.
  */
 void
-seam_generate_result(const SeamAccount *account, const SeamGenerate *what,
-					 const HttpAnswer *answer, SeamResult *result)
+seam_result(const SeamAccount *account, const SeamRequest *request,
+			const HttpAnswer *answer, SeamKeyConsumer consume, void *arg,
+			SeamResult *result)
 {
-	JsonMember	members[] = {{"ok", NULL}, {"instant_key", NULL}};
-	const char *problem = NULL;
-	JsonDoc    *doc = NULL;
-
 	memset(result, 0, sizeof(SeamResult));
 	if (answer->request_id[0])
 		result->request_id = pstrdup(answer->request_id);
 
 	if (answer->outcome != HTTP_ANSWERED)
-		no_answer(account, answer, result);
+		no_answer(account, request, answer, result);
+	else if (request->op == SEAM_DELETE && says_not_found(answer))
+		result->deleted = false;
 	else if (answer->status >= 400)
-		refused(account, answer, result);
+		refused(account, request, answer, result);
 	else if (answer->status >= 300)
 	{
-		not_understood(account, answer, "it is a redirect, which is never followed", result);
+		not_understood(account, request, answer, "it is a redirect, which is never followed", result);
 		result->hint = "Check seam_ik.endpoint.";
 	}
 	else
 	{
-		if (answer->status < 200)
-			problem = "its status is not known";
-		else if (answer->body_len == 0)
-			problem = "it has no body";
-		else
-			doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
-		if (doc)
-		{
-			if (!json_is_object(json_root(doc)))
-				problem = "it is not a JSON object";
-			else if ((problem = json_members(json_root(doc), members, lengthof(members))) != NULL)
-				problem = psprintf("%s is there twice", problem);
-			else
-				problem = read_key(members[1].value, &result->key);
+		const char *problem = read_answer(request, answer, consume, arg, result);
 
-			/* "ok" may be missing, in spite of the specification */
-			if (members[0].value && !json_is_true(members[0].value))
-				problem = "it says that the request failed (ok is not true)";
-			if (problem == NULL &&
-				memcmp(&result->key.user_identity_id, &what->user_identity_id,
-					   sizeof(pg_uuid_t)) != 0)
-				problem = "the instant key is of another user identity";
-			json_free(doc);
-		}
 		if (problem)
-			not_understood(account, answer, problem, result);
+			not_understood(account, request, answer, problem, result);
 	}
 }

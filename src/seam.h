@@ -14,9 +14,10 @@
 
 #include "datatype/timestamp.h"
 #include "http.h"
+#include "lib/stringinfo.h"
 #include "utils/uuid.h"
 
-/* An answer about one key is a kilobyte; this is the limit. */
+/* An answer about one key is a kilobyte; this is the limit.  Lists have their own. */
 #define SEAM_MAX_ANSWER (1024 * 1024)
 
 /* Who calls, and where. */
@@ -28,16 +29,27 @@ typedef struct SeamAccount
 	const char *ca_file;		/* or "", for the system's */
 } SeamAccount;
 
-/* The parameters of /user_identities/generate_instant_key. */
-typedef struct SeamGenerate
+/* The calls that we make. */
+typedef enum SeamOp
 {
-	pg_uuid_t	user_identity_id;
-	int			max_use_count;	/* 0: left out */
-	const pg_uuid_t *customization_profile_id;	/* NULL: left out */
-} SeamGenerate;
+	SEAM_GENERATE,				/* /user_identities/generate_instant_key */
+	SEAM_GET,					/* /instant_keys/get */
+	SEAM_LIST,					/* /instant_keys/list */
+	SEAM_DELETE					/* /instant_keys/delete */
+} SeamOp;
 
-/* Space for the body of a generate request: names, two uuids, an int. */
-#define SEAM_GENERATE_BODY_SIZE 256
+/*
+ * A request.  A pointer that is NULL is a parameter that is left out.
+ */
+typedef struct SeamRequest
+{
+	SeamOp		op;
+	const pg_uuid_t *user_identity_id;	/* generate, list */
+	const pg_uuid_t *customization_profile_id;	/* generate */
+	int			max_use_count;	/* generate; 0: left out */
+	const pg_uuid_t *instant_key_id;	/* get, delete */
+	const char *instant_key_url;	/* get, in place of the id; UTF-8 */
+} SeamRequest;
 
 typedef struct SeamKey
 {
@@ -53,22 +65,34 @@ typedef struct SeamKey
 	TimestampTz expires_at;
 } SeamKey;
 
+/* Takes the keys of a list one by one; key's strings are gone afterwards. */
+typedef void (*SeamKeyConsumer) (const SeamKey *key, void *arg);
+
+/* Length of a uuid's text form. */
+#define SEAM_UUID_TEXT_LEN 36
+
 /* What came of a request. */
 typedef struct SeamResult
 {
-	int			sqlerrcode;		/* 0: it was done, and key is filled in */
+	int			sqlerrcode;		/* 0: it was done */
 	const char *message;
 	const char *detail;			/* or NULL */
 	const char *hint;			/* or NULL */
 	const char *request_id;		/* Seam's, or NULL */
-	SeamKey		key;
+	bool		in_doubt;		/* it may have been done all the same */
+	bool		deleted;		/* delete: false when there was no such key */
+	SeamKey		key;			/* generate, get */
 } SeamResult;
 
 extern const char *seam_api_key_problem(const char *api_key, const char *workspace_id);
 extern void seam_profile(const SeamAccount *account, HttpProfile *profile);
-extern char *seam_generate_url(const SeamAccount *account);
-extern size_t seam_generate_body(const SeamGenerate *what, char *body);
-extern void seam_generate_result(const SeamAccount *account, const SeamGenerate *what,
-								 const HttpAnswer *answer, SeamResult *result);
+extern char *seam_url(const SeamAccount *account, SeamOp op);
+extern bool seam_is_idempotent(SeamOp op);
+extern bool seam_get_uuid(const char *text, pg_uuid_t *uuid);
+extern void seam_put_uuid(char *to, const pg_uuid_t *uuid);
+extern void seam_body(const SeamRequest *request, StringInfo body);
+extern void seam_result(const SeamAccount *account, const SeamRequest *request,
+						const HttpAnswer *answer, SeamKeyConsumer consume,
+						void *arg, SeamResult *result);
 
 #endif							/* SEAM_IK_SEAM_H */

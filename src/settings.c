@@ -44,6 +44,9 @@
 int			settings_connect_timeout = 5000;
 int			settings_request_timeout = 30000;
 int			settings_max_retries = 2;
+int			settings_max_concurrency = 16;
+int			settings_progress_interval = 5000;
+int			settings_max_list_size = 64 * 1024;
 
 static char *api_key;
 static char *api_key_file;
@@ -263,6 +266,24 @@ settings_define(void)
 							NULL,
 							&settings_max_retries, 2, 0, 10,
 							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.max_concurrency",
+							"Requests of a batch that are under way at once.",
+							NULL,
+							&settings_max_concurrency, 16, 1, 1000,
+							PGC_USERSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.progress_interval",
+							"Time between notices of how far a batch is; 0 turns them off.",
+							NULL,
+							&settings_progress_interval, 5000, 0, 3600 * 1000,
+							PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.max_list_size",
+							"Largest answer with a list of instant keys that is read.",
+							NULL,
+							&settings_max_list_size, 64 * 1024, 1, MAX_KILOBYTES / 2,
+							PGC_SUSET, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("seam_ik");
 

@@ -13,6 +13,9 @@
 extern int	settings_connect_timeout;	/* milliseconds */
 extern int	settings_request_timeout;	/* milliseconds */
 extern int	settings_max_retries;
+extern int	settings_max_concurrency;
+extern int	settings_progress_interval; /* milliseconds, 0: off */
+extern int	settings_max_list_size; /* kilobytes */
 
 extern void settings_define(void);
 extern void settings_account(SeamAccount *account);
