@@ -67,6 +67,20 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION seam_delete_instant_key(uuid) IS
 	'revoke a Seam Instant Key: true when it was revoked now, false when it did not exist';
 
+CREATE FUNCTION seam_generate_instant_key_trigger()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'seam_generate_instant_key_trigger'
+LANGUAGE C;
+COMMENT ON FUNCTION seam_generate_instant_key_trigger() IS
+	'BEFORE INSERT OR UPDATE trigger FOR EACH ROW that issues the row''s instant key; arguments are field=column pairs';
+
+CREATE FUNCTION seam_delete_instant_key_trigger()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'seam_delete_instant_key_trigger'
+LANGUAGE C;
+COMMENT ON FUNCTION seam_delete_instant_key_trigger() IS
+	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that revokes the row''s former instant key; argument instant_key_id=column';
+
 -- A key opens a door: who may issue, see or revoke one is the DBA's decision.
 REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int, uuid) FROM PUBLIC;
@@ -75,3 +89,5 @@ REVOKE ALL ON FUNCTION seam_get_instant_key(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_get_instant_key(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_list_instant_keys(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_delete_instant_key(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_generate_instant_key_trigger() FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_delete_instant_key_trigger() FROM PUBLIC;
