@@ -1,0 +1,86 @@
+/*-------------------------------------------------------------------------
+ *
+ * http_handle.h
+ *	  One libcurl handle and what belongs to it.  Private to http.c and
+ *	  http_handle.c, the only files that see curl.h.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_HTTP_HANDLE_H
+#define SEAM_IK_HTTP_HANDLE_H
+
+#include <curl/curl.h>
+
+#include "compat.h"
+#include "http.h"
+#include "lib/ilist.h"
+
+/*
+ * A copy of an HttpProfile in the form that libcurl wants, malloc'd.  A handle
+ * in flight refers to it, so it is counted.
+ */
+typedef struct Profile
+{
+	int			refs;
+	struct curl_slist *headers;
+	char	   *ca_file;		/* "" for the system's */
+} Profile;
+
+/* A libcurl easy handle with what belongs to it; malloc'd, used again. */
+typedef struct HttpSlot
+{
+	dlist_node	node;			/* in engine.idle, .busy, .done or .handed */
+	CURL	   *easy;
+	Profile    *profile;		/* what easy is set up with, or NULL */
+	char	   *url;			/* likewise */
+	int			connect_timeout;	/* likewise */
+	bool		multiplex;		/* likewise */
+	HttpRequest *req;			/* NULL when idle */
+	bool		sent;			/* bytes of the request may have left */
+	int			port;			/* our port of the connection it went to */
+	unsigned long stream;		/* its HTTP/2 stream there, 0: not known */
+	bool		refused;		/* HTTP/2: surely not processed there */
+	bool		resend;			/* libcurl wanted to send it again */
+	bool		too_large;
+	bool		no_descriptor;
+	size_t		body_left;		/* where the body is read by a callback */
+	size_t		header_bytes;
+	char	   *buf;
+	size_t		len;
+	size_t		cap;
+	char		errbuf[CURL_ERROR_SIZE];
+} HttpSlot;
+
+/*
+ * The callbacks that see more than one handle are the engine's.  The data of
+ * all of them is the slot, but for close_socket, which gets NULL: a connection
+ * may outlive the slot.
+ */
+extern curl_socket_t http_open_socket(void *slot, curlsocktype purpose,
+									  struct curl_sockaddr *address);
+extern int	http_close_socket(void *data, curl_socket_t fd);
+extern int	http_debug(CURL *easy, curl_infotype type, char *text, size_t len,
+					   void *slot);
+
+extern Profile *profile_copy(const HttpProfile *given);
+extern bool profile_matches(const Profile *p, const HttpProfile *given);
+extern void profile_unref(Profile *p);
+
+/*
+ * May bytes of the slot's request have left, and be processed?
+ */
+static inline bool
+slot_was_sent(const HttpSlot *slot)
+{
+	return slot->sent && !slot->refused;
+}
+
+extern HttpSlot *slot_new(void);
+extern bool slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile,
+						 bool multiplex);
+extern void slot_answer(HttpSlot *slot, HttpOutcome outcome, HttpFailure failure,
+						const char *error);
+extern void slot_transfer_ended(HttpSlot *slot, CURLcode rc);
+extern void slot_free(HttpSlot *slot);
+
+#endif							/* SEAM_IK_HTTP_HANDLE_H */
