@@ -59,34 +59,59 @@ class Machine:
         cpus = sorted(os.sched_getaffinity(0))
         self.server_cpu, self.client_cpu = cpus[0], cpus[-1]
         self.started = []
-        self.spinners = []
-        if not let_sleep:
-            for cpu in {self.server_cpu, self.client_cpu}:
-                self.spinners.append(self.spin(cpu))
+        self.spinner = None if let_sleep else self.spin()
 
-    @staticmethod
-    def spin(cpu):
-        """Keep a processor from halting, with the lowest of priorities.
+    def spin(self):
+        """Keep the processors from halting, with the lowest of priorities.
 
         Waking a halted processor takes longer than a whole request, in a
-        virtual machine above all, and hides what is to be measured.
+        virtual machine above all, and hides what is to be measured.  The
+        kernel weighs sessions against each other before it looks at a process's
+        own priority, hence a session of the lowest weight for the loops.
+        Returns its process group.
         """
-        pid = os.fork()
-        if pid == 0:
+        ready, told = os.pipe()
+        leader = os.fork()
+        if leader:
+            os.close(told)
+            if os.read(ready, 1) != b'.':
+                raise Failure('the processors cannot be kept from halting')
+            os.close(ready)
+            return leader
+        try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
-            os.sched_setaffinity(0, {cpu})
+            os.setsid()
+            autogroup = pathlib.Path('/proc/self/autogroup')
+            while autogroup.exists():
+                try:
+                    autogroup.write_text('19')
+                    break
+                except BlockingIOError:     # one change in 100 ms is allowed
+                    time.sleep(0.1)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            cpu = self.server_cpu
+            if self.client_cpu != cpu and os.fork() == 0:
+                cpu = self.client_cpu
+            os.sched_setaffinity(0, {cpu})
+            os.write(told, b'.')
+            os.close(told)
             while True:
                 pass
-        return pid
+        finally:
+            os._exit(1)
 
     def start(self, cpu, command, ended_by=signal.SIGTERM, **options):
-        """Start a process on one processor; stop() ends it by the signal."""
+        """Start a process on one processor; stop() ends it by the signal.
+
+        Each gets a session of its own, as PostgreSQL gives its processes one, so
+        that the scheduler treats all of them alike.
+        """
         def place():
             os.sched_setaffinity(0, {cpu})
         process = subprocess.Popen([str(word) for word in command],
-                                   preexec_fn=place, **options)
+                                   preexec_fn=place, start_new_session=True,
+                                   **options)
         self.started.append((process, ended_by))
         return process
 
@@ -100,10 +125,11 @@ class Machine:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-        for pid in self.spinners:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self.started, self.spinners = [], []
+        self.started = []
+        if self.spinner:
+            os.killpg(self.spinner, signal.SIGKILL)
+            os.waitpid(self.spinner, 0)
+            self.spinner = None
 
 
 class Web:
@@ -409,7 +435,7 @@ class Bench:
             print('servers are pinned to processor %d, clients and PostgreSQL to'
                   ' processor %d' % (machine.server_cpu, machine.client_cpu))
         print('the processors are %s to halt when idle'
-              % ('not allowed' if machine.spinners else 'allowed'))
+              % ('not allowed' if machine.spinner else 'allowed'))
         for name, there in (('plpython3u', self.has_plpython),
                             ('pgsql-http', self.has_pgsql_http)):
             if not there:
@@ -432,9 +458,10 @@ class Bench:
 
     def first_floor(self, base):
         """Microseconds of the first request of a new process."""
-        return int(command('taskset', '-c', self.machine.client_cpu,
-                           self.work / 'floor', 'first', base + PATH, BODY,
-                           *self.headers)) / 1000
+        floor = self.floor('first', base)
+        microseconds = int(floor.process.stdout.read()) / 1000
+        floor.close()
+        return microseconds
 
     # -- warm calls -----------------------------------------------------
 
