@@ -161,7 +161,7 @@ send_call(Run *run, Call *call)
 }
 
 /*
- * Begin the next call.  Its time starts here.
+ * Begin the next call, whose time starts now.
  */
 static void
 begin_call(Run *run, int64 now)
@@ -207,7 +207,8 @@ end_call(Run *run, Call *call)
 static int64
 send_calls(Run *run)
 {
-	int64		now = http_now();
+	/* the time of the first ones includes what it took to get here */
+	int64		now = run->next == 0 ? run->started_at : http_now();
 	int64		wake_at = PG_INT64_MAX;
 	dlist_mutable_iter it;
 
