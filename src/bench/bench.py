@@ -39,6 +39,7 @@ ANSWER = ('{"instant_key":{'
 LATENCY_MS = 50
 BATCH_SIZE = 1000
 BATCH_CONCURRENCY = 100
+PARTS = ('warm', 'connect', 'batch')
 
 # What issue and README promise, as multiples of the floor or in milliseconds.
 WANTED_WARM = 1.05
@@ -359,6 +360,7 @@ class Bench:
 
     def __init__(self, options, work):
         self.quick = options.quick
+        self.parts = options.parts or PARTS
         self.work = work
         self.machine = Machine(options.let_sleep)
         self.headers = [
@@ -384,12 +386,16 @@ class Bench:
         session.close()
         self.same_request()
         self.introduce()
-        first = self.first_calls(preloaded=False)
+        if 'connect' in self.parts:
+            first = self.first_calls(preloaded=False)
         self.cluster.start("shared_preload_libraries = 'seam_ik'")
-        self.warm_calls()
-        self.first_and_reconnect(first)
-        self.batches()
-        self.pieces()
+        if 'warm' in self.parts:
+            self.warm_calls()
+            self.pieces()
+        if 'connect' in self.parts:
+            self.first_and_reconnect(first)
+        if 'batch' in self.parts:
+            self.batches()
 
     def seam_session(self, base, *more):
         return self.cluster.session(
@@ -466,7 +472,7 @@ class Bench:
     # -- warm calls -----------------------------------------------------
 
     def warm_calls(self):
-        rounds, calls = (12, 200) if self.quick else (40, 500)
+        rounds, calls = (30, 100) if self.quick else (100, 200)
         key_file = self.work / 'api_key'
         key_file.write_text(API_KEY + '\n')
         key_file.chmod(0o600)
@@ -476,15 +482,16 @@ class Bench:
 
         def add(label, scheme, session, call):
             sessions.append(session)
+            session.ask('PREPARE calls AS ' + loop(call, calls))
             contenders[label, scheme] = (
-                lambda count: float(session.ask(loop(call, count))[0][0]))
+                lambda: float(session.ask('EXECUTE calls')[0][0]))
 
         for scheme in schemes:
             base = self.web.base[scheme]
             floor = self.floor('easy', base)
             sessions.append(floor)
             contenders['floor', scheme] = (
-                lambda count, floor=floor: floor.ask(count)[0] / 1000 / count)
+                lambda floor=floor: floor.ask(calls)[0] / 1000 / calls)
             add('seam_ik', scheme, self.seam_session(base), self.seam_call())
             add('seam_ik, key file', scheme, self.cluster.session(
                 "SET seam_ik.api_key_file = '%s'" % key_file,
@@ -499,11 +506,11 @@ class Bench:
                     self.pgsql_http_call(base))
 
         for (label, scheme), contender in contenders.items():
-            self.check(label, scheme, contender)
+            self.check(label, scheme, contender, calls)
         times = {name: [] for name in contenders}
         for turn in range(rounds):
             for name in rotated(list(contenders), turn):
-                times[name].append(contenders[name](calls))
+                times[name].append(contenders[name]())
         for session in sessions:
             session.close()
 
@@ -524,18 +531,18 @@ class Bench:
             print(row)
         print(flush=True)
 
-    def check(self, label, scheme, contender):
-        """Warm up, and see that 50 calls are 50 requests on one connection."""
-        contender(150)
+    def check(self, label, scheme, contender, calls):
+        """Warm up, and see that so many calls are requests on one connection."""
+        contender()
         accepted, requests = self.web.counters()
-        contender(50)
+        contender()
         accepted_after, requests_after = self.web.counters()
         # the second look is itself a connection and a request
         made = requests_after - requests - 1
         opened = accepted_after - accepted - 1
-        if made != 50 or opened > 1:
-            raise Failure('%s over %s: 50 calls made %d requests on %d new'
-                          ' connections' % (label, scheme, made, opened))
+        if made != calls or opened > 0:
+            raise Failure('%s over %s: %d calls made %d requests on %d new'
+                          ' connections' % (label, scheme, calls, made, opened))
 
     # -- connections ----------------------------------------------------
 
@@ -713,6 +720,7 @@ class Bench:
             session.ask(loop(call, 2000))
             times = [float(session.ask(loop(call, 2000))[0][0]) for _ in range(9)]
             print('%-60s%8.2f' % (label, statistics.median(times)))
+        print(flush=True)
         session.close()
 
 
@@ -723,7 +731,12 @@ def main():
                         help='fewer rounds: about 20 seconds')
     parser.add_argument('--let-sleep', action='store_true',
                         help='let idle processors halt')
+    parser.add_argument('parts', nargs='*', metavar='PART',
+                        help='%s; all by default' % ', '.join(PARTS))
     options = parser.parse_args()
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error('there is no part "%s"' % part)
 
     def end(number, _):
         raise Failure('ended by signal %d' % number)

@@ -66,14 +66,15 @@ $$;
 \endif
 
 \if :has_pgsql_http
+-- A single expression, which the planner puts in the function's place.
 CREATE FUNCTION pgsql_http_key(base text, key text, identity uuid, uses int)
 RETURNS peer_key LANGUAGE sql AS $$
-SELECT jsonb_populate_record(NULL::peer_key, content::jsonb -> 'instant_key')
-FROM http(('POST', base || '/user_identities/generate_instant_key',
-	ARRAY[('Authorization', 'Bearer ' || key)::http_header,
-		  ('Accept', 'application/json')::http_header],
-	'application/json',
-	jsonb_build_object('user_identity_id', identity, 'max_use_count', uses)::text
-	)::http_request)
+SELECT jsonb_populate_record(NULL::peer_key,
+	(http(('POST', base || '/user_identities/generate_instant_key',
+		ARRAY[('Authorization', 'Bearer ' || key)::http_header,
+			  ('Accept', 'application/json')::http_header],
+		'application/json',
+		jsonb_build_object('user_identity_id', identity, 'max_use_count', uses)::text
+		)::http_request)).content::jsonb -> 'instant_key')
 $$;
 \endif

@@ -5,7 +5,8 @@
                  [--stall-tls | --no-accept]
     fake_seam.py --ask PORT PATH [JSON]     ask the control routes of a running one
 
-Listens on 127.0.0.1, prints its port, serves.  With --detach it goes to the
+Listens on 127.0.0.1, prints its port, serves; with TLS it prints a second port,
+without, for the control routes.  With --detach it goes to the
 background and ends when the psql (or other process) that started it has ended.
 
 Misbehaviour is asked for in the path, /do/SPEC/user_identities/...: SPEC is a
@@ -478,6 +479,8 @@ async def main(options):
         if '--tls-cert' in options:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(options['--tls-cert'], options['--tls-key'])
+            plain = await loop.create_server(Connection, '127.0.0.1', 0)
+            port = '%d %d' % (port, plain.sockets[0].getsockname()[1])
         await loop.create_server(Connection, sock=sock, ssl=context, backlog=1000)
     print(port, flush=True)
     if '--detach' in options:

@@ -22,7 +22,8 @@ sub start
 	$self->{run} = IPC::Run::start([ 'python3', $program, @options ],
 		'<', \undef, '>', \$self->{out}, IPC::Run::timeout(20));
 	$self->{run}->pump until $self->{out} =~ /\n/;
-	($self->{port}) = $self->{out} =~ /(\d+)/;
+	($self->{port}, $self->{control}) = $self->{out} =~ /(\d+)(?: (\d+))?/;
+	$self->{control} //= $self->{port};
 	push @running, $self;
 	return $self;
 }
@@ -42,8 +43,8 @@ sub url
 sub ask
 {
 	my ($self, $path, $args) = @_;
-	my $http = HTTP::Tiny->new(verify_SSL => 0, timeout => 60);
-	my $url = sprintf('%s://127.0.0.1:%d/fake/%s', $self->{tls} ? 'https' : 'http', $self->{port}, $path);
+	my $http = HTTP::Tiny->new(timeout => 60);
+	my $url = "http://127.0.0.1:$self->{control}/fake/$path";
 	my $answer = $args
 		? $http->post($url, { content => JSON::PP::encode_json($args) })
 		: $http->get($url);
@@ -103,7 +104,6 @@ sub make_certs
 		print $ext "subjectAltName=DNS:$host\n";
 		close $ext;
 		$run->('openssl', 'req', @key, '-subj', "/CN=$host", '-keyout', "$dir/$name.key", '-out', "$dir/$name.csr");
-		# x509 takes no negative days: a certificate of the past is made by ca's dates
 		$run->('openssl', 'x509', '-req', '-in', "$dir/$name.csr", '-CA', "$dir/ca.pem", '-CAkey', "$dir/ca.key",
 			'-CAcreateserial', '-days', $days, '-extfile', "$dir/$name.ext", '-out', "$dir/$name.pem");
 	}
