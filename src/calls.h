@@ -28,7 +28,7 @@ typedef struct Calls
 	void		(*request) (struct Calls *calls, int64 i, SeamRequest *request);
 
 	/*
-	 * Call i ended with this answer, which is gone afterwards.  earlier_doubt:
+	 * Call i ended with this answer, which is gone afterwards. earlier_doubt:
 	 * a try before the last one may have done it (idempotent calls only).
 	 * Returns whether anything more shall be sent.
 	 */

@@ -270,11 +270,12 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 Datum
 seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
 {
-	SeamRequest request = {.op = SEAM_GET, .instant_key_id = PG_GETARG_UUID_P(0)};
+	SeamRequest request = {.op = SEAM_GET};
 	SeamAccount account;
 	SeamResult	result;
 	TupleDesc	desc = key_row_type(fcinfo);
 
+	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
 	call_seam(&account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
@@ -346,10 +347,11 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 Datum
 seam_delete_instant_key(PG_FUNCTION_ARGS)
 {
-	SeamRequest request = {.op = SEAM_DELETE, .instant_key_id = PG_GETARG_UUID_P(0)};
+	SeamRequest request = {.op = SEAM_DELETE};
 	SeamAccount account;
 	SeamResult	result;
 
+	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
 	call_seam(&account, &request, NULL, NULL, &result);
 	PG_RETURN_BOOL(result.deleted);
@@ -409,12 +411,15 @@ batch_row(Batch *batch, int element, const SeamResult *result)
 	}
 	else
 	{
-		char	   *text = result->detail ?
-			psprintf("%s\n%s", result->message, result->detail) : (char *) result->message;
+		StringInfoData text;
 
+		initStringInfo(&text);
+		appendStringInfoString(&text, result->message);
+		if (result->detail)
+			appendStringInfo(&text, "\n%s", result->detail);
 		values[BATCH_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(result->sqlerrcode));
 		nulls[BATCH_SQLSTATE] = false;
-		values[BATCH_ERROR] = CStringGetTextDatum(text);
+		values[BATCH_ERROR] = CStringGetTextDatum(text.data);
 		nulls[BATCH_ERROR] = false;
 	}
 	if (result->request_id)

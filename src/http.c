@@ -80,9 +80,11 @@ static struct
 	dlist_head	done;			/* ended, not yet handed to the caller */
 	dlist_head	handed;			/* until the caller's http_release() */
 	Profile    *profile;		/* of the current run */
-	bool		multiplex;		/* the current run has several requests at once */
+	bool		multiplex;		/* the current run has several requests at
+								 * once */
 	bool		streams_seen;	/* http_debug() understands this libcurl */
-	int			goaway_ports[GOAWAY_PORTS]; /* connections that end, by our port */
+	int			goaway_ports[GOAWAY_PORTS]; /* connections that end, by our
+											 * port */
 	int			goaway_next;
 	struct HttpRun *run;		/* who uses the engine now, or NULL */
 }			engine;

@@ -52,7 +52,8 @@ typedef struct HttpAnswer
 	HttpFailure failure;
 	int			status;			/* HTTP status, 0 when none came */
 	int			retry_after;	/* seconds asked for by the server, or 0 */
-	char	   *body;			/* ends in a NUL beyond body_len; may be changed */
+	char	   *body;			/* ends in a NUL beyond body_len; may be
+								 * changed */
 	size_t		body_len;
 	char		request_id[HTTP_HEADER_VALUE_SIZE]; /* seam-request-id */
 	char		error[HTTP_ERROR_SIZE]; /* what libcurl says of a failure */

@@ -317,6 +317,7 @@ hashed_ca_directory(void)
 	dir = opendir(info->capath);
 	if (dir == NULL)
 		return NULL;
+	/* cppcheck-suppress readdirCalled; readdir_r() is deprecated */
 	while (found == NULL && (de = readdir(dir)) != NULL)
 	{
 		/* the name of a hash link: eight hexadecimal digits, dot, number */
@@ -575,4 +576,3 @@ slot_transfer_ended(HttpSlot *slot, CURLcode rc)
 		failure = HTTP_FAILURE_DESCRIPTORS;
 	slot_answer(slot, outcome, failure, error);
 }
-

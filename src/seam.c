@@ -38,6 +38,7 @@ static const struct
 	bool		idempotent;
 	const char *not_sent;		/* in a detail, when nothing was sent */
 }			ops[] =
+
 {
 	[SEAM_GENERATE] = {"/user_identities/generate_instant_key", false,
 	"Nothing was sent, so no instant key was issued: "},
@@ -67,6 +68,7 @@ static const struct
 	const char *message;
 	const char *hint;
 }			status_errors[] =
+
 {
 	{400, ERRCODE_INVALID_PARAMETER_VALUE,
 		"Seam refused the request as invalid",
@@ -377,6 +379,7 @@ static const struct
 	size_t		offset;			/* in SeamKey */
 	const char *problem;		/* when it is not of its type */
 }			key_fields[] =
+
 {
 	{"instant_key_id", FIELD_UUID, true, offsetof(SeamKey, instant_key_id), "is not a uuid"},
 	{"instant_key_url", FIELD_URL, true, offsetof(SeamKey, instant_key_url), "is not a URL"},
@@ -426,12 +429,15 @@ read_key(const JsonNode *node, SeamKey *key)
 		{
 			case FIELD_UUID:
 				ok = text && seam_get_uuid(text, target);
+
 				break;
 			case FIELD_TIME:
 				ok = text && get_time(text, target);
+
 				break;
 			case FIELD_URL:
 				ok = text && (*(char **) target = get_url(text)) != NULL;
+
 				break;
 			case FIELD_OBJECT:
 				ok = json_is_object(value);

@@ -356,6 +356,8 @@ warn_of_exposed_key(void)
 				 errhint(HINT_USE_KEY_FILE " Then RESET it there.")));
 }
 
+static void bad_key_file(int fd, const char *problem) pg_attribute_noreturn();
+
 /*
  * Raise that the key file is not fit to hold a key.
  */

@@ -158,6 +158,8 @@ get_trigger_data(FunctionCallInfo fcinfo, const char *function, bool before,
 	return td;
 }
 
+static void bad_argument(TriggerData *td, int sqlerrcode, const char *problem) pg_attribute_noreturn();
+
 /*
  * Raise what is wrong with an argument of the trigger.
  */
@@ -203,7 +205,7 @@ bind_column(TriggerData *td, const Field *field, const char *name, Binding *bind
 	TupleDesc	desc = RelationGetDescr(td->tg_relation);
 	Form_pg_attribute att;
 	const char *problem = NULL;
-	bool		possible;
+	bool		possible = false;
 	int32		typmod;
 	Oid			base;
 	int			column = SPI_fnumber(desc, name);
@@ -241,7 +243,7 @@ bind_column(TriggerData *td, const Field *field, const char *name, Binding *bind
 static TriggerPlan *
 make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 {
-	TriggerPlan	   *plan = palloc0(sizeof(TriggerPlan));
+	TriggerPlan *plan = palloc0(sizeof(TriggerPlan));
 
 	plan->relid = RelationGetRelid(td->tg_relation);
 	for (int i = 0; i < td->tg_trigger->tgnargs; i++)
@@ -302,7 +304,7 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 static TriggerPlan *
 get_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 {
-	TriggerPlan	   *plan = fcinfo->flinfo->fn_extra;
+	TriggerPlan *plan = fcinfo->flinfo->fn_extra;
 
 	if (plan == NULL || plan->relid != RelationGetRelid(td->tg_relation))
 	{
@@ -514,7 +516,7 @@ fill_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const SeamKey *key)
 static HeapTuple
 issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t *identity)
 {
-	SeamRequest request = {.op = SEAM_GENERATE, .user_identity_id = identity};
+	SeamRequest request = {.op = SEAM_GENERATE};
 	SeamAccount account;
 	SeamResult	result;
 	ErrorContextCallback callback;
@@ -523,6 +525,7 @@ issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t
 	Datum		value;
 	HeapTuple	filled;
 
+	request.user_identity_id = identity;
 	if (count->constant)
 		request.max_use_count = count->value;
 	value = field_of(plan, td, row, F_MAX_USE_COUNT, &isnull);
@@ -560,7 +563,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = get_trigger_data(fcinfo, "seam_generate_instant_key_trigger",
 									   true, true, false, "BEFORE INSERT OR UPDATE");
-	TriggerPlan	   *plan = get_plan(fcinfo, td, true);
+	TriggerPlan *plan = get_plan(fcinfo, td, true);
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
 	Datum		identity;
@@ -645,7 +648,7 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = get_trigger_data(fcinfo, "seam_delete_instant_key_trigger",
 									   false, false, true, "AFTER DELETE OR UPDATE");
-	TriggerPlan	   *plan = get_plan(fcinfo, td, false);
+	TriggerPlan *plan = get_plan(fcinfo, td, false);
 	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
 	ErrorContextCallback callback;
 	Datum		id;
@@ -667,10 +670,11 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 	}
 	if (!isnull)
 	{
-		SeamRequest request = {.op = SEAM_DELETE, .instant_key_id = DatumGetUUIDP(id)};
+		SeamRequest request = {.op = SEAM_DELETE};
 		SeamAccount account;
 		SeamResult	result;
 
+		request.instant_key_id = DatumGetUUIDP(id);
 		settings_account(&account);
 		call_seam(&account, &request, NULL, NULL, &result);
 	}

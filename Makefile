@@ -1,0 +1,90 @@
+# seam_ik: build with PGXS.
+#
+#   make, make install, make installcheck    as for every PGXS extension
+#   make demo      bookings and their Instant Keys, in a throwaway cluster
+#   make test      every test, in throwaway clusters
+#   make bench     speed, next to other ways of calling HTTP from a database
+#   make lint      formatting and static analysis; "make indent" reformats
+#   make memcheck  tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#
+# The targets from "demo" on first install what they lack with apt (Debian 12
+# or later), work on a copy in a temporary folder, and leave nothing behind.
+
+EXTENSION = seam_ik
+MODULE_big = seam_ik
+PGFILEDESC = "seam_ik - Seam Instant Keys for PostgreSQL"
+
+PG_CONFIG ?= pg_config
+
+.DEFAULT_GOAL := all
+
+# The regression tests, in the order in which they run.
+REGRESS =
+# Every database is made with the same encoding and collation, whatever the
+# server's own are, so that the expected output is the same everywhere.
+REGRESS_OPTS = --encoding=UTF8 --no-locale
+
+# These do not need PostgreSQL or libcurl to be there already.
+DEV_TARGETS = demo test bench lint indent memcheck
+.PHONY: $(DEV_TARGETS)
+
+demo:
+	@src/demo/run
+test:
+	@src/test/run
+memcheck:
+	@src/test/run --memcheck
+bench:
+	@src/bench/run
+lint:
+	@src/tools/lint
+indent:
+	@src/tools/lint --fix
+
+ifneq ($(filter-out $(DEV_TARGETS),$(or $(MAKECMDGOALS),all)),)
+
+# In a build outside the source tree VPATH says where the sources are.
+top := $(if $(VPATH),$(VPATH)/)
+OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c)))
+DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
+
+# The control file is the one place that states the version.
+EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(top)$(EXTENSION).control)
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(wildcard $(PGXS)),)
+$(error "$(PG_CONFIG)" knows of no PGXS: install PostgreSQL's development files (Debian: postgresql-server-dev-NN) or set PG_CONFIG)
+endif
+ifneq ($(shell pkg-config --exists libcurl libcjson && echo found),found)
+$(error pkg-config finds no libcurl or libcjson: install their development files (Debian: pkg-config libcurl4-openssl-dev libcjson-dev))
+endif
+
+# -isystem: the warnings below are about our code, not PostgreSQL's headers.
+PG_CPPFLAGS = -DSEAM_IK_VERSION='"$(EXTVERSION)"' \
+	-isystem $(shell $(PG_CONFIG) --includedir-server) \
+	$(shell pkg-config --cflags libcurl libcjson)
+SHLIB_LINK = $(shell pkg-config --libs libcurl libcjson)
+
+# The functions that PostgreSQL and libcurl call back have parameters that not
+# every one of them needs.
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+ifeq ($(WERROR),1)
+PG_CFLAGS += -Werror
+endif
+
+# Bitcode for the JIT compiler is left out where the clang that built
+# PostgreSQL is not installed.
+CLANG_OF_PG := $(shell sed -n 's/^CLANG *= *//p' $(dir $(PGXS))../Makefile.global)
+ifeq ($(shell command -v $(or $(CLANG_OF_PG),clang)),)
+override with_llvm := no
+endif
+
+include $(PGXS)
+
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(top)src/*.h) $(top)$(EXTENSION).control $(top)Makefile
+
+ifdef VPATH
+$(shell mkdir -p src)
+endif
+
+endif
