@@ -1,8 +1,9 @@
 """Measure seam_ik against a bare libcurl loop and against other ways.
 
-Started by src/bench/run, which makes the certificates, builds floor and
-slow_server, and puts the benchmark's own CA among the system's, in a mount
-namespace that ends with the run.  Everything is on loopback and below WORK.
+Started by src/bench/inside, which stages the extension, makes the
+certificates, builds floor and slow_server, and puts the benchmark's own CA
+among the system's, in a mount namespace that ends with the run.  Everything is
+on loopback and below WORK.
 
 All that is compared is measured in turns within one run: the contenders take
 short rounds one after another, in an order that rotates, and a ratio is the
@@ -14,7 +15,6 @@ import argparse
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import statistics
@@ -178,27 +178,15 @@ class Web:
 class Cluster:
     """A throwaway PostgreSQL that finds the staged extension."""
 
-    def __init__(self, machine, work, pg_config, stage):
-        def ask(option):
-            return subprocess.run([pg_config, option], check=True, text=True,
-                                  stdout=subprocess.PIPE).stdout.strip()
+    def __init__(self, machine, work, pg_config):
         self.machine, self.work = machine, work
-        self.bin = pathlib.Path(ask('--bindir'))
-        self.version = ask('--version')
-        major = int(re.search(r'\d+', self.version).group())
+        self.bin = pathlib.Path(command(pg_config, '--bindir').strip())
+        self.version = command(pg_config, '--version').strip()
         self.settings = [
+            (work / 'stage.conf').read_text(),
             "listen_addresses = ''", "unix_socket_directories = '%s'" % work,
             'fsync = off', 'autovacuum = off', 'max_connections = 20',
-            "log_line_prefix = '%m [%p] '",
         ]
-        if stage:
-            if major >= 18:
-                self.settings.append("extension_control_path = '%s%s:$system'"
-                                     % (stage, ask('--sharedir')))
-            else:
-                self.settings.append("extension_destdir = '%s'" % stage)
-            self.settings.append("dynamic_library_path = '%s%s:$libdir'"
-                                 % (stage, ask('--pkglibdir')))
         command(self.bin / 'initdb', '--no-sync', '--auth=trust',
                 '--username=postgres', '--encoding=UTF8', '--no-locale',
                 '-D', work / 'data')
@@ -370,9 +358,9 @@ class Bench:
 
     # -- set-up ---------------------------------------------------------
 
-    def run(self, pg_config, stage):
+    def run(self, pg_config):
         self.web = Web(self.machine, self.work)
-        self.cluster = Cluster(self.machine, self.work, pg_config, stage)
+        self.cluster = Cluster(self.machine, self.work, pg_config)
         self.cluster.start()
         session = self.cluster.session()
         session.ask('CREATE EXTENSION seam_ik')
@@ -743,7 +731,7 @@ def main():
     signal.signal(signal.SIGTERM, end)
     bench = Bench(options, pathlib.Path(os.environ['WORK']))
     try:
-        bench.run(os.environ['PG_CONFIG'], os.environ.get('STAGE'))
+        bench.run(os.environ['PG_CONFIG'])
     except (Failure, KeyboardInterrupt) as failure:
         sys.exit('bench: %s' % (failure or 'interrupted'))
     finally:
