@@ -19,7 +19,7 @@ PG_CONFIG ?= pg_config
 .DEFAULT_GOAL := all
 
 # The regression tests, in the order in which they run.
-REGRESS =
+REGRESS = contract settings errors formats encodings batch life triggers
 # Every database is made with the same encoding and collation, whatever the
 # server's own are, so that the expected output is the same everywhere.
 REGRESS_OPTS = --encoding=UTF8 --no-locale

@@ -103,18 +103,17 @@ encoding_append_foreign(StringInfo buf, const char *utf8, int max_chars,
 		p += len;
 	}
 	converted = encoding_from_utf8(clean.data);
-	if (converted == NULL)
+	if (converted)
 	{
-		converted = clean.data;
-		for (char *from = clean.data, *to = clean.data;; from++)
-		{
-			/* one question mark a character: its other bytes are 10xxxxxx */
-			if (((unsigned char) *from & 0xc0) == 0x80)
-				continue;
-			*to++ = IS_HIGHBIT_SET(*from) ? '?' : *from;
-			if (*from == '\0')
-				break;
-		}
+		appendStringInfoString(buf, converted);
+		return;
 	}
-	appendStringInfoString(buf, converted);
+	for (const char *p = clean.data; *p;)
+	{
+		int			len = pg_utf_mblen((const unsigned char *) p);
+
+		converted = encoding_from_utf8(pnstrdup(p, len));
+		appendStringInfoString(buf, converted ? converted : "?");
+		p += len;
+	}
 }

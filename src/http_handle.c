@@ -66,7 +66,7 @@ http_url_problem(const char *url)
 	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) != CURLUE_OK ||
 		curl_url_get(u, CURLUPART_SCHEME, &scheme, 0) != CURLUE_OK ||
 		curl_url_get(u, CURLUPART_HOST, &host, 0) != CURLUE_OK ||
-		host[0] == '\0')
+		host[0] == '\0' || strstr(url, ":///") != NULL)
 		problem = "must be a URL, like https://connect.getseam.com";
 	else if (strcmp(scheme, "https") != 0 &&
 			 !(strcmp(scheme, "http") == 0 && is_loopback(host)))

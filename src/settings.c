@@ -38,6 +38,9 @@
 /* The longest API key: a console session's JWT has about a kilobyte. */
 #define MAX_API_KEY 8192
 
+/* Lengths of a list's text are ints. */
+#define MAX_LIST_KILOBYTES (1024 * 1024 - 1)
+
 #define HINT_USE_KEY_FILE \
 	"Put the key into a file of the server's user with mode 0600, name it in seam_ik.api_key_file, and replace the key at Seam: others may have read it."
 
@@ -282,7 +285,7 @@ settings_define(void)
 	DefineCustomIntVariable("seam_ik.max_list_size",
 							"Largest answer with a list of instant keys that is read.",
 							NULL,
-							&settings_max_list_size, 64 * 1024, 1, MAX_KILOBYTES / 2,
+							&settings_max_list_size, 64 * 1024, 1, MAX_LIST_KILOBYTES,
 							PGC_SUSET, GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("seam_ik");

@@ -196,16 +196,18 @@ assignment_cast(Oid from, Oid to, int32 to_typmod, bool *possible)
 }
 
 /*
- * Bind a field to a column of the trigger's table.  Raises 42703 when there is
+ * Bind a field to a column of the trigger's table, which the trigger reads or
+ * writes.  Raises 42703 when there is
  * no such column and 42804 when the types do not fit.
  */
 static void
-bind_column(TriggerData *td, const Field *field, const char *name, Binding *binding)
+bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
+			Binding *binding)
 {
 	TupleDesc	desc = RelationGetDescr(td->tg_relation);
 	Form_pg_attribute att;
 	const char *problem = NULL;
-	bool		possible = false;
+	bool		possible;
 	int32		typmod;
 	Oid			base;
 	int			column = SPI_fnumber(desc, name);
@@ -216,17 +218,19 @@ bind_column(TriggerData *td, const Field *field, const char *name, Binding *bind
 	att = TupleDescAttr(desc, column - 1);
 	if (att->attgenerated != '\0' && TRIGGER_FIRED_BEFORE(td->tg_event))
 		problem = "a generated column has no value yet, and takes none";
-	else if (field->use == FIELD_IN)
-		binding->cast = assignment_cast(att->atttypid, field->type, -1, &possible);
 	else
-		binding->cast = assignment_cast(field->type, att->atttypid, att->atttypmod, &possible);
-	if (problem == NULL && !possible)
-		problem = psprintf("type %s can't be assigned to type %s",
-						   format_type_be(field->use == FIELD_IN ? att->atttypid : field->type),
-						   format_type_be(field->use == FIELD_IN ? field->type : att->atttypid));
+	{
+		Oid			from = reads ? att->atttypid : field->type;
+		Oid			to = reads ? field->type : att->atttypid;
+
+		binding->cast = assignment_cast(from, to, reads ? -1 : att->atttypmod, &possible);
+		if (!possible)
+			problem = psprintf("type %s can't be assigned to type %s",
+							   format_type_be(from), format_type_be(to));
+	}
 	typmod = att->atttypmod;
 	base = getBaseTypeAndTypmod(att->atttypid, &typmod);
-	if (problem == NULL && field->use == FIELD_OUT &&
+	if (problem == NULL && !reads &&
 		(base == VARCHAROID || base == BPCHAROID) &&
 		typmod >= (int32) VARHDRSZ && typmod - (int32) VARHDRSZ < field->min_chars)
 		problem = psprintf("%s is too short, it must hold at least %d characters",
@@ -286,7 +290,8 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 							 "max_use_count must be at least 1");
 		}
 		else
-			bind_column(td, &fields[f], column, binding);
+			bind_column(td, &fields[f], !generates || fields[f].use == FIELD_IN,
+						column, binding);
 	}
 	if (generates && plan->bindings[F_USER_IDENTITY_ID].column == 0)
 		bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,

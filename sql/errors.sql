@@ -1,0 +1,98 @@
+-- Every way in which a call fails: SQLSTATE, message, detail, hint, and how
+-- often it was tried.
+\getenv dir PG_ABS_SRCDIR
+\set setup :dir '/src/test/setup.psql'
+\i :setup
+
+-- statuses
+SELECT status, pg_temp.call('status=' || status) FROM unnest(ARRAY[400, 401, 402, 403, 404, 405, 408, 409, 413, 418, 422, 499, 500, 501, 502, 503, 504, 599]) status;
+SELECT pg_temp.call('status=' || status) AS "30x" FROM unnest(ARRAY[300, 301, 302, 303, 304, 307, 308]) status GROUP BY 1;
+SELECT pg_temp.call('status=429,retry_after=60');
+-- a status counts, not what an error is called
+SELECT pg_temp.call('status=404,html'), pg_temp.call('status=503,nobody'), pg_temp.call('status=401,notjson'), pg_temp.call('status=400,rawnul');
+
+-- what the user reads
+\x on
+SELECT pg_temp.fake('status=400,type=invalid_input,message=Invalid%20input,errors=' ||
+	pg_temp.enc('{"_errors":["whole"],"user_identity_id":{"_errors":["Invalid uuid","Required"]},"a":{"b":{"_errors":["deep"]}}}')) \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('status=401,type=unauthorized,message=Invalid%20key') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('status=429,retry_after=77') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('status=500') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('missing=expires_at') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('reset_after') \gset
+SELECT code, message, hint FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+-- a text of Seam's: no control characters, not endless, and never the API key
+SELECT pg_temp.fake('status=400,message=' || pg_temp.enc(E'a\tb\nc' || repeat('x', 600))) \gset
+SELECT length(detail) BETWEEN 500 AND 700 AS bounded, detail LIKE '%a b cxxx%' AS clean FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('echo_auth') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+\x off
+
+-- answers that are not what the API promises
+SELECT spec, pg_temp.call(spec) FROM (VALUES
+	('nobody'), ('status=204,nobody'), ('notjson'), ('html'), ('okfalse'), ('top=ok:"yes"'), ('body=[]'), ('body=null'), ('body=%7B%7D'), ('body=%22x%22'),
+	('missing=instant_key'), ('top=instant_key:[]'), ('top=instant_key:null'), ('missing=instant_key_id'), ('missing=instant_key_url'), ('missing=user_identity_id'),
+	('missing=client_session_id'), ('missing=workspace_id'), ('missing=created_at'), ('missing=expires_at'), ('null=instant_key_url'),
+	('set=instant_key_id:1'), ('set=instant_key_id:"x"'), ('set=instant_key_id:"%7Bd92e0c7b-72a1-4063-9ee8-2acefc240358%7D"'), ('set=instant_key_url:1'), ('set=instant_key_url:""'), ('set=workspace_id:true'),
+	('set=created_at:"yesterday"'), ('set=created_at:"infinity"'), ('set=created_at:1750000000'), ('set=created_at:"2025-02-29T00:00:00Z"'), ('set=created_at:"2025-06-14T16:54:17"'),
+	('set=created_at:"2025-06-14"'), ('set=created_at:"2025-06-14T24:00:00Z"'), ('set=created_at:"2025-06-14T16:54:17.Z"'), ('set=expires_at:"2025-06-14T16:54:17Z "'),
+	('set=customization_profile_id:1'), ('set=customization_profile_id:"x"'), ('set=customization:"red"'), ('set=customization:[]'),
+	('nul'), ('rawnul'), ('badutf8'), ('surrogate'), ('deep=40'), ('deep=2000'), ('trailing'), ('dup=instant_key_url'), ('dup=instant_key'), ('dup=ok'),
+	('identity=00000000-0000-4000-8000-000000000000'), ('redirect=http://127.0.0.1/')) v(spec);
+
+-- an answer that is too large, and one that is not
+SELECT pg_temp.call('big=1048576'), pg_temp.call('big=1048577'), pg_temp.call('big=3000000'), pg_temp.call('manyheaders=1100'), pg_temp.call('bigheader=200000');
+
+-- sent, and no whole answer
+SELECT spec, pg_temp.call(spec) FROM (VALUES ('reset'), ('reset_after'), ('close'), ('close_after'), ('truncate=0'), ('truncate=10')) v(spec);
+SET seam_ik.request_timeout = '100ms';
+SELECT spec, pg_temp.call(spec) FROM (VALUES ('hang'), ('hang_after'), ('drip=20'), ('delay=500')) v(spec);
+RESET seam_ik.request_timeout;
+
+-- nothing was sent
+SET seam_ik.max_retries = 0;
+SET seam_ik.endpoint = 'http://127.0.0.1:1';
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SET seam_ik.endpoint = 'https://no-such-host.invalid';
+SELECT code, message FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SET seam_ik.connect_timeout = '300ms';
+SELECT set_config('seam_ik.endpoint', replace(pg_temp.endpoint(), 'http:', 'https:'), false) \gset
+SELECT code, message FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+RESET seam_ik.connect_timeout;
+SET seam_ik.ca_file = '/nonexistent.pem';
+SELECT code, message FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+RESET seam_ik.ca_file;
+RESET seam_ik.max_retries;
+
+-- how often each was tried: only what was surely not processed is again
+-- (forget what came before)
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+SELECT pg_temp.call('status=429,times=1'), pg_temp.call('status=429,times=2,retry_after=0'), pg_temp.call('status=429,type=for_ever'), pg_temp.call('status=500,type=once'),
+	pg_temp.call('status=408,type=once'), pg_temp.call('status=503,type=once,retry_after=0'), pg_temp.call('reset,delay=1'), pg_temp.call('reset_after,delay=1'), pg_temp.call('close_after,delay=1'), pg_temp.call('truncate=9,delay=1');
+SET seam_ik.max_retries = 0;
+SELECT pg_temp.call('status=429,type=no_retry');
+RESET seam_ik.max_retries;
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+SELECT r ->> 'spec' AS spec, count(*) AS requests FROM jsonb_array_elements(:'requests') r GROUP BY 1 ORDER BY min((r ->> 'n')::int);
+-- Retry-After is waited for, and not beyond request_timeout
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+SELECT pg_temp.call('status=429,times=1,retry_after=1');
+SET seam_ik.request_timeout = '900ms';
+SELECT pg_temp.call('status=429,times=1,retry_after=2');
+RESET seam_ik.request_timeout;
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+SELECT r ->> 'spec' AS spec, count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.99 AND 30 AS waited FROM jsonb_array_elements(:'requests') r GROUP BY 1 ORDER BY 1;
+
+-- a kept connection that dies after the request: in doubt, and never sent again
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\c
+\i :setup
+SELECT pg_temp.call('die_on_reuse') AS first, pg_temp.call('die_on_reuse') AS second, pg_temp.call('die_on_reuse') AS third;
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+SELECT jsonb_array_length(:'requests') AS requests, jsonb_array_length(:'keys') AS keys;
