@@ -200,7 +200,7 @@ SELECT a, pg_temp.check(a) FROM (VALUES
 	($$'user_identity_id=guest', 'max_use_count=7', 'instant_key_id=who', 'instant_key_url=v255', 'workspace_id=v36', 'client_session_id=t', 'expires_at=d', 'customization=j', 'created_at=big'$$),
 	($$'user_identity_id=guest', 'max_use_count=7', 'instant_key_id=who', 'instant_key_url=v255', 'workspace_id=v36', 'client_session_id=t', 'expires_at=d', 'customization=j'$$),
 	($$'user_identity_id=guest', 'max_use_count=big', 'instant_key_id=key=id', 'created_at=t'$$)) v(a);
-SELECT who IS NOT NULL AS who, v255 ~ '^https' AS v255, length(v36) AS v36, length(t) AS t, d > now() AS d, j, "key=id" IS NOT NULL AS "key=id" FROM bad WHERE guest IS NOT NULL;
+SELECT who IS NOT NULL AS who, v255 ~ '^https' AS v255, length(v36) AS v36, t IS NOT NULL AS t, d > now() AS d, j, "key=id" IS NOT NULL AS "key=id" FROM bad WHERE guest IS NOT NULL;
 DROP TABLE bad, booking;
 DROP DOMAIN guest_id;
 DROP FUNCTION drop_row();
