@@ -423,6 +423,12 @@ slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile, bool multiplex)
 	CURL	   *easy = slot->easy;
 	CURLcode	rc = CURLE_OK;
 
+	/*
+	 * Without TLS there is no HTTP/2, which libcurl would wait to learn from
+	 * the first answer.
+	 */
+	multiplex = multiplex && pg_strncasecmp(req->url, "https:", 6) == 0;
+
 	if (slot->profile != profile)
 	{
 		const char *ca_dir = NULL;

@@ -112,6 +112,7 @@ sub make_certs
 
 END
 {
+	local $?;
 	$_->stop for @running;
 }
 

@@ -1,0 +1,78 @@
+# SeamIK: a cluster with the extension, and sessions of it to be watched from
+# outside while they wait.
+package SeamIK;
+
+use strict;
+use warnings;
+
+use Exporter qw(import);
+use FakeSeam;
+use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(seam_cluster background result_of wait_for guest CALL);
+
+# Some user identity, and the statement that most tests watch.
+use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
+use constant CALL => "SELECT seam_generate_instant_key('" . guest . "')";
+
+# seam_cluster(lines of configuration): a started cluster with the extension.
+sub seam_cluster
+{
+	my @conf = @_;
+	my $node = PostgreSQL::Test::Cluster->new('main');
+
+	$node->init;
+	$node->append_conf('postgresql.conf', join("\n", @conf) . "\n");
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
+	return $node;
+}
+
+# background($node, $sql): a psql that runs the SQL; a hash with its pid at the
+# server.  result_of() takes what it printed.
+sub background
+{
+	my ($node, $sql) = @_;
+	my %s = (in => '', out => '', err => '');
+
+	$s{run} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'), '-f', '-' ],
+		'<', \$s{in}, '>', \$s{out}, '2>', \$s{err}, IPC::Run::timeout(60));
+	$s{in} .= "SELECT 'pid ' || pg_backend_pid();\n";
+	$s{run}->pump until $s{out} =~ /pid (\d+)\n/;
+	$s{pid} = $1;
+	$s{in} .= "$sql\n";
+	$s{run}->pump_nb for 1 .. 3;
+	return \%s;
+}
+
+# What it printed, errors included, and how many seconds it took from now.
+sub result_of
+{
+	my ($s) = @_;
+	my $begin = time;
+
+	# a psql that lost its server has ended, and takes no more input
+	local $SIG{PIPE} = 'IGNORE';
+	eval { $s->{run}->finish; };
+	$s->{out} =~ s/^pid \d+\n//;
+	return ($s->{out} . $s->{err}, time - $begin);
+}
+
+# wait_for(sub): until it says yes, at most 20 seconds.
+sub wait_for
+{
+	my ($condition) = @_;
+
+	for (1 .. 400)
+	{
+		return 1 if $condition->();
+		sleep 0.05;
+	}
+	return 0;
+}
+
+1;

@@ -1,0 +1,110 @@
+# The API key and the URL of a key are in no message, log line or view of ours.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $secret = 'seam_test_S3CR3T';
+my $node = seam_cluster("seam_ik.endpoint = '" . $fake->url . "'", 'log_min_messages = debug5', 'log_min_error_statement = error');
+
+# run(SQL, options of psql): what psql printed
+sub run
+{
+	my ($sql, %params) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', $sql, %params);
+	return ($out // '') . ($err // '');
+}
+
+$node->safe_psql('postgres', 'CREATE ROLE clerk LOGIN');
+
+# Once the key is set (by a file that psql reads, so that it is not in a
+# statement of ours), nothing that is logged contains it.
+my $load = "LOAD 'seam_ik'; SELECT set_config('seam_ik.api_key', '$secret', false) IS NOT NULL;";
+$node->append_conf('postgresql.conf', "log_statement = none\n");
+$node->reload;
+
+my $offset = -s $node->logfile;
+my @statements = (CALL, "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . guest . "', NULL]::uuid[])", "SELECT * FROM seam_list_instant_keys()");
+no warnings 'qw';
+my $specs = join ', ', map { "'$_'" } qw(status=400 status=401 status=403 status=404 status=429,retry_after=100 status=500 echo_auth notjson missing=expires_at identity=00000000-0000-4000-8000-000000000000
+	reset_after truncate=200 hang big=2000000 manyheaders=1100 redirect=x);
+run("$load SET seam_ik.request_timeout = '300ms'; " . join('; ', @statements) . ";
+DO \$\$ DECLARE s text; BEGIN
+	FOREACH s IN ARRAY ARRAY[$specs] LOOP
+		PERFORM set_config('seam_ik.endpoint', '" . $fake->url('') . "' || s, false);
+		BEGIN PERFORM seam_generate_instant_key('" . guest . "'); EXCEPTION WHEN OTHERS THEN RAISE LOG '% % %', SQLSTATE, SQLERRM, s; END;
+		BEGIN PERFORM seam_list_instant_keys(); EXCEPTION WHEN OTHERS THEN RAISE LOG '% %', SQLSTATE, SQLERRM; END;
+		BEGIN PERFORM seam_get_instant_key('https://ik.' || 'seam.co/SECRET'); EXCEPTION WHEN OTHERS THEN RAISE LOG '% %', SQLSTATE, SQLERRM; END;
+	END LOOP;
+END \$\$;");
+run("$load SET seam_ik.endpoint = '" . $fake->url('echo_auth') . "'; " . CALL);
+my $log = slurp_file($node->logfile, $offset);
+# (the set_config() that gave the key succeeds, so debug5 does not show it)
+is_deeply([ grep { /S3CR3T/ } split /\n/, $log ], [], 'the API key is not in the log');
+is_deeply([ grep { /ik\.seam\.co/ } split /\n/, $log ], [], 'the URL of a key is not in the log');
+like($log, qr/08007 no whole answer/, 'the errors are');
+
+# Refused SETs: the statement is hidden, too.
+$offset = -s $node->logfile;
+my @refused = (
+	"SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_key = E'$secret\\n'", "SET SESSION seam_ik.api_key TO '\t$secret'", "SET LOCAL seam_ik.api_key = '$secret x'",
+	"SELECT set_config('seam_ik.api_key', '$secret x', false)", "ALTER SYSTEM SET seam_ik.api_key = '$secret x'", "ALTER ROLE clerk SET seam_ik.api_key = '$secret x'",
+	"ALTER DATABASE postgres SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_kye = '$secret'", "SET seam_ik.endpoint = 'https://user:$secret\@example.com'",
+	"SET ROLE clerk; SET seam_ik.api_key = '$secret'", "DO \$do\$ BEGIN SET seam_ik.api_key = '$secret x'; END \$do\$");
+foreach my $sql (@refused)
+{
+	my $out = '';
+	# one statement after another, as psql -c with several would send them together
+	foreach my $part ("LOAD 'seam_ik';\n$sql;")
+	{
+		$out .= run($part);
+	}
+	like($out, qr/ERROR/, "refused: " . ($sql =~ s/$secret/.../r));
+	unlike($out =~ s/^LINE.*//mgr, qr/S3CR3T/, 'and not shown to the client') unless $sql =~ /^DO/;
+}
+$log = slurp_file($node->logfile, $offset);
+my @shown = grep { /S3CR3T/ && !/^.*DEBUG/ } split /\n/, $log;
+is_deeply([ grep { !/DO \$do\$|SQL statement|PL\/pgSQL/ } @shown ], [], 'a refused SET is not in the log');
+
+# What an ordinary role can read.
+my $watch = background($node, "$load SELECT seam_generate_instant_key('" . guest . "') IS NULL;\nSELECT pg_sleep(60);");
+wait_for(sub { $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE pid = $watch->{pid}") =~ /pg_sleep/ });
+my $seen = run("SET ROLE clerk; SELECT * FROM pg_stat_activity; SELECT * FROM pg_settings; SHOW ALL; SELECT * FROM pg_db_role_setting;");
+unlike($seen, qr/S3CR3T|ik\.seam\.co/, 'what an ordinary role can read does not show them');
+unlike(run("$load SHOW ALL; SELECT * FROM pg_settings; SHOW seam_ik.api_key"), qr/S3CR3T/, 'nor what the superuser is shown');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($watch->{pid})");
+result_of($watch);
+
+# A key that other roles can read: one warning a session, and what to do.
+my $calls = join '; ', (CALL) x 3;
+my $warning = qr/WARNING:  every role can read seam_ik\.api_key/;
+sub warnings_in { return scalar(() = $_[0] =~ /$warning/g); }
+is(warnings_in(run("$load $calls")), 0, 'no warning for a SET');
+$node->safe_psql('postgres', "ALTER DATABASE postgres SET seam_ik.api_key = '$secret'");
+my $out = run($calls);
+is(warnings_in($out), 1, 'ALTER DATABASE: one warning a session');
+like($out, qr/pg_db_role_setting.*api_key_file/s, 'which says what to do');
+unlike($out, qr/S3CR3T/, 'and does not show it');
+$node->safe_psql('postgres', "ALTER DATABASE postgres RESET seam_ik.api_key; ALTER ROLE clerk SET seam_ik.api_key = '$secret'");
+is(warnings_in(run("$load $calls")), 1, "ALTER ROLE, also another's: one warning a session");
+$node->safe_psql('postgres', 'ALTER ROLE clerk RESET seam_ik.api_key');
+
+$node->append_conf('postgresql.conf', "seam_ik.api_key = '$secret'\n");
+$node->reload;
+wait_for(sub { warnings_in(run($calls)) });
+$out = run($calls);
+is(warnings_in($out), 1, 'postgresql.conf without preloading: one warning a session');
+like($out, qr/shared_preload_libraries/, 'which says what to do');
+is($node->safe_psql('postgres', "SET ROLE clerk; SHOW seam_ik.api_key"), $secret, '(that is the hole: a placeholder that anyone can SHOW)');
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'seam_ik'\n");
+$node->restart;
+is(warnings_in(run($calls)), 0, 'preloaded: no warning');
+like(run('SET ROLE clerk; SHOW seam_ik.api_key'), qr/ERROR/, 'preloaded: nobody can SHOW it');
+is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'and it works');
+
+$node->stop;
+done_testing();
