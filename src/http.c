@@ -451,6 +451,65 @@ drop_engine(void)
 }
 
 /*
+ * Make the wait event set watch what libcurl wants.
+ *
+ * A set has no removal, so a socket that is not wanted any more stays until it
+ * is closed (the kernel drops it then) or fires (http_wait() then asks for a
+ * new set, or the wait would spin).  Throws when a set cannot be made; the old
+ * one is gone then and the next call makes one.
+ */
+static void
+watch_sockets(void)
+{
+	while (engine.set == NULL || engine.set_stale || engine.set_behind)
+	{
+		int			nwanted = 0;
+		bool		full = false;
+
+		if (engine.set == NULL || engine.set_stale)
+		{
+			for (int fd = 0; fd < engine.nsockets; fd++)
+			{
+				engine.sockets[fd].watched = 0;
+				if (engine.sockets[fd].wanted)
+					nwanted++;
+			}
+			if (engine.set)
+				FreeWaitEventSet(engine.set);
+			engine.set = NULL;
+			engine.set_size = 2 + Max(MIN_SET_SOCKETS, 2 * nwanted);
+			engine.set = create_session_wait_event_set(engine.set_size);
+			engine.set_used = 2;
+			AddWaitEventToSet(engine.set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+			AddWaitEventToSet(engine.set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+			engine.set_stale = false;
+		}
+		for (int fd = 0; fd < engine.nsockets; fd++)
+		{
+			Socket	   *s = &engine.sockets[fd];
+
+			if (s->wanted == 0 || s->wanted == s->watched)
+				continue;
+			if (s->watched != 0)
+				ModifyWaitEvent(engine.set, s->pos, s->wanted, NULL);
+			else if (engine.set_used < engine.set_size)
+			{
+				s->pos = AddWaitEventToSet(engine.set, s->wanted, fd, NULL, NULL);
+				engine.set_used++;
+			}
+			else
+			{
+				full = true;
+				break;
+			}
+			s->watched = s->wanted;
+		}
+		engine.set_behind = false;
+		engine.set_stale = full;
+	}
+}
+
+/*
  * Make what the engine needs, on first use and after an internal error.
  * Throws when out of memory.
  */
@@ -566,6 +625,9 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &run->callback);
 
 	prepare_engine();
+
+	/* the set needs a descriptor, which sockets would take up */
+	watch_sockets();
 	if (engine.profile == NULL || !profile_matches(engine.profile, profile))
 	{
 		Profile    *copy = profile_copy(profile);
@@ -635,65 +697,6 @@ http_start(HttpRun *run, HttpRequest *req)
 	}
 	req->slot = slot;
 	leave_curl(&saved);
-}
-
-/*
- * Make the wait event set watch what libcurl wants.
- *
- * A set has no removal, so a socket that is not wanted any more stays until it
- * is closed (the kernel drops it then) or fires (http_wait() then asks for a
- * new set, or the wait would spin).  Throws when a set cannot be made; the old
- * one is gone then and the next call makes one.
- */
-static void
-watch_sockets(void)
-{
-	while (engine.set == NULL || engine.set_stale || engine.set_behind)
-	{
-		int			nwanted = 0;
-		bool		full = false;
-
-		if (engine.set == NULL || engine.set_stale)
-		{
-			for (int fd = 0; fd < engine.nsockets; fd++)
-			{
-				engine.sockets[fd].watched = 0;
-				if (engine.sockets[fd].wanted)
-					nwanted++;
-			}
-			if (engine.set)
-				FreeWaitEventSet(engine.set);
-			engine.set = NULL;
-			engine.set_size = 2 + Max(MIN_SET_SOCKETS, 2 * nwanted);
-			engine.set = create_session_wait_event_set(engine.set_size);
-			engine.set_used = 2;
-			AddWaitEventToSet(engine.set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-			AddWaitEventToSet(engine.set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-			engine.set_stale = false;
-		}
-		for (int fd = 0; fd < engine.nsockets; fd++)
-		{
-			Socket	   *s = &engine.sockets[fd];
-
-			if (s->wanted == 0 || s->wanted == s->watched)
-				continue;
-			if (s->watched != 0)
-				ModifyWaitEvent(engine.set, s->pos, s->wanted, NULL);
-			else if (engine.set_used < engine.set_size)
-			{
-				s->pos = AddWaitEventToSet(engine.set, s->wanted, fd, NULL, NULL);
-				engine.set_used++;
-			}
-			else
-			{
-				full = true;
-				break;
-			}
-			s->watched = s->wanted;
-		}
-		engine.set_behind = false;
-		engine.set_stale = full;
-	}
 }
 
 /*

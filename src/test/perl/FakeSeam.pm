@@ -43,6 +43,8 @@ sub url
 sub ask
 {
 	my ($self, $path, $args) = @_;
+	# a test may have set a proxy for the server
+	delete local @ENV{ grep { /_proxy$/i } CORE::keys %ENV };
 	my $http = HTTP::Tiny->new(timeout => 60);
 	my $url = "http://127.0.0.1:$self->{control}/fake/$path";
 	my $answer = $args

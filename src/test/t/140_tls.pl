@@ -1,0 +1,103 @@
+# TLS: which servers are trusted, and that nothing is sent to others.
+use strict;
+use warnings;
+
+use File::Temp ();
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $dir = File::Temp::tempdir(CLEANUP => 1);
+chmod 0755, $dir;
+FakeSeam::make_certs($dir);
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_tls'", "seam_ik.ca_file = '$dir/ca.pem'", "shared_preload_libraries = 'seam_ik'");
+
+sub call_of
+{
+	my ($endpoint, $before) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', ($before // '') . "SET seam_ik.endpoint = '$endpoint'; " . CALL, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return $rc == 0 ? 'a key' : $err;
+}
+
+my %fakes = map { $_ => FakeSeam->start('--tls-cert', "$dir/$_.pem", '--tls-key', "$dir/$_.key") } qw(good other expired selfsigned);
+
+is(call_of($fakes{good}->url), 'a key', 'a certificate of the CA in seam_ik.ca_file');
+is(scalar($fakes{good}->requests), 1, 'one request');
+$fakes{good}->reset;
+like(call_of($fakes{$_}->url), qr/08001: could not verify the TLS certificate/, "$_ certificate") for qw(other expired selfsigned);
+like(call_of($fakes{good}->url(undef, '127.0.0.1')), qr/08001: could not verify/, 'a name that the certificate does not have');
+like(call_of($fakes{good}->url, 'RESET seam_ik.ca_file; SET seam_ik.ca_file = \'\';'), qr/08001: could not verify/, "a CA that is not the system's");
+like(call_of($fakes{good}->url, "SET seam_ik.ca_file = '$dir/none.pem';"), qr/08001/, 'no CA file');
+like(call_of($fakes{good}->url, "SET seam_ik.ca_file = '$dir/ca.key';"), qr/08001/, 'a CA file without certificates');
+my $plain = FakeSeam->start;
+like(call_of($plain->url =~ s/^http:/https:/r, "SET seam_ik.connect_timeout = '300ms'; SET seam_ik.max_retries = 0;"), qr/08001/, 'a server without TLS');
+is(scalar(map { $_->requests } values %fakes, $plain), 0, 'nothing was sent to any of them');
+
+# one session: from the one CA to the other, and back; connections are not mixed up
+my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fakes{good}->url . "';
+DO \$\$ DECLARE ok text := ''; BEGIN
+	FOR i IN 1 .. 6 LOOP
+		PERFORM set_config('seam_ik.ca_file', CASE WHEN i % 2 = 1 THEN '$dir/ca.pem' ELSE '$dir/selfsigned.pem' END, false);
+		BEGIN
+			PERFORM seam_generate_instant_key('" . guest . "');
+			ok := ok || 'y';
+		EXCEPTION WHEN OTHERS THEN
+			ok := ok || 'n';
+		END;
+	END LOOP;
+	RAISE NOTICE 'ok: %', ok;
+END \$\$");
+like($err, qr/ok: ynynyn/, 'a connection that another CA vouched for is not used');
+
+# a batch over HTTP/2: over few connections, and from a server that ends each
+# connection after 50 requests
+my ($port, $ending_port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+my $key = '{"instant_key":{"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9","instant_key_url":"https://ik.seam.co/ABCXYZ","user_identity_id":"' . guest . '","client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6","workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a","created_at":"2025-06-14T16:54:17.946559Z","expires_at":"2025-06-16T16:54:17.946559Z"},"ok":true}';
+sub server
+{
+	my ($server_port, $requests) = @_;
+	return <<"CONF";
+	server {
+		listen 127.0.0.1:$server_port ssl http2;
+		ssl_certificate $dir/good.pem;
+		ssl_certificate_key $dir/good.key;
+		keepalive_requests $requests;
+		location / { default_type application/json; return 200 '$key'; }
+	}
+CONF
+}
+append_to_file("$dir/nginx.conf", <<"CONF" . server($port, 100000) . server($ending_port, 50) . "}\n");
+worker_processes 1;
+pid $dir/nginx.pid;
+error_log $dir/nginx.err;
+daemon on;
+events { worker_connections 1024; }
+http {
+	log_format own '\$server_port \$server_protocol \$connection';
+	access_log $dir/nginx.log own;
+	client_body_temp_path $dir/body;
+	proxy_temp_path $dir/proxy;
+	fastcgi_temp_path $dir/fastcgi;
+	uwsgi_temp_path $dir/uwsgi;
+	scgi_temp_path $dir/scgi;
+CONF
+my @nginx = (-x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx', '-c', "$dir/nginx.conf", '-e', "$dir/nginx.err");
+system_or_bail(@nginx);
+foreach my $p ($port, $ending_port)
+{
+	$out = $node->safe_psql('postgres', "SET seam_ik.endpoint = 'https://localhost:$p'; SET seam_ik.max_concurrency = 100;
+SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest . "'::uuid FROM generate_series(1, 1000))) GROUP BY 1");
+	is($out, '|1000', 'HTTP/2: every call of a batch has its key');
+}
+system_or_bail(@nginx, '-s', 'quit');
+my @log = split /\n/, slurp_file("$dir/nginx.log");
+foreach my $p ($port, $ending_port)
+{
+	is(scalar(grep { /^$p HTTP\/2\.0 / } @log), 1000, 'each was processed once, over HTTP/2');
+}
+my %connections = map { $_ => 1 } grep { /^$port / } @log;
+cmp_ok(scalar(keys %connections), '<=', 2, 'over few connections');
+
+$node->stop;
+done_testing();

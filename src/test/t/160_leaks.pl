@@ -1,0 +1,101 @@
+# Thousands of failing calls leave memory and descriptors where they were.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_leaks'", "shared_preload_libraries = 'seam_ik'", 'max_files_per_process = 64');
+my $base = $fake->url('');
+
+# One session; after each round it tells its memory and descriptors.
+$node->safe_psql('postgres', q{
+CREATE FUNCTION calls(base text, n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	spec text;
+	specs text[] := ARRAY['status=400', 'status=401', 'status=404', 'status=500', 'status=429', 'notjson', 'missing=expires_at', 'okfalse', 'identity=00000000-0000-4000-8000-000000000000',
+		'reset', 'close_after', 'truncate=20', 'big=1100000', 'nul', 'deep=40', 'trailing', 'redirect=x', 'customization=%7B%22a%22:%22b%22%7D', 'bigheader=200000'];
+BEGIN
+	FOR i IN 1 .. n LOOP
+		FOREACH spec IN ARRAY specs LOOP
+			PERFORM set_config('seam_ik.endpoint', base || spec, false);
+			BEGIN
+				PERFORM seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358');
+			EXCEPTION WHEN OTHERS THEN
+				NULL;
+			END;
+		END LOOP;
+		PERFORM set_config('seam_ik.endpoint', 'http://127.0.0.1:1', false);
+		BEGIN
+			PERFORM seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358');
+		EXCEPTION WHEN OTHERS THEN
+			NULL;
+		END;
+		-- cancelled, and caught
+		PERFORM set_config('seam_ik.endpoint', base || 'hang', false);
+		BEGIN
+			PERFORM set_config('statement_timeout', '1', true);
+			PERFORM count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 3)));
+		EXCEPTION WHEN OTHERS OR query_canceled THEN
+			NULL;
+		END;
+		PERFORM set_config('seam_ik.endpoint', base || 'status=404', false);
+		PERFORM count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)));
+	END LOOP;
+END $$;
+});
+
+my $s = background($node, "SET seam_ik.max_retries = 0; SET seam_ik.request_timeout = '20ms'; SET seam_ik.max_concurrency = 4;");
+
+sub rss { my ($kb) = slurp_file("/proc/$s->{pid}/status") =~ /VmRSS:\s+(\d+)/; return $kb; }
+sub descriptors { my @f = glob "/proc/$s->{pid}/fd/*"; return scalar @f; }
+sub round
+{
+	my ($sql, $mark) = @_;
+	$s->{in} .= "$sql;\nSELECT 'done $mark';\n";
+	$s->{run}->pump until $s->{out} =~ /done $mark\n/;
+	return;
+}
+
+# failing at the top level, too: errors that end a statement
+my $top = join ";\n", map { "SELECT set_config('seam_ik.endpoint', '$base$_', false) IS NULL; " . CALL } qw(status=400 notjson reset_after truncate=5 hang) x 20;
+
+round("SELECT calls('$base', 20)", 'warm');
+round($top, 'warm top');
+my ($rss, $fds) = (rss(), descriptors());
+$s->{err} = '';
+round("SELECT calls('$base', 150)", 'long');
+round($top, "top $_") for 1 .. 5;
+note("VmRSS $rss kB, then " . rss() . " kB; descriptors $fds, then " . descriptors());
+cmp_ok(rss() - $rss, '<', 1500, '4,000 failing calls: memory stays');
+cmp_ok(descriptors() - $fds, '<=', 2, 'descriptors stay');
+is($s->{err} =~ s/^.*?ERROR:  (\w+):.*$/$1/mgr =~ /08007|22023|08P01/, 1, '(they failed)');
+$fake->reset;
+$s->{in} .= "SELECT set_config('seam_ik.endpoint', '" . $fake->url . "', false) IS NULL;\nSELECT 'then ' || (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).user_identity_id;\n";
+like((result_of($s))[0], qr/then d92e0c7b/, 'and the session works');
+
+# Descriptors run out: a batch goes with fewer, and has no error row for it.
+is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=5') . "'; SET seam_ik.max_concurrency = 500;
+SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 400))) GROUP BY 1"), '|400', 'a batch for which descriptors run out');
+$fake->reset;
+
+# 100,000 elements: memory grows with the answers only.
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('status=404') . "'; SET seam_ik.max_concurrency = 50; SET work_mem = '1MB'; SET seam_ik.progress_interval = 0;");
+round('SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 1000)))', 'small');
+$rss = rss();
+round('SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 20000)))', 'large');
+note("a batch of 20,000: VmRSS $rss kB, then " . rss() . ' kB');
+cmp_ok(rss() - $rss, '<', 20000, 'a batch of 20,000');
+like($s->{out}, qr/^20000$/m, 'has its rows');
+result_of($s);
+
+# A list of 50,000.
+$fake->reset;
+$fake->ask('seed-keys', { user_identity_id => guest, count => 50000 });
+is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url . "'; SELECT count(DISTINCT instant_key_id) FROM seam_list_instant_keys('" . guest . "')"), 50000, 'a list of 50,000 keys');
+
+$node->stop;
+done_testing();

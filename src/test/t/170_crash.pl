@@ -1,0 +1,64 @@
+# Killed backends, odd callers, odd sessions.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster("seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'", 'restart_after_crash = on', 'max_prepared_transactions = 2', 'wal_level = replica', 'max_wal_senders = 4');
+
+append_to_file($node->data_dir . '/seam_api_key', 'seam_test_crash');
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+
+# A waiting backend is killed: the others crash with it, as PostgreSQL does it,
+# and everything works again.
+my $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('hang') . "'; " . CALL . ';');
+wait_for(sub { $fake->requests > 0 });
+kill 'KILL', $s->{pid};
+result_of($s);
+ok(wait_for(sub { my ($rc) = $node->psql('postgres', 'SELECT 1'); $rc == 0 }), 'the server is back');
+is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'and a call works');
+
+# Who can call it, and how.
+$fake->reset;
+is($node->safe_psql('postgres', "BEGIN; SELECT count(seam_generate_instant_key('" . guest . "')); PREPARE TRANSACTION 'p'; ROLLBACK PREPARED 'p'"), '1', 'in a prepared transaction');
+is($node->safe_psql('postgres', "DECLARE c CURSOR WITH HOLD FOR SELECT (seam_generate_instant_key(gen_random_uuid())).workspace_id IS NOT NULL FROM generate_series(1, 10); FETCH 3 FROM c; FETCH 2 FROM c; CLOSE c"), join("\n", ('t') x 5), 'in a cursor');
+$node->safe_psql('postgres', q{
+CREATE FUNCTION quick(id uuid) RETURNS uuid LANGUAGE sql SET seam_ik.request_timeout = '1ms' AS 'SELECT (seam_generate_instant_key(id)).user_identity_id';
+CREATE TABLE t (guest uuid, key_id uuid);
+CREATE FUNCTION issue() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.key_id := (seam_generate_instant_key(NEW.guest)).instant_key_id; RETURN NEW; END $$;
+CREATE TRIGGER issue BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION issue();
+});
+my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=200') . "'; SELECT quick('" . guest . "')", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($err, qr/0800[17]/, "a function's own request_timeout");
+$fake->reset;
+is($node->safe_psql('postgres', 'INSERT INTO t SELECT gen_random_uuid() FROM generate_series(1, 100); SELECT count(DISTINCT key_id) FROM t'), '100', "in somebody's trigger");
+is(scalar($fake->requests), 100, 'one request a row');
+
+# A session whose settings go to parallel workers, which load the library anew.
+($rc, $out, $err) = $node->psql('postgres', q{
+CREATE TABLE big AS SELECT g, gen_random_uuid() AS id FROM generate_series(1, 10000) g;
+ANALYZE big;
+SET seam_ik.api_key = 'seam_test_parallel';
+SELECT (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).user_identity_id;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+SELECT count(*) > 0 FROM big WHERE g % 2 = 0;
+EXPLAIN (COSTS off) SELECT seam_generate_instant_key(id) FROM big;
+});
+is($err, '', 'no warning from parallel workers');
+unlike($out, qr/Gather/, 'a call is not made by a parallel worker');
+$node->safe_psql('postgres', "SET seam_ik.api_key = 'x'; DISCARD ALL; SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id");
+
+# On a standby it is a call like any other.
+$node->backup('b');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'b', has_streaming => 1);
+chmod 0600, $standby->data_dir . '/seam_api_key' or die $!;
+$standby->start;
+is($standby->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'on a standby');
+$standby->stop;
+$node->stop;
+done_testing();
