@@ -96,3 +96,53 @@ SELECT pg_temp.call('die_on_reuse') AS first, pg_temp.call('die_on_reuse') AS se
 \set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
 \set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
 SELECT jsonb_array_length(:'requests') AS requests, jsonb_array_length(:'keys') AS keys;
+
+-- one that was closed between two calls does no harm
+SELECT pg_temp.call('close_idle');
+SELECT pg_sleep(0.1) IS NULL AS slept;
+SELECT pg_temp.call('type=after');
+
+-- more answers that are not what the API promises; each says what to do, and
+-- none shows the URL of a key
+CREATE FUNCTION pg_temp.try_with(spec text, OUT code text, OUT message text, OUT detail text, OUT hint text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.fake(spec);
+	SELECT * INTO code, message, detail, hint
+	FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+END $$;
+CREATE TEMP TABLE wrong AS SELECT spec, t.*
+FROM (VALUES
+	('status=301'), ('status=304,nobody'), ('missing=instant_key_url,set=Instant_Key_URL:"https://ik.seam.co/X"'), ('set=instant_key_url:%7B%7D'),
+	('set=client_session_id:""'), ('set=expires_at:"tomorrow"'), ('set=expires_at:"2025-06-16T16:54:17 America/New_York"'),
+	('set=expires_at:"999999-06-16T16:54:17Z"'), ('set=instant_key_url:null'), ('deep=500'), ('dup=instant_key_id'), ('badutf8'), ('missing=created_at'),
+	('identity=00000000-0000-4000-8000-000000000000')) v(spec),
+	pg_temp.try_with(spec) t;
+SELECT spec, code, hint <> '' AS hint, concat(message, detail, hint) LIKE '%ik.seam.co%' AS shows_url FROM wrong;
+
+-- bodies of errors that are none of Seam's
+SELECT pg_temp.call('status=400,body=' || pg_temp.enc(body)), body
+FROM (VALUES ('{"error": "no", "ok": false}'), ('{"error": null}'), ('{"error": {"type": 1, "message": {}, "validation_errors": [1]}}'),
+	('{"error": {"type": "\ud800", "message": "\u0000"}}'), ('{"ok": true}'), ('[]')) v(body);
+SELECT pg_temp.call('status=400,body=' || pg_temp.enc(repeat('{"a":', 500) || '1' || repeat('}', 500))) AS "nested too deep";
+
+-- Retry-After as a date
+SELECT pg_temp.enc(to_char(now() AT TIME ZONE 'GMT' + interval '2 s', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"')) AS date \gset
+SELECT pg_temp.call('status=429,times=1,retry_after=' || :'date');
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+SELECT count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.9 AND 30 AS waited
+FROM jsonb_array_elements(:'requests') r WHERE r ->> 'spec' LIKE 'status=429,times=1,retry_after=\%%';
+
+-- wherever the API key comes back in an answer, no message shows it
+SET seam_ik.api_key = 'seam_test_hush';
+SELECT what, code, strpos(concat(message, detail, hint), 'hush') > 0 AS shown
+FROM (VALUES
+	('message', 'echo_auth'),
+	('type', 'status=400,type=seam_test_hush'),
+	('validation error', 'status=400,errors=' || pg_temp.enc('{"a": {"_errors": ["seam_test_hush"]}}')),
+	('path of one', 'status=400,errors=' || pg_temp.enc('{"seam_test_hush": {"_errors": ["Required"]}}')),
+	('request id', 'status=500,header=' || pg_temp.enc('seam-request-id: seam_test_hush')),
+	('no JSON', 'body=seam_test_hush'),
+	('redirect', 'redirect=' || pg_temp.enc('https://seam_test_hush.example.com')),
+	('id', 'set=instant_key_id:"seam_test_hush"'),
+	('time', 'set=created_at:"seam_test_hush"')) v(what, spec),
+	pg_temp.try_with(spec) t;

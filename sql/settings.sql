@@ -50,6 +50,12 @@ SET seam_ik.api_key = 'x';
 SET seam_ik.endpoint = 'https://example.com';
 RESET ROLE;
 REVOKE SET ON PARAMETER seam_ik.api_key, seam_ik.endpoint FROM regress_seam_clerk;
+-- pg_read_all_settings sees that there is a key, not which
+GRANT pg_read_all_settings TO regress_seam_clerk;
+SET ROLE regress_seam_clerk;
+SHOW seam_ik.api_key;
+SELECT count(*) FROM pg_settings WHERE name = 'seam_ik.api_key';
+RESET ROLE;
 DROP ROLE regress_seam_clerk;
 
 -- keys that are refused: the value is in no message
@@ -63,6 +69,9 @@ SELECT code, message, detail FROM pg_temp.try($$ALTER ROLE CURRENT_USER SET seam
 SELECT code, message, detail FROM pg_temp.try($$SET seam_ik.workspace_id = E'a\nb'$$);
 SELECT code, message, detail FROM pg_temp.try($$SET seam_ik.api_kye = 'a'$$);
 SELECT pg_temp.state(format('SET seam_ik.api_key = %L', repeat('x', 10000)));
+SELECT to_json(c) AS character, pg_temp.state(format('SET seam_ik.api_key = %L', 'seam_test' || c)) AS api_key,
+	pg_temp.state(format('SET seam_ik.workspace_id = %L', 'a' || c)) AS workspace_id
+FROM (VALUES (' '), (E'\n'), (E'\r'), (E'\x0b'), (E'\x01'), (E'\x7f'), ('é')) v(c);
 SHOW seam_ik.api_key;
 
 -- endpoints
@@ -74,6 +83,56 @@ SELECT url, pg_temp.state(format('SET seam_ik.endpoint = %L', url)) FROM (VALUES
 	('https://user@example.com'), ('https://user:password@example.com'), ('https://:password@example.com'), ('https://@example.com'),
 	('https://example.com?'), ('https://example.com/?a=b'), ('https://example.com#f'), ('https://example.com/a b'), (E'https://example.com/\r\nX: y'),
 	('https://'), ('https:///x'), ('https://exa mple.com'), ('https://example.com\@x'), ('https://ex' || chr(228) || 'mple.com'), ('http://localhost%00.example.com')) v(url);
+-- and more that must not pass
+SELECT to_json(url) AS url, pg_temp.state(format('SET seam_ik.endpoint = %L', url)) FROM (VALUES
+	('//connect.getseam.com'),
+	('http:///connect.getseam.com'),
+	('http:/connect.getseam.com'),
+	('http:connect.getseam.com'),
+	('HTTP://CONNECT.GETSEAM.COM'),
+	('http://localhos'),
+	('ftp://127.0.0.1'),
+	('file:///etc/passwd'),
+	('gopher://localhost'),
+	('http://connect.getseam.com'),
+	('http://10.0.0.1'),
+	('http://[::]'),
+	('http://[2001:db8::1]'),
+	('http://[::ffff:10.0.0.1]'),
+	('http://127.0.0.1.evil.com'),
+	('http://127.0.0.1evil.com'),
+	('http://localhost.evil.com'),
+	('http://evil.com/localhost'),
+	('http://evil.com:80/127.0.0.1'),
+	('http://localhost@evil.com'),
+	('http://localhost:80@evil.com'),
+	('http://127.0.0.1\@evil.com'),
+	('http://evil.com\@127.0.0.1'),
+	('http://evil.com#@127.0.0.1'),
+	('http://evil.com?@127.0.0.1'),
+	('http://[::1].evil.com'),
+	('http://[::1]evil.com'),
+	('http://[::1'),
+	('http://127.0.0.1%2eevil.com'),
+	('http://127.0.0.1%00.evil.com'),
+	('http://localhost%20.evil.com'),
+	('https://user:hush@connect.getseam.com'),
+	('https://user@connect.getseam.com'),
+	('https://:@connect.getseam.com'),
+	('http://user:hush@localhost'),
+	('https://connect.getseam.com?q'),
+	('https://connect.getseam.com/a?q=1'),
+	('https://connect.getseam.com#f'),
+	('https://connect.getseam.com/a#f'),
+	('https://connect.getseam.com/a b'),
+	('https://connect.getseam.com '),
+	(' https://connect.getseam.com'),
+	('https://connect .getseam.com'),
+	(E'https://connect.getseam.com\r\nX-Evil: 1'),
+	(E'https://connect.getseam.com/\n'),
+	('https://connect.getseam.com:port'),
+	('https://connect.getseam.com:99999'),
+	('https://connect.getseam.com:80:80')) v(url);
 SELECT position('password' IN message) AS found FROM pg_temp.try($$SET seam_ik.endpoint = 'https://user:password@example.com'$$);
 
 -- no key; kinds of keys that may not call, or not without a workspace
@@ -128,3 +187,39 @@ DROP ROLE regress_seam_clerk;
 SET seam_ik.api_key = 'seam_test bad';
 LOAD 'seam_ik';
 SHOW seam_ik.api_key;
+
+-- given before by a role that was granted one of them
+CREATE ROLE regress_seam_clerk;
+GRANT SET ON PARAMETER seam_ik.endpoint TO regress_seam_clerk;
+\c
+SET ROLE regress_seam_clerk;
+SET seam_ik.api_key = 'seam_test_before';
+SET seam_ik.endpoint = 'http://127.0.0.1:1';
+RESET ROLE;
+LOAD 'seam_ik';
+SHOW seam_ik.api_key;
+SHOW seam_ik.endpoint;
+REVOKE SET ON PARAMETER seam_ik.endpoint FROM regress_seam_clerk;
+DROP ROLE regress_seam_clerk;
+
+-- ALTER DATABASE and ALTER ROLE; a key given so is readable by all, of which a
+-- session is warned once
+SELECT current_database() AS db, current_user AS me \gset
+ALTER DATABASE :"db" SET seam_ik.endpoint = 'http://127.0.0.1:1';
+ALTER DATABASE :"db" SET seam_ik.endpoint = 'http://example.com';
+ALTER DATABASE :"db" SET seam_ik.max_retries = 0;
+ALTER DATABASE :"db" SET seam_ik.api_key = 'seam_test_in_catalog';
+\c
+LOAD 'seam_ik';
+SHOW seam_ik.endpoint;
+SHOW seam_ik.max_retries;
+SHOW seam_ik.api_key;
+\set VERBOSITY terse
+SELECT seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358');
+SELECT seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358');
+ALTER DATABASE :"db" RESET seam_ik.api_key;
+ALTER ROLE :"me" IN DATABASE :"db" SET seam_ik.api_key = 'seam_test_in_catalog';
+\c
+SELECT seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358');
+ALTER ROLE :"me" IN DATABASE :"db" RESET ALL;
+ALTER DATABASE :"db" RESET ALL;

@@ -230,7 +230,8 @@ get_max_use_count(FunctionCallInfo fcinfo, int arg)
 	if (PG_GETARG_INT32(arg) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_use_count must be at least 1")));
+				 errmsg("max_use_count must be at least 1"),
+				 errhint("A NULL leaves the number of uses to Seam.")));
 	return PG_GETARG_INT32(arg);
 }
 
@@ -253,7 +254,8 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_identity_id must not be NULL")));
+				 errmsg("user_identity_id must not be NULL"),
+				 errhint("Give the id of a user identity at Seam.")));
 	request.user_identity_id = PG_GETARG_UUID_P(0);
 	request.max_use_count = get_max_use_count(fcinfo, 1);
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
@@ -527,7 +529,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_identity_ids must not be NULL")));
+				 errmsg("user_identity_ids must not be NULL"),
+				 errhint("Give an array of ids of user identities at Seam; it may be empty.")));
 	batch->request.op = SEAM_GENERATE;
 	batch->request.max_use_count = get_max_use_count(fcinfo, 1);
 	if (!PG_ARGISNULL(2))

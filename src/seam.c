@@ -487,6 +487,27 @@ append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
 }
 
 /*
+ * The id by which Seam's support finds the request: palloc'd, of printable
+ * ASCII, and not the API key, since a header's bytes may be anything.
+ */
+static const char *
+clean_request_id(const SeamAccount *account, const HttpAnswer *answer)
+{
+	const char *const secrets[] = {account->api_key, NULL};
+	char	   *ascii = pstrdup(answer->request_id);
+	StringInfoData clean;
+
+	for (char *p = ascii; *p; p++)
+	{
+		if (*p <= ' ' || *p >= 0x7f)
+			*p = '?';
+	}
+	initStringInfo(&clean);
+	encoding_append_foreign(&clean, ascii, HTTP_HEADER_VALUE_SIZE, secrets);
+	return clean.data;
+}
+
+/*
  * Append the lines of a detail that every answer has: its status, what Seam
  * says of an error, and the id by which Seam's support finds the request.
  * What Seam writes might quote the API key or the URL of a key.
@@ -527,13 +548,7 @@ append_answer(StringInfo buf, const SeamAccount *account,
 		json_free(doc);
 	}
 	if (answer->request_id[0])
-	{
-		appendStringInfoString(buf, "\nseam-request-id: ");
-
-		/* a header's bytes may be anything */
-		for (const char *p = answer->request_id; *p; p++)
-			appendStringInfoChar(buf, *p > ' ' && *p < 0x7f ? *p : '?');
-	}
+		appendStringInfo(buf, "\nseam-request-id: %s", clean_request_id(account, answer));
 }
 
 /*
@@ -812,7 +827,7 @@ seam_result(const SeamAccount *account, const SeamRequest *request,
 {
 	memset(result, 0, sizeof(SeamResult));
 	if (answer->request_id[0])
-		result->request_id = pstrdup(answer->request_id);
+		result->request_id = clean_request_id(account, answer);
 
 	if (answer->outcome != HTTP_ANSWERED)
 		no_answer(account, request, answer, result);

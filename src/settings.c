@@ -396,7 +396,8 @@ read_key_file(void)
 
 		ereport(ERROR,
 				(errcode(missing ? ERRCODE_UNDEFINED_FILE : ERRCODE_CONFIG_FILE_ERROR),
-				 errmsg("could not open the file that seam_ik.api_key_file names: %m")));
+				 errmsg("could not open the file that seam_ik.api_key_file names: %m"),
+				 errhint("Create it with mode 0600 for the server's user, or correct seam_ik.api_key_file.")));
 	}
 	if (fstat(fd, &st) != 0)
 		bad_key_file(fd, "could not be examined");
@@ -459,5 +460,5 @@ settings_account(SeamAccount *account)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("%s", problem),
-				 errhint("Create an API key in Seam's console.")));
+				 errhint("Set seam_ik.workspace_id for a personal access token or a console session; otherwise create an API key in Seam's console.")));
 }

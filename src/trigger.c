@@ -540,7 +540,8 @@ issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t
 		if (request.max_use_count < 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("max_use_count must be at least 1")));
+					 errmsg("max_use_count must be at least 1"),
+					 errhint("A NULL leaves the number of uses to Seam.")));
 	}
 	value = field_of(plan, td, row, F_CUSTOMIZATION_PROFILE_ID, &isnull);
 	if (!isnull)

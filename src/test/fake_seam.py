@@ -524,7 +524,9 @@ if __name__ == '__main__':
     if sys.argv[1:2] == ['--ask']:
         url = 'http://127.0.0.1:%s%s' % (sys.argv[2], sys.argv[3])
         data = sys.argv[4].encode() if len(sys.argv) > 4 else None
-        print(urllib.request.urlopen(url, data).read().decode())
+        # not through a proxy of the environment
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        print(opener.open(url, data).read().decode())
         sys.exit(0)
     OPTIONS = parse_options(sys.argv[1:])
     if '--detach' in OPTIONS:
