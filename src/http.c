@@ -581,6 +581,9 @@ end_run(void *arg)
 	if (engine.run != arg)
 		return;
 	engine.run = NULL;
+	if (dlist_is_empty(&engine.busy) && dlist_is_empty(&engine.done) &&
+		dlist_is_empty(&engine.handed) && engine.nidle <= KEEP_SLOTS)
+		return;					/* the way of a call that succeeds */
 	enter_curl(&saved);
 	while (!dlist_is_empty(&engine.busy))
 	{
