@@ -33,11 +33,14 @@ my $fake = FakeSeam->start;
 my $stalled_tls = FakeSeam->start('--stall-tls');
 my $no_accept = FakeSeam->start('--no-accept');
 
-local $ENV{LD_PRELOAD} = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_waiting'", 'shared_preload_libraries = seam_ik');
-delete $ENV{LD_PRELOAD};
+my $preload = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
+my $node;
+{
+	local $ENV{LD_PRELOAD} = $preload;
+	$node = seam_cluster("seam_ik.api_key = 'seam_test_waiting'", 'shared_preload_libraries = seam_ik');
+}
 
-# what is waited for => [endpoint, may the key exist, wait until the fake has the request]
+# what is waited for => [endpoint, may the key exist]
 my %waits = (
 	'an answer' => [ $fake->url('hang'), 1 ],
 	'a slow answer' => [ $fake->url('drip=50'), 1 ],
@@ -45,19 +48,37 @@ my %waits = (
 	'a connection' => [ $no_accept->url, 0 ],
 	'a name lookup' => [ 'https://stalled.example', 0 ]);
 
+# waiting(pid...): do they come to wait in a call?
 sub waiting
 {
-	my ($pid) = @_;
+	my $n = @_;
+	my $pids = join ', ', @_;
 	return wait_for(sub {
-		$node->safe_psql('postgres', "SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid AND state = 'active'") eq 'Extension';
+		$node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids) AND state = 'active' AND wait_event_type = 'Extension'") == $n;
 	});
+}
+
+# set_up(what): SQL that makes the next call wait for this
+sub set_up { return "SET seam_ik.endpoint = '$waits{$_[0]}[0]'; SET seam_ik.max_retries = 0; SET seam_ik.connect_timeout = '1min'; SET seam_ik.request_timeout = '1min';"; }
+
+# context(what): the context line of a call that is ended while it waits for this
+sub context { return $waits{$_[0]}[1] ? qr/CONTEXT: .*the instant key may exist/ : qr/CONTEXT: .*no instant key was issued/; }
+
+# all_waiting(): sessions by the name of what they wait for
+sub all_waiting
+{
+	my %s;
+	$fake->reset;
+	$s{$_} = background($node, set_up($_) . ' ' . CALL . ';') for sort keys %waits;
+	ok(waiting(map { $_->{pid} } values %s), 'all wait');
+	ok(wait_for(sub { $fake->requests == grep { $_->[1] } values %waits }), 'and what can be sent is');
+	return %s;
 }
 
 foreach my $what (sort keys %waits)
 {
 	my ($endpoint, $sent) = @{ $waits{$what} };
-	my $set = "SET seam_ik.endpoint = '$endpoint'; SET seam_ik.max_retries = 0;";
-	my $context = $sent ? qr/CONTEXT: .*the instant key may exist/ : qr/CONTEXT: .*no instant key was issued/;
+	my $set = set_up($what);
 	my ($s, $out, $took);
 
 	# how it is ended => [SQL before, SQL to end it, expected]
@@ -69,14 +90,15 @@ foreach my $what (sort keys %waits)
 	{
 		my ($how, $before, $by, $expected) = @$end;
 
+		$fake->reset;
 		$s = background($node, "$set $before " . CALL . ";\nRESET statement_timeout; SET seam_ik.endpoint = '" . $fake->url . "';\nSELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id;");
-		ok(waiting($s->{pid}), "$what, $how: the wait shows") unless $before;
+		ok(waiting($s->{pid}) && (!$sent || wait_for(sub { $fake->requests > 0 })), "$what, $how: the wait shows") unless $before;
 		my $begin = time;
 		$node->safe_psql('postgres', $by->($s->{pid})) if $by;
 		($out, $took) = result_of($s);
 		$took = time - $begin;
 		like($out, $expected, "$what, $how: its SQLSTATE");
-		like($out, $context, "$what, $how: says whether the key may exist");
+		like($out, context($what), "$what, $how: says whether the key may exist");
 		cmp_ok($took, '<', 10, "$what, $how: at once");
 		like($out, qr/^then d92e0c7b/m, "$what, $how: the session goes on") unless $how eq 'pg_terminate_backend';
 	}
@@ -103,15 +125,57 @@ EXCEPTION WHEN query_canceled THEN
 END \$\$;");
 like((result_of($s))[0], qr/then d92e0c7b/, 'a call in the handler of a cancelled one');
 
-# The wait burns no CPU.
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('hang') . "'; " . CALL . ';');
-ok(waiting($s->{pid}), 'it waits');
+# connect_timeout is over once there is a connection; request_timeout is for all
+# tries together.
+foreach my $case ([ $fake->url('hang'), qr/08007/ ], [ 'http://127.0.0.1:1', qr/08001/ ])
+{
+	my ($endpoint, $expected) = @$case;
+	my $begin = time;
+	$s = background($node, "SET seam_ik.endpoint = '$endpoint'; SET seam_ik.connect_timeout = '100ms'; SET seam_ik.request_timeout = '700ms'; SET seam_ik.max_retries = 10; " . CALL . ';');
+	like((result_of($s))[0], $expected, "$endpoint: both timeouts");
+	cmp_ok(time - $begin, '<', 10, 'request_timeout is kept');
+}
+
+# The wait burns no CPU, and nothing wakes it but what it waits for.
+my %s = all_waiting();
 sub cpu_ticks { my @f = split / /, slurp_file("/proc/$_[0]/stat"); return $f[13] + $f[14]; }
-my $before = cpu_ticks($s->{pid});
+sub switches { my $n = 0; my $status = slurp_file("/proc/$_[0]/status"); $n += $1 while $status =~ /ctxt_switches:\s+(\d+)/g; return $n; }
+sleep 0.5;
+my %before = map { $_ => [ cpu_ticks($s{$_}{pid}), switches($s{$_}{pid}) ] } keys %s;
 sleep 2;
-cmp_ok(cpu_ticks($s->{pid}) - $before, '<=', 2, 'a wait of two seconds takes at most two ticks');
-$node->safe_psql('postgres', "SELECT pg_cancel_backend($s->{pid})");
-result_of($s);
+foreach my $what (sort keys %s)
+{
+	my $ticks = cpu_ticks($s{$what}{pid}) - $before{$what}[0];
+	my $woken = switches($s{$what}{pid}) - $before{$what}[1];
+	note("$what: in two seconds $ticks ticks, woken $woken times");
+	cmp_ok($ticks, '<=', 2, "$what: a wait of two seconds takes at most two ticks");
+	cmp_ok($woken, '<', 20, "$what: it is no polling") unless $what eq 'a slow answer';
+}
+
+# How long after its cancel a call is over, seen by the client.
+my @all;
+foreach my $what (sort keys %s)
+{
+	my $one = $s{$what};
+	my @took;
+	for my $n (1 .. 5)
+	{
+		my $begin = time;
+		kill 'INT', $one->{pid};
+		$one->{run}->pump until (() = $one->{err} =~ /CONTEXT/g) >= $n;
+		push @took, 1000 * (time - $begin);
+		$one->{in} .= CALL . ";\n";
+		$one->{run}->pump_nb for 1 .. 3;
+		sleep 0.1;
+	}
+	kill 'INT', $one->{pid};
+	my ($out) = result_of($one);
+	is(scalar(() = $out =~ /57014/g), 6, "$what: every cancel ended a call");
+	push @all, @took;
+	note("$what: ms from the cancel to its error: " . join(' ', map { sprintf '%.1f', $_ } sort { $a <=> $b } @took));
+}
+@all = sort { $a <=> $b } @all;
+cmp_ok($all[ @all / 2 ], '<', 1000, 'calls are cancelled at once');
 
 # A batch with 50 calls under way, and in a stalled lookup.
 foreach my $endpoint ($fake->url('hang'), 'https://stalled.example')
@@ -155,20 +219,28 @@ $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') . "'
 unlike((result_of($s))[0], qr/NOTICE/, 'no progress');
 
 # Fast shutdown; then the postmaster dies.
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('hang') . "'; " . CALL . ';');
-ok(waiting($s->{pid}), 'it waits');
+%s = all_waiting();
 my $begin = time;
 $node->stop('fast');
-cmp_ok(time - $begin, '<', 20, 'fast shutdown does not wait for the call');
-like((result_of($s))[0], qr/57P01/, 'fast shutdown: its SQLSTATE');
-$node->start;
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('hang') . "'; " . CALL . ';');
-ok(waiting($s->{pid}), 'it waits');
-kill 'KILL', $node->{_pid};
-ok(wait_for(sub { !kill 0, $s->{pid} }), 'a waiting backend goes when the postmaster dies');
-result_of($s);
-# (let the test's cluster object know)
-wait_for(sub { !-e '/proc/' . $node->{_pid} });
-$node->stop('immediate', fail_ok => 1);
+cmp_ok(time - $begin, '<', 20, 'fast shutdown does not wait for the calls');
+foreach my $what (sort keys %s)
+{
+	my ($out) = result_of($s{$what});
+	like($out, qr/57P01/, "$what, fast shutdown: its SQLSTATE");
+	like($out, context($what), "$what, fast shutdown: says whether the key may exist");
+}
+{
+	local $ENV{LD_PRELOAD} = $preload;
+	$node->start;
+}
+%s = all_waiting();
+$begin = time;
+$node->kill9;
+foreach my $what (sort keys %s)
+{
+	like((result_of($s{$what}))[0], qr/connection to server was lost/, "$what: the backend goes when the postmaster dies");
+	note(sprintf '%s: gone %.1f ms after the postmaster was killed', $what, 1000 * (time - $begin));
+}
+cmp_ok(time - $begin, '<', 10, 'at once');
 
 done_testing();
