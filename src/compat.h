@@ -23,6 +23,11 @@
 #error "seam_ik needs PostgreSQL 15 or later"
 #endif
 
+/* The mark of a function that does not return; 18 put it in front. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn pg_attribute_noreturn()
+#endif
+
 /*
  * A wait event set that lives as long as the session.  From 17 on a set may
  * belong to a resource owner; ours must outlive the transaction.

@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -40,6 +41,9 @@
 
 /* Room for sockets in a new wait event set, besides latch and postmaster. */
 #define MIN_SET_SOCKETS 6
+
+/* Idle connections that are looked at before a new call. */
+#define MAX_LOOKED_AT 32
 
 /* Events taken from the kernel in one go. */
 #define EVENTS_AT_ONCE 64
@@ -605,6 +609,34 @@ end_run(void *arg)
 }
 
 /*
+ * Has anything come in on a connection that is idle?  Then the server closed
+ * it, most likely, and a request that is sent on it is in doubt.  libcurl looks
+ * before it uses a connection again; from 8.22 on not if it has looked within
+ * the last second.
+ */
+static bool
+idle_connection_stirs(void)
+{
+	static int	looks = -1;
+	struct pollfd idle[MAX_LOOKED_AT];
+	int			n = 0;
+
+	if (looks < 0)
+		looks = curl_version_info(CURLVERSION_NOW)->version_num < 0x081600;
+	if (looks)
+		return false;
+	for (int fd = 0; fd < engine.nsockets && n < MAX_LOOKED_AT; fd++)
+	{
+		if (engine.sockets[fd].ours && engine.sockets[fd].wanted == 0)
+		{
+			idle[n].fd = fd;
+			idle[n++].events = POLLIN;
+		}
+	}
+	return n > 0 && poll(idle, n, 0) > 0;
+}
+
+/*
  * Begin to use the engine for requests of one profile, at most max_parallel of
  * which will be started at a time.
  *
@@ -628,6 +660,11 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &run->callback);
 
 	prepare_engine();
+	if (idle_connection_stirs())
+	{
+		engine.broken = true;
+		prepare_engine();
+	}
 
 	/* the set needs a descriptor, which sockets would take up */
 	watch_sockets();

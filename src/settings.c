@@ -22,6 +22,7 @@
 #include "access/table.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "http.h"
 #include "miscadmin.h"
 #include "settings.h"
@@ -359,7 +360,7 @@ warn_of_exposed_key(void)
 				 errhint(HINT_USE_KEY_FILE " Then RESET it there.")));
 }
 
-static void bad_key_file(int fd, const char *problem) pg_attribute_noreturn();
+pg_noreturn static void bad_key_file(int fd, const char *problem);
 
 /*
  * Raise that the key file is not fit to hold a key.

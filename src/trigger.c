@@ -158,7 +158,7 @@ get_trigger_data(FunctionCallInfo fcinfo, const char *function, bool before,
 	return td;
 }
 
-static void bad_argument(TriggerData *td, int sqlerrcode, const char *problem) pg_attribute_noreturn();
+pg_noreturn static void bad_argument(TriggerData *td, int sqlerrcode, const char *problem);
 
 /*
  * Raise what is wrong with an argument of the trigger.

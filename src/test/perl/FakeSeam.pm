@@ -99,15 +99,18 @@ sub make_certs
 	$run->('openssl', 'req', '-x509', @key, '-subj', '/CN=localhost', '-days', 2,
 		'-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1',
 		'-keyout', "$dir/selfsigned.key", '-out', "$dir/selfsigned.pem");
-	foreach my $c ([ 'good', 'localhost', 2 ], [ 'other', 'example.com', 2 ], [ 'expired', 'localhost', -1 ])
+	# 3.4 and later take dates, and earlier ones a negative number of days
+	my $dates = `openssl x509 -help 2>&1` =~ /-not_after/;
+	my @expired = $dates ? ('-not_before', '20200101000000Z', '-not_after', '20200102000000Z') : ('-days', -1);
+	foreach my $c ([ 'good', 'localhost', '-days', 2 ], [ 'other', 'example.com', '-days', 2 ], [ 'expired', 'localhost', @expired ])
 	{
-		my ($name, $host, $days) = @$c;
+		my ($name, $host, @validity) = @$c;
 		open my $ext, '>', "$dir/$name.ext" or die $!;
 		print $ext "subjectAltName=DNS:$host\n";
 		close $ext;
 		$run->('openssl', 'req', @key, '-subj', "/CN=$host", '-keyout', "$dir/$name.key", '-out', "$dir/$name.csr");
 		$run->('openssl', 'x509', '-req', '-in', "$dir/$name.csr", '-CA', "$dir/ca.pem", '-CAkey', "$dir/ca.key",
-			'-CAcreateserial', '-days', $days, '-extfile', "$dir/$name.ext", '-out', "$dir/$name.pem");
+			'-CAcreateserial', @validity, '-extfile', "$dir/$name.ext", '-out', "$dir/$name.pem");
 	}
 	return;
 }
