@@ -42,11 +42,23 @@ DO \$\$ DECLARE s text; BEGIN
 	END LOOP;
 END \$\$;");
 run("$load SET seam_ik.endpoint = '" . $fake->url('echo_auth') . "'; " . CALL);
+# the key from a file; and calls that are ended
+append_to_file($node->data_dir . '/seam_api_key', $secret);
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+foreach my $how ('cancel', 'terminate')
+{
+	$fake->reset;
+	my $waiting = background($node, "SET seam_ik.api_key_file = 'seam_api_key'; " . CALL . "; SET seam_ik.endpoint = '" . $fake->url('hang_after') . "'; " . CALL . ';');
+	ok(wait_for(sub { $fake->requests == 2 }), "$how: a call waits");
+	$node->safe_psql('postgres', "SELECT pg_${how}_backend($waiting->{pid})");
+	unlike((result_of($waiting))[0], qr/S3CR3T/, 'its error does not show the API key');
+}
 my $log = slurp_file($node->logfile, $offset);
 # (the set_config() that gave the key succeeds, so debug5 does not show it)
 is_deeply([ grep { /S3CR3T/ } split /\n/, $log ], [], 'the API key is not in the log');
 is_deeply([ grep { /ik\.seam\.co/ } split /\n/, $log ], [], 'the URL of a key is not in the log');
 like($log, qr/08007 no whole answer/, 'the errors are');
+like($log, qr/$_/, 'so are the ends') for 'canceling statement', 'terminating connection';
 
 # Refused SETs: the statement is hidden, too.
 $offset = -s $node->logfile;
@@ -54,21 +66,25 @@ my @refused = (
 	"SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_key = E'$secret\\n'", "SET SESSION seam_ik.api_key TO '\t$secret'", "SET LOCAL seam_ik.api_key = '$secret x'",
 	"SELECT set_config('seam_ik.api_key', '$secret x', false)", "ALTER SYSTEM SET seam_ik.api_key = '$secret x'", "ALTER ROLE clerk SET seam_ik.api_key = '$secret x'",
 	"ALTER DATABASE postgres SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_kye = '$secret'", "SET seam_ik.endpoint = 'https://user:$secret\@example.com'",
-	"SET ROLE clerk; SET seam_ik.api_key = '$secret'", "DO \$do\$ BEGIN SET seam_ik.api_key = '$secret x'; END \$do\$");
+	"SET ROLE clerk; SET seam_ik.api_key = '$secret'", "SET ROLE clerk; ALTER SYSTEM SET seam_ik.api_key = '$secret'", "SET ROLE clerk; ALTER ROLE clerk SET seam_ik.api_key = '$secret'",
+	"SET ROLE clerk; SET LOCAL seam_ik.api_key = '$secret'", "ALTER SYSTEM SET seam_ik.api_kye = '$secret'", "ALTER ROLE ALL SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_key = '$secret', 'x'",
+	"SET seam_ik.api_key_file TO '$secret', 'x'", "SET seam_ik.workspace_id = '$secret x'", "SELECT 1; SET seam_ik.api_key = '$secret x'",
+	"CREATE FUNCTION f() RETURNS int LANGUAGE sql SET seam_ik.api_key = '$secret x' AS 'SELECT 1'", "PREPARE p AS SELECT set_config('seam_ik.api_key', \$1, false); EXECUTE p('$secret x')");
 foreach my $sql (@refused)
 {
-	my $out = '';
-	# one statement after another, as psql -c with several would send them together
-	foreach my $part ("LOAD 'seam_ik';\n$sql;")
-	{
-		$out .= run($part);
-	}
+	my $out = run("LOAD 'seam_ik'; $sql;");
+
 	like($out, qr/ERROR/, "refused: " . ($sql =~ s/$secret/.../r));
-	unlike($out =~ s/^LINE.*//mgr, qr/S3CR3T/, 'and not shown to the client') unless $sql =~ /^DO/;
+	unlike($out, qr/S3CR3T/, 'and not shown to the client');
+	$log = slurp_file($node->logfile, $offset);
+	is_deeply([ grep { /S3CR3T/ } split /\n/, $log ], [], 'nor in the log');
+	# several statements that come as one
+	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "LOAD 'seam_ik'", '-c', $sql ], '>', \my $o, '2>', \$out);
+	like($out, qr/ERROR/, 'refused, too, in one message');
+	$log = slurp_file($node->logfile, $offset);
+	is_deeply([ grep { /S3CR3T/ } split /\n/, $log ], [], 'and not in the log');
+	$offset = -s $node->logfile;
 }
-$log = slurp_file($node->logfile, $offset);
-my @shown = grep { /S3CR3T/ && !/^.*DEBUG/ } split /\n/, $log;
-is_deeply([ grep { !/DO \$do\$|SQL statement|PL\/pgSQL/ } @shown ], [], 'a refused SET is not in the log');
 
 # What an ordinary role can read.
 my $watch = background($node, "$load SELECT seam_generate_instant_key('" . guest . "') IS NULL;\nSELECT pg_sleep(60);");
@@ -87,6 +103,7 @@ is(warnings_in(run("$load $calls")), 0, 'no warning for a SET');
 $node->safe_psql('postgres', "ALTER DATABASE postgres SET seam_ik.api_key = '$secret'");
 my $out = run($calls);
 is(warnings_in($out), 1, 'ALTER DATABASE: one warning a session');
+is(scalar(() = $out =~ /d92e0c7b/g), 3, 'a key from before the library was loaded is used');
 like($out, qr/pg_db_role_setting.*api_key_file/s, 'which says what to do');
 unlike($out, qr/S3CR3T/, 'and does not show it');
 $node->safe_psql('postgres', "ALTER DATABASE postgres RESET seam_ik.api_key; ALTER ROLE clerk SET seam_ik.api_key = '$secret'");

@@ -40,6 +40,7 @@ foreach my $mode (0640, 0604, 0660, 0644, 0601, 0666)
 	like(call_with(write_key('k', 'seam_test_file', $mode)), qr/F0000/, sprintf('mode %04o', $mode));
 }
 is(call_with(write_key('k', 'seam_test_file', $_)), guest, sprintf('mode %04o', $_)) for 0600, 0400, 0700;
+like(call_with('/etc/hosts'), qr/F0000/, "root's file that others can read");
 like(call_with($dir), qr/F0000/, 'a directory');
 like(call_with('/dev/zero'), qr/F0000/, 'a device');
 mkfifo("$dir/fifo", 0600) or die $!;
@@ -80,6 +81,13 @@ like($rotated, qr/F0000/, 'a rotated file that others can read is refused');
 my @keys = map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests;
 is_deeply(\@keys, [ 'Bearer seam_test_one', 'Bearer seam_test_two', 'Bearer seam_test_set' ], 'each call used the key of its moment');
 
+# whoever was granted the setting, and nobody else
+$node->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE porter; GRANT SET ON PARAMETER seam_ik.api_key_file TO clerk; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO clerk, porter');
+write_key('k', 'seam_test_four');
+is(call_with("$dir/k", 'SET ROLE clerk; '), guest, 'a role that was granted SET');
+like(call_with("$dir/k", 'SET ROLE porter; '), qr/42501/, 'a role that was not');
+is($node->safe_psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; $call"), guest, 'which may still call with the file that is set');
+like(($node->psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; SHOW seam_ik.api_key_file"))[2], qr/must be superuser|permission denied/, 'and not see which');
 
 $node->stop;
 done_testing();

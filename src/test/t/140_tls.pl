@@ -7,6 +7,7 @@ use FakeSeam;
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 chmod 0755, $dir;
@@ -25,7 +26,16 @@ my %fakes = map { $_ => FakeSeam->start('--tls-cert', "$dir/$_.pem", '--tls-key'
 is(call_of($fakes{good}->url), 'a key', 'a certificate of the CA in seam_ik.ca_file');
 is(scalar($fakes{good}->requests), 1, 'one request');
 $fakes{good}->reset;
-like(call_of($fakes{$_}->url), qr/08001: could not verify the TLS certificate/, "$_ certificate") for qw(other expired selfsigned);
+foreach my $case ([ other => qr/subject name/ ], [ expired => qr/expired/ ], [ selfsigned => qr/self.signed/ ])
+{
+	my ($which, $why) = @$case;
+	# (ten retries would take a minute)
+	my $begin = time;
+	my $error = call_of($fakes{$which}->url, "SET seam_ik.max_retries = 10; SET seam_ik.request_timeout = '2min';");
+	like($error, qr/08001: could not verify the TLS certificate/, "$which certificate");
+	like($error, $why, 'which the error says');
+	cmp_ok(time - $begin, '<', 10, 'is not tried again');
+}
 like(call_of($fakes{good}->url(undef, '127.0.0.1')), qr/08001: could not verify/, 'a name that the certificate does not have');
 like(call_of($fakes{good}->url, 'RESET seam_ik.ca_file; SET seam_ik.ca_file = \'\';'), qr/08001: could not verify/, "a CA that is not the system's");
 like(call_of($fakes{good}->url, "SET seam_ik.ca_file = '$dir/none.pem';"), qr/08001/, 'no CA file');
@@ -52,7 +62,7 @@ like($err, qr/ok: ynynyn/, 'a connection that another CA vouched for is not used
 
 # a batch over HTTP/2: over few connections, and from a server that ends each
 # connection after 50 requests
-my ($port, $ending_port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 2;
+my ($port, $ending_port, $single_port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 3;
 my $key = '{"instant_key":{"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9","instant_key_url":"https://ik.seam.co/ABCXYZ","user_identity_id":"' . guest . '","client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6","workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a","created_at":"2025-06-14T16:54:17.946559Z","expires_at":"2025-06-16T16:54:17.946559Z"},"ok":true}';
 sub server
 {
@@ -67,7 +77,7 @@ sub server
 	}
 CONF
 }
-append_to_file("$dir/nginx.conf", <<"CONF" . server($port, 100000) . server($ending_port, 50) . "}\n");
+append_to_file("$dir/nginx.conf", <<"CONF" . server($port, 100000) . server($ending_port, 50) . server($single_port, 1000) . "}\n");
 worker_processes 1;
 pid $dir/nginx.pid;
 error_log $dir/nginx.err;
@@ -90,6 +100,8 @@ foreach my $p ($port, $ending_port)
 SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest . "'::uuid FROM generate_series(1, 1000))) GROUP BY 1");
 	is($out, '|1000', 'HTTP/2: every call of a batch has its key');
 }
+# the calls of a session share a connection, too
+$node->safe_psql('postgres', "SET seam_ik.endpoint = 'https://localhost:$single_port'; SELECT (seam_generate_instant_key('" . guest . "')).workspace_id FROM generate_series(1, 20)");
 system_or_bail(@nginx, '-s', 'quit');
 my @log = split /\n/, slurp_file("$dir/nginx.log");
 foreach my $p ($port, $ending_port)
@@ -98,6 +110,10 @@ foreach my $p ($port, $ending_port)
 }
 my %connections = map { $_ => 1 } grep { /^$port / } @log;
 cmp_ok(scalar(keys %connections), '<=', 2, 'over few connections');
+my %singles;
+$singles{$_}++ for grep { /^$single_port / } @log;
+is_deeply([ values %singles ], [ 20 ], 'the calls of a session share a connection');
+like((keys %singles)[0], qr/HTTP\/2\.0/, 'over HTTP/2');
 
 $node->stop;
 done_testing();

@@ -2,6 +2,7 @@
 use strict;
 use warnings;
 
+use File::Temp ();
 use FakeSeam;
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -9,7 +10,12 @@ use Test::More;
 
 my $fake = FakeSeam->start;
 my $proxy = FakeSeam->start;
+my $dir = File::Temp::tempdir(CLEANUP => 1);
+chmod 0755, $dir;
+FakeSeam::make_certs($dir);
+my $tls = FakeSeam->start('--tls-cert', "$dir/good.pem", '--tls-key', "$dir/good.key");
 # a proxy in the server's environment is not honoured
+delete local @ENV{qw(no_proxy NO_PROXY)};
 local @ENV{qw(http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy)} = ($proxy->url) x 6;
 my $node = seam_cluster("seam_ik.api_key = 'seam_test_conn'", "seam_ik.endpoint = '" . $fake->url . "'", "shared_preload_libraries = 'seam_ik'");
 
@@ -74,12 +80,18 @@ foreach my $to ($elsewhere->url . '/user_identities/generate_instant_key', 'file
 	is(scalar($fake->requests), 1, 'is not followed');
 }
 is(scalar($elsewhere->requests), 0, 'nothing came there');
+is($node->safe_psql('postgres', "SET seam_ik.ca_file = '$dir/ca.pem'; SET seam_ik.endpoint = '" . $tls->url . "'; SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'a call with TLS');
 is(scalar($proxy->requests), 0, 'nothing came to the proxy');
 
 # a limit for answers, and answers of every form
 is(states('big=1048577', 2), '54000 54000', 'too large');
 is(states('big=1048576', 2), 'ok ok', 'not too large');
 is(states('manyheaders=1100', 2), '54000 54000', 'too many headers');
+is(states('bigheader=1100000', 2), '54000 54000', 'a header that is too large');
+is(states('chunked,big=1048577', 2), '54000 54000', 'too large, in chunks');
+is(scalar($fake->requests), 2, 'none of that is tried again');
+is(states('status=204', 2), '08P01 08P01', '204: no key');
+is(states('nobody', 2), '08P01 08P01', 'no body');
 is(states('chunked', 2), 'ok ok', 'chunked');
 is(states('info', 2), 'ok ok', 'an interim answer first');
 is(states('http10', 2), 'ok ok', 'HTTP/1.0');

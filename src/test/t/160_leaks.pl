@@ -51,6 +51,14 @@ END $$;
 my $s = background($node, "SET seam_ik.max_retries = 0; SET seam_ik.request_timeout = '20ms'; SET seam_ik.max_concurrency = 4;");
 
 sub rss { my ($kb) = slurp_file("/proc/$s->{pid}/status") =~ /VmRSS:\s+(\d+)/; return $kb; }
+sub anonymous { my ($kb) = slurp_file("/proc/$s->{pid}/smaps_rollup") =~ /^Anonymous:\s+(\d+)/m; return $kb; }
+# what PostgreSQL's own memory contexts hold; asked in the session
+sub contexts
+{
+	round('SELECT \'contexts \' || sum(total_bytes) FROM pg_backend_memory_contexts', "contexts $_[0]");
+	my ($bytes) = $s->{out} =~ /contexts (\d+)\ndone contexts $_[0]\n/;
+	return $bytes;
+}
 sub descriptors { my @f = glob "/proc/$s->{pid}/fd/*"; return scalar @f; }
 sub round
 {
@@ -63,19 +71,40 @@ sub round
 # failing at the top level, too: errors that end a statement
 my $top = join ";\n", map { "SELECT set_config('seam_ik.endpoint', '$base$_', false) IS NULL; " . CALL } qw(status=400 notjson reset_after truncate=5 hang) x 20;
 
-round("SELECT calls('$base', 20)", 'warm');
+round("SELECT calls('$base', 40)", 'warm');
 round($top, 'warm top');
-my ($rss, $fds) = (rss(), descriptors());
+my $contexts = contexts('before');
+my ($rss, $fds, $anonymous) = (rss(), descriptors(), anonymous());
 $s->{err} = '';
 round("SELECT calls('$base', 150)", 'long');
 round($top, "top $_") for 1 .. 5;
-note("VmRSS $rss kB, then " . rss() . " kB; descriptors $fds, then " . descriptors());
-cmp_ok(rss() - $rss, '<', 1500, '4,000 failing calls: memory stays');
+my $contexts_then = contexts('after');
+note("VmRSS $rss kB, then " . rss() . " kB; anonymous $anonymous kB, then " . anonymous() . " kB; memory contexts $contexts, then $contexts_then; descriptors $fds, then " . descriptors());
+# (a leak of 100 bytes a call would be 400 kB)
+cmp_ok(anonymous() - $anonymous, '<', 300, '4,000 failing calls: memory stays');
+cmp_ok($contexts_then - $contexts, '<', 20000, 'memory contexts stay');
 cmp_ok(descriptors() - $fds, '<=', 2, 'descriptors stay');
 is($s->{err} =~ s/^.*?ERROR:  (\w+):.*$/$1/mgr =~ /08007|22023|08P01/, 1, '(they failed)');
 $fake->reset;
 $s->{in} .= "SELECT set_config('seam_ik.endpoint', '" . $fake->url . "', false) IS NULL;\nSELECT 'then ' || (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).user_identity_id;\n";
 like((result_of($s))[0], qr/then d92e0c7b/, 'and the session works');
+
+# Descriptors run out: an error, and no crash.
+foreach my $warm (1, 0)
+{
+	my $name = $warm ? 'a session that has called before' : 'a first call';
+	$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('connection_close') . "'; SET seam_ik.max_retries = 0;");
+	round($warm ? CALL : 'SELECT 1', $name);
+	$s->{err} = '';
+	my %open = map { $_ => 1 } map { m{(\d+)$} } glob "/proc/$s->{pid}/fd/*";
+	my ($free) = grep { !$open{$_} } 0 .. 1000;
+	system_or_bail('prlimit', '--pid', $s->{pid}, "--nofile=$free:");
+	round(CALL, "short of descriptors");
+	like($s->{err}, qr/ERROR: /, "$name without a free descriptor: an error");
+	system_or_bail('prlimit', '--pid', $s->{pid}, '--nofile=1000:');
+	$s->{in} .= "SELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id;\n";
+	like((result_of($s))[0], qr/then d92e0c7b/, 'and then the session works');
+}
 
 # Descriptors run out: a batch goes with fewer, and has no error row for it.
 is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=5') . "'; SET seam_ik.max_concurrency = 500;
