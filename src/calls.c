@@ -278,11 +278,13 @@ static void
 try_ended(Run *run, Call *call)
 {
 	HttpAnswer *answer = &call->http.answer;
-	int64		pause = Max((int64) answer->retry_after * USECS_PER_SEC, backoff(call->tries));
 	bool		retry = can_retry(run->calls->op, answer) && call->tries < settings_max_retries;
+	int64		pause = 0;
 
 	dlist_delete(&call->node);
 	run->nflying--;
+	if (answer->status == 429 || retry)
+		pause = Max((int64) answer->retry_after * USECS_PER_SEC, backoff(call->tries));
 	adapt(run, answer, pause);
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
 	{

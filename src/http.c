@@ -9,8 +9,9 @@
  *
  * - Nothing is thrown through libcurl.  Callbacks neither palloc nor ereport
  *	 nor check for interrupts; what they keep is malloc'd.
- * - All signals are blocked while libcurl runs: a resolver thread inherits
- *	 the mask, and PostgreSQL's signal handlers must run on the main thread.
+ * - All signals are blocked while libcurl may start a thread, which is in
+ *	 curl_multi_socket_action(): a resolver thread inherits the mask, and
+ *	 PostgreSQL's signal handlers must run on the main thread.
  * - A request whose bytes may have left is never sent again, neither here nor
  *	 by libcurl on its own (see before_request()).
  * - One run at a time uses the engine.  It ends by http_finish() or, when an
@@ -69,6 +70,7 @@ static struct
 	bool		global_init;	/* curl_global_init was called */
 	CURLM	   *multi;
 	bool		broken;			/* an internal error: remake the multi handle */
+	int			max_connections;	/* CURLMOPT_MAXCONNECTS, 0: not set */
 	WaitEventSet *set;
 	int			set_size;		/* its capacity */
 	int			set_used;		/* positions given away */
@@ -112,8 +114,8 @@ http_now(void)
 }
 
 /*
- * Block every signal while libcurl runs, so that a thread that it starts
- * inherits the mask.  The mask before goes to *saved.
+ * Block every signal while libcurl may start a thread, which inherits the
+ * mask.  The mask before goes to *saved.
  */
 static inline void
 enter_curl(sigset_t *saved)
@@ -358,8 +360,7 @@ http_close_socket(void *data, curl_socket_t fd)
 /* ---------- engine ---------- */
 
 /*
- * Take a busy slot's handle out of the multi handle.  Signals are blocked by
- * the caller.
+ * Take a busy slot's handle out of the multi handle.
  */
 static void
 slot_stop(HttpSlot *slot)
@@ -438,7 +439,7 @@ fail_busy(const char *error)
 
 /*
  * Drop the multi handle with its connections, and every idle slot.  No slot
- * may be busy.  Signals are blocked by the caller.
+ * may be busy.
  */
 static void
 drop_engine(void)
@@ -449,6 +450,7 @@ drop_engine(void)
 	if (engine.multi)
 		curl_multi_cleanup(engine.multi);
 	engine.multi = NULL;
+	engine.max_connections = 0;
 	engine.broken = false;
 	engine.timer_at = -1;
 	engine.set_stale = true;
@@ -485,7 +487,8 @@ watch_sockets(void)
 			engine.set = create_session_wait_event_set(engine.set_size);
 			engine.set_used = 2;
 			AddWaitEventToSet(engine.set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-			AddWaitEventToSet(engine.set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+			if (IsUnderPostmaster)
+				AddWaitEventToSet(engine.set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 			engine.set_stale = false;
 		}
 		for (int fd = 0; fd < engine.nsockets; fd++)
@@ -520,12 +523,10 @@ watch_sockets(void)
 static void
 prepare_engine(void)
 {
-	sigset_t	saved;
 	bool		ok = true;
 
 	if (engine.multi != NULL && !engine.broken)
 		return;
-	enter_curl(&saved);
 	if (!engine.global_init)
 	{
 		dlist_init(&engine.idle);
@@ -548,7 +549,6 @@ prepare_engine(void)
 		if (!ok)
 			engine.broken = true;
 	}
-	leave_curl(&saved);
 	if (!ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -580,15 +580,10 @@ slot_idle(HttpSlot *slot)
 static void
 end_run(void *arg)
 {
-	sigset_t	saved;
 
 	if (engine.run != arg)
 		return;
 	engine.run = NULL;
-	if (dlist_is_empty(&engine.busy) && dlist_is_empty(&engine.done) &&
-		dlist_is_empty(&engine.handed) && engine.nidle <= KEEP_SLOTS)
-		return;					/* the way of a call that succeeds */
-	enter_curl(&saved);
 	while (!dlist_is_empty(&engine.busy))
 	{
 		HttpSlot   *slot = dlist_head_element(HttpSlot, node, &engine.busy);
@@ -605,7 +600,6 @@ end_run(void *arg)
 		slot_free(dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.idle)));
 		engine.nidle--;
 	}
-	leave_curl(&saved);
 }
 
 /*
@@ -679,8 +673,11 @@ http_begin(const HttpProfile *profile, int max_parallel)
 		profile_unref(engine.profile);
 		engine.profile = copy;
 	}
-	curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS,
-					  (long) Max(max_parallel, KEEP_SLOTS));
+	if (engine.max_connections != Max(max_parallel, KEEP_SLOTS))
+	{
+		engine.max_connections = Max(max_parallel, KEEP_SLOTS);
+		curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
+	}
 	engine.multiplex = max_parallel > 1;
 	engine.next_deadline = PG_INT64_MAX;
 	engine.run = run;
@@ -694,7 +691,6 @@ http_begin(const HttpProfile *profile, int max_parallel)
 void
 http_start(HttpRun *run, HttpRequest *req)
 {
-	sigset_t	saved;
 	HttpSlot   *slot = NULL;
 
 	Assert(engine.run == run);
@@ -702,7 +698,6 @@ http_start(HttpRun *run, HttpRequest *req)
 	memset(&req->answer, 0, offsetof(HttpAnswer, error) + 1);
 	req->answer.body = (char *) "";
 
-	enter_curl(&saved);
 	if (!dlist_is_empty(&engine.idle))
 	{
 		slot = dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.idle));
@@ -719,7 +714,6 @@ http_start(HttpRun *run, HttpRequest *req)
 	}
 	if (slot == NULL)
 	{
-		leave_curl(&saved);
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
@@ -736,7 +730,6 @@ http_start(HttpRun *run, HttpRequest *req)
 		dlist_push_tail(&engine.done, &slot->node);
 	}
 	req->slot = slot;
-	leave_curl(&saved);
 }
 
 /*

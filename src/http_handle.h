@@ -33,6 +33,7 @@ typedef struct HttpSlot
 	CURL	   *easy;
 	Profile    *profile;		/* what easy is set up with, or NULL */
 	char	   *url;			/* likewise */
+	CURLU	   *parsed_url;		/* the same, parsed once; easy refers to it */
 	int			connect_timeout;	/* likewise */
 	bool		multiplex;		/* likewise */
 	HttpRequest *req;			/* NULL when idle */

@@ -8,9 +8,9 @@
  * with the memory context that it was parsed in, if json_free() did not do so
  * before.
  *
- * What cJSON accepts and we refuse before it sees the text: bytes that are not
- * UTF-8, NUL (as a byte and as \u0000), nesting beyond a limit.  What follows
- * the document is refused, too.
+ * What cJSON accepts and we refuse: bytes that are not UTF-8, NUL (as a byte and
+ * as \u0000), nesting beyond a limit (cJSON's own, CJSON_NESTING_LIMIT, protects
+ * its stack), and what follows the document.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,44 +40,57 @@ free_root(void *arg)
 }
 
 /*
+ * Does a string of the text contain an escaped NUL?  An escaped backslash may
+ * come before "u0000" and makes it harmless.
+ */
+static bool
+has_escaped_nul(const char *text, size_t len)
+{
+	const char *end = text + len;
+
+	for (const char *p = text; (p = memmem(p, end - p, "\\u0000", 6)) != NULL; p++)
+	{
+		const char *first = p;
+
+		while (first > text && first[-1] == '\\')
+			first--;
+		if ((p - first) % 2 == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * What of the text must not reach cJSON: a description, or NULL.
  */
 static const char *
-text_problem(const char *text, size_t len, int max_depth)
+text_problem(const char *text, size_t len)
 {
-	bool		in_string = false;
-	int			depth = 0;
-
 	if (memchr(text, '\0', len) != NULL)
 		return "it contains a NUL byte";
 	if (pg_encoding_verifymbstr(PG_UTF8, text, (int) len) != (int) len)
 		return "it is not valid UTF-8";
-	for (size_t i = 0; i < len; i++)
-	{
-		char		c = text[i];
-
-		if (in_string)
-		{
-			if (c == '"')
-				in_string = false;
-			else if (c == '\\')
-			{
-				i++;
-				if (i + 4 < len && memcmp(text + i, "u0000", 5) == 0)
-					return "it contains \\u0000";
-			}
-		}
-		else if (c == '"')
-			in_string = true;
-		else if (c == '{' || c == '[')
-		{
-			if (++depth > max_depth)
-				return "it is nested too deep";
-		}
-		else if (c == '}' || c == ']')
-			depth--;
-	}
+	if (has_escaped_nul(text, len))
+		return "it contains \\u0000";
 	return NULL;
+}
+
+/*
+ * Is a value nested deeper than so many levels?  The recursion ends there.
+ */
+static bool
+is_too_deep(const cJSON *node, int levels)
+{
+	if (node->child == NULL)
+		return false;
+	if (levels <= 0)
+		return true;
+	for (node = node->child; node; node = node->next)
+	{
+		if (is_too_deep(node, levels - 1))
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -92,7 +105,7 @@ json_parse(char *text, size_t len, int max_depth, const char **problem)
 {
 	JsonDoc    *doc;
 
-	*problem = text_problem(text, len, max_depth);
+	*problem = text_problem(text, len);
 	if (*problem)
 		return NULL;
 
@@ -107,6 +120,12 @@ json_parse(char *text, size_t len, int max_depth, const char **problem)
 	if (doc->root == NULL)
 	{
 		*problem = "it is not JSON";
+		return NULL;
+	}
+	if (is_too_deep(doc->root, max_depth))
+	{
+		free_root(doc);
+		*problem = "it is nested too deep";
 		return NULL;
 	}
 	return doc;

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/genam.h"
@@ -376,21 +377,85 @@ bad_key_file(int fd, const char *problem)
 }
 
 /*
- * The API key in the file that seam_ik.api_key_file names, palloc'd.
+ * The key file as it was when it was read, and the key in it (malloc'd).  A
+ * look at the file is all that a call takes while it stays the same.
+ */
+static struct
+{
+	char	   *name;			/* NULL: nothing is remembered */
+	struct stat st;
+	char	   *key;
+}			read_before;
+
+/*
+ * Forget the key.
+ */
+static void
+forget_key(void)
+{
+	if (read_before.key)
+		explicit_bzero(read_before.key, strlen(read_before.key));
+	free(read_before.key);
+	free(read_before.name);
+	read_before.key = read_before.name = NULL;
+}
+
+/*
+ * Remember the key, if a later change of the file is sure to show: its times
+ * are as fine as the kernel's clock ticks, so it must have rested for a while.
+ */
+static void
+remember_key(const struct stat *st, const char *key)
+{
+	forget_key();
+	if (time(NULL) - Max(st->st_mtime, st->st_ctime) < 2)
+		return;
+	read_before.st = *st;
+	read_before.name = strdup(api_key_file);
+	read_before.key = strdup(key);
+	if (read_before.name == NULL || read_before.key == NULL)
+		forget_key();
+}
+
+/*
+ * Is the file the one that was read, and unchanged?
+ */
+static bool
+key_file_unchanged(void)
+{
+	const struct stat *old = &read_before.st;
+	struct stat st;
+
+	return read_before.name && strcmp(read_before.name, api_key_file) == 0 &&
+		stat(api_key_file, &st) == 0 &&
+		st.st_dev == old->st_dev && st.st_ino == old->st_ino &&
+		st.st_size == old->st_size &&
+		st.st_mode == old->st_mode && st.st_uid == old->st_uid &&
+		memcmp(&st.st_mtim, &old->st_mtim, sizeof(st.st_mtim)) == 0 &&
+		memcmp(&st.st_ctim, &old->st_ctim, sizeof(st.st_ctim)) == 0;
+}
+
+/*
+ * The API key in the file that seam_ik.api_key_file names: good until the next
+ * call of this function.
  *
  * The rule of ownership and mode is ssl_key_file's (check_ssl_key_file_permissions()
  * in PostgreSQL).  It is checked on the open file, so that the file that was
  * checked is the file that is read; O_NONBLOCK keeps a FIFO from blocking the
  * open.
  */
-static char *
+static const char *
 read_key_file(void)
 {
-	char	   *key = palloc(MAX_API_KEY + 2);
+	char	   *key;
 	struct stat st;
 	ssize_t		len;
-	int			fd = OpenTransientFile(api_key_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	int			fd;
 
+	if (key_file_unchanged())
+		return read_before.key;
+	key = palloc(MAX_API_KEY + 2);
+	fd = OpenTransientFile(api_key_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
 	if (fd < 0)
 	{
 		bool		missing = errno == ENOENT || errno == ENOTDIR;
@@ -424,6 +489,7 @@ read_key_file(void)
 	if (strcmp(key, API_KEY_MASK) == 0)
 		bad_key_file(fd, "contains the mask that is shown in place of a key");
 	CloseTransientFile(fd);
+	remember_key(&st, key);
 	return key;
 }
 

@@ -92,5 +92,24 @@ like(call_with("$dir/k", 'SET ROLE porter; '), qr/42501/, 'a role that was not')
 is($node->safe_psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; $call"), guest, 'which may still call with the file that is set');
 like(($node->psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; SHOW seam_ik.api_key_file"))[2], qr/must be superuser|permission denied/, 'and not see which');
 
+# a file that has rested is looked at only, but a change of it shows
+$fake->reset;
+write_key('k', 'seam_test_old');
+sleep 3;
+$s = background($node, "SET seam_ik.api_key_file = '$dir/k'; $call;\n$call;");
+wait_for(sub { $fake->requests == 2 });
+# in place, of the same length
+open my $same, '+<', "$dir/k" or die $!;
+print $same 'seam_test_new';
+close $same;
+$s->{in} .= "$call;\n";
+$s->{run}->pump_nb;
+wait_for(sub { $s->{run}->pump_nb; $fake->requests == 3 });
+chmod 0644, "$dir/k";
+$s->{in} .= "$call;\n";
+like((result_of($s))[0], qr/F0000/, 'a rested file that others can read now');
+@keys = map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests;
+is_deeply(\@keys, [ 'Bearer seam_test_old', 'Bearer seam_test_old', 'Bearer seam_test_new' ], 'a rested file that was changed in place');
+
 $node->stop;
 done_testing();

@@ -84,7 +84,7 @@ error_log $dir/nginx.err;
 daemon on;
 events { worker_connections 1024; }
 http {
-	log_format own '\$server_port \$server_protocol \$connection';
+	log_format own '\$server_port \$server_protocol \$request_uri \$connection';
 	access_log $dir/nginx.log own;
 	client_body_temp_path $dir/body;
 	proxy_temp_path $dir/proxy;
@@ -106,7 +106,7 @@ system_or_bail(@nginx, '-s', 'quit');
 my @log = split /\n/, slurp_file("$dir/nginx.log");
 foreach my $p ($port, $ending_port)
 {
-	is(scalar(grep { /^$p HTTP\/2\.0 / } @log), 1000, 'each was processed once, over HTTP/2');
+	is(scalar(grep { m{^$p HTTP/2\.0 /user_identities/generate_instant_key } } @log), 1000, 'each was processed once, over HTTP/2');
 }
 my %connections = map { $_ => 1 } grep { /^$port / } @log;
 cmp_ok(scalar(keys %connections), '<=', 2, 'over few connections');
