@@ -59,7 +59,7 @@ sub waiting
 }
 
 # set_up(what): SQL that makes the next call wait for this
-sub set_up { return "SET seam_ik.endpoint = '$waits{$_[0]}[0]'; SET seam_ik.max_retries = 0; SET seam_ik.connect_timeout = '1min'; SET seam_ik.request_timeout = '1min';"; }
+sub set_up { return "SET seam_ik.endpoint = '$waits{$_[0]}[0]'; SET seam_ik.max_retries = 0; SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20s';"; }
 
 # context(what): the context line of a call that is ended while it waits for this
 sub context { return $waits{$_[0]}[1] ? qr/CONTEXT: .*the instant key may exist/ : qr/CONTEXT: .*no instant key was issued/; }

@@ -54,7 +54,10 @@ EXPLAIN (COSTS off) SELECT seam_generate_instant_key(id) FROM big;
 is($err, '', 'no warning from parallel workers');
 like($out, qr/Workers Launched: [1-9]/, '(there were some)');
 is(scalar(() = $out =~ /Gather/g), 1, 'a call is not made by a parallel worker');
-is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id; SET seam_ik.api_key = 'x'; DISCARD ALL; SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), join("\n", (guest) x 2), 'after DISCARD ALL');
+$fake->reset;
+my $call = "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id;";
+is($node->safe_psql('postgres', "$call SET seam_ik.api_key = 'seam_test_set'; $call DISCARD ALL; $call"), join("\n", (guest) x 3), 'after DISCARD ALL');
+is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ], [ map { "Bearer seam_test_$_" } qw(crash set crash) ], 'with the key that is set then');
 
 # On a standby it is a call like any other.
 $node->backup('b');
