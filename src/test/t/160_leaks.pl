@@ -8,7 +8,7 @@ use SeamIK;
 use Test::More;
 
 my $fake = FakeSeam->start;
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_leaks'", "shared_preload_libraries = 'seam_ik'", 'max_files_per_process = 64');
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_leaks'", "shared_preload_libraries = 'seam_ik'", 'max_files_per_process = 100');
 my $base = $fake->url('');
 
 # One session; after each round it tells its memory and descriptors.
