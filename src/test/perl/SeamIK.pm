@@ -7,12 +7,13 @@ use warnings;
 
 use Exporter qw(import);
 use FakeSeam;
+use File::Temp ();
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster background result_of wait_for guest CALL);
+our @EXPORT = qw(seam_cluster stalled_lookups background result_of wait_for guest CALL);
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -29,6 +30,34 @@ sub seam_cluster
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
 	return $node;
+}
+
+# stalled_lookups(seconds): a value of LD_PRELOAD for a server in which lookups of
+# names with "stalled" take so long, and then fail.
+sub stalled_lookups
+{
+	my ($seconds) = @_;
+	my $dir = File::Temp::tempdir(CLEANUP => 1);
+
+	append_to_file("$dir/stall.c", <<"C");
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <netdb.h>
+#include <string.h>
+#include <unistd.h>
+int
+getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
+{
+	int (*next) (const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+
+	if (node == NULL || strstr(node, "stalled") == NULL)
+		return next(node, service, hints, result);
+	sleep($seconds);
+	return EAI_AGAIN;
+}
+C
+	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/stall.so", "$dir/stall.c", '-ldl');
+	return join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
 }
 
 # background($node, $sql): a psql that runs the SQL; a hash with its pid at the

@@ -2,38 +2,17 @@
 use strict;
 use warnings;
 
-use File::Temp ();
 use FakeSeam;
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# A name lookup that stalls, preloaded into the server.
-my $dir = File::Temp::tempdir(CLEANUP => 1);
-append_to_file("$dir/stall.c", <<'C');
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <string.h>
-#include <unistd.h>
-int
-getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
-{
-	int (*next) (const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
-
-	if (node && strstr(node, "stalled"))
-		sleep(30);
-	return next(node, service, hints, result);
-}
-C
-system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/stall.so", "$dir/stall.c", '-ldl');
-
 my $fake = FakeSeam->start;
 my $stalled_tls = FakeSeam->start('--stall-tls');
 my $no_accept = FakeSeam->start('--no-accept');
 
-my $preload = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
+my $preload = stalled_lookups(30);
 my $node;
 {
 	local $ENV{LD_PRELOAD} = $preload;
@@ -176,6 +155,15 @@ foreach my $what (sort keys %s)
 }
 @all = sort { $a <=> $b } @all;
 cmp_ok($all[ @all / 2 ], '<', 1000, 'calls are cancelled at once');
+
+# A client that is gone needs no answer.
+$s = background($node, "SET client_connection_check_interval = '100ms'; " . set_up('an answer') . ' ' . CALL . ';');
+ok(waiting($s->{pid}), 'it waits');
+$s->{run}->signal('KILL');
+my $gone = time;
+ok(wait_for(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $s->{pid}") == 0 }), 'a call ends when its client is gone');
+cmp_ok(time - $gone, '<', 10, 'at once');
+result_of($s);
 
 # A batch with 50 calls under way, and in a stalled lookup.
 foreach my $endpoint ($fake->url('hang'), 'https://stalled.example')

@@ -8,7 +8,11 @@ use SeamIK;
 use Test::More;
 
 my $fake = FakeSeam->start;
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_leaks'", "shared_preload_libraries = 'seam_ik'", 'max_files_per_process = 100');
+my $node;
+{
+	local $ENV{LD_PRELOAD} = stalled_lookups(1);
+	$node = seam_cluster("seam_ik.api_key = 'seam_test_leaks'", "shared_preload_libraries = 'seam_ik'", 'max_files_per_process = 100');
+}
 my $base = $fake->url('');
 
 # One session; after each round it tells its memory and descriptors.
@@ -60,6 +64,7 @@ sub contexts
 	return $bytes;
 }
 sub descriptors { my @f = glob "/proc/$s->{pid}/fd/*"; return scalar @f; }
+sub threads { my @t = glob "/proc/$s->{pid}/task/*"; return scalar @t; }
 sub round
 {
 	my ($sql, $mark) = @_;
@@ -85,6 +90,10 @@ cmp_ok(anonymous() - $anonymous, '<', 300, '4,000 failing calls: memory stays');
 cmp_ok($contexts_then - $contexts, '<', 20000, 'memory contexts stay');
 cmp_ok(descriptors() - $fds, '<=', 2, 'descriptors stay');
 is($s->{err} =~ s/^.*?ERROR:  (\w+):.*$/$1/mgr =~ /08007|22023|08P01/, 1, '(they failed)');
+# a lookup that is left alone has a thread and a descriptor until it ends
+round("SET seam_ik.request_timeout = '10s'; SET seam_ik.endpoint = 'https://stalled.example'; SET statement_timeout = '30ms';\n" . join(";\n", (CALL) x 30) . ";\nRESET statement_timeout", 'lookups');
+cmp_ok(scalar(() = $s->{err} =~ /57014/g), '>=', 30, 'lookups were cancelled');
+ok(wait_for(sub { threads() == 1 && descriptors() - $fds <= 2 }), 'and leave no thread or descriptor');
 $fake->reset;
 $s->{in} .= "SELECT set_config('seam_ik.endpoint', '" . $fake->url . "', false) IS NULL;\nSELECT 'then ' || (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).user_identity_id;\n";
 like((result_of($s))[0], qr/then d92e0c7b/, 'and the session works');
