@@ -111,6 +111,7 @@ static void
 describe_state(void *arg)
 {
 	const Calls *calls = arg;
+	char		id[SEAM_UUID_TEXT_LEN + 1];
 
 	/* not for what only passes through, like a LOG */
 	if (geterrcode() == ERRCODE_SUCCESSFUL_COMPLETION || calls->op != SEAM_GENERATE)
@@ -118,7 +119,12 @@ describe_state(void *arg)
 	if (calls->n != 1)
 		errcontext(INT64_FORMAT " of " INT64_FORMAT " instant keys had been issued, and " INT64_FORMAT " calls were in doubt: their keys may exist",
 				   calls->succeeded, calls->n, calls->in_doubt + calls->sent);
-	else if (calls->sent > 0)
+	else if (calls->succeeded > 0)
+	{
+		seam_put_uuid(id, &calls->issued_id);
+		errcontext("instant key %s had been issued", id);
+	}
+	else if (calls->in_doubt + calls->sent > 0)
 		errcontext("the request to Seam had been sent: the instant key may exist");
 	else
 		errcontext("no request to Seam was under way: no instant key was issued");

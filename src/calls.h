@@ -39,6 +39,7 @@ typedef struct Calls
 	int64		ended;			/* calls that ended, in whatever way */
 	int64		succeeded;		/* of these, counted by done */
 	int64		in_doubt;		/* of these, counted by done */
+	pg_uuid_t	issued_id;		/* the last key, set by done */
 	int64		sent;			/* under way and sent; for the message only */
 } Calls;
 

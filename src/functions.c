@@ -78,6 +78,14 @@ single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 	seam_result(calls->account, single->request, answer,
 				single->consume, single->arg, single->result);
 
+	if (single->result->in_doubt)
+		calls->in_doubt++;
+	else if (single->result->sqlerrcode == 0)
+	{
+		calls->succeeded++;
+		calls->issued_id = single->result->key.instant_key_id;
+	}
+
 	/* a try of ours whose answer was lost may have deleted it */
 	if (single->request->op == SEAM_DELETE && earlier_doubt)
 		single->result->deleted = true;
@@ -470,7 +478,10 @@ batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 	batch_request(calls, i, &request);
 	seam_result(calls->account, &request, answer, NULL, NULL, &result);
 	if (result.sqlerrcode == 0)
-		batch->issued[calls->succeeded++] = result.key.instant_key_id;
+	{
+		calls->issued_id = result.key.instant_key_id;
+		batch->issued[calls->succeeded++] = calls->issued_id;
+	}
 	else if (result.in_doubt)
 		calls->in_doubt++;
 	batch_row(batch, batch->element[i], &result);

@@ -515,6 +515,24 @@ slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile, bool multiplex)
 }
 
 /*
+ * May bytes of the slot's request have left, and be processed?
+ */
+bool
+slot_was_sent(const HttpSlot *slot)
+{
+	bool		sent = slot->sent;
+
+#ifndef HAVE_CURL_PREREQ
+	long		request_size = 0;
+
+	/* the headers go before the body's callback is asked */
+	curl_easy_getinfo(slot->easy, CURLINFO_REQUEST_SIZE, &request_size);
+	sent = sent || request_size > 0;
+#endif
+	return sent && !slot->refused;
+}
+
+/*
  * Fill in the answer to the slot's request.
  */
 void
@@ -527,6 +545,13 @@ slot_answer(HttpSlot *slot, HttpOutcome outcome, HttpFailure failure, const char
 	answer->body = slot->buf ? slot->buf : (char *) "";
 	answer->body_len = slot->len;
 	strlcpy(answer->error, error, HTTP_ERROR_SIZE);
+
+	/* it may quote a certificate, and be cut within a character */
+	for (char *p = answer->error; *p; p++)
+	{
+		if (IS_HIGHBIT_SET(*p))
+			*p = '?';
+	}
 }
 
 /*
@@ -542,14 +567,6 @@ slot_transfer_ended(HttpSlot *slot, CURLcode rc)
 	long		status = 0;
 	curl_off_t	retry_after = 0;
 
-#ifndef HAVE_CURL_PREREQ
-	long		request_size = 0;
-
-	/* the headers go before the body's callback is asked */
-	curl_easy_getinfo(slot->easy, CURLINFO_REQUEST_SIZE, &request_size);
-	if (request_size > 0)
-		slot->sent = true;
-#endif
 	curl_easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &status);
 	curl_easy_getinfo(slot->easy, CURLINFO_RETRY_AFTER, &retry_after);
 	answer->status = (int) status;

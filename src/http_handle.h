@@ -67,18 +67,10 @@ extern Profile *profile_copy(const HttpProfile *given);
 extern bool profile_matches(const Profile *p, const HttpProfile *given);
 extern void profile_unref(Profile *p);
 
-/*
- * May bytes of the slot's request have left, and be processed?
- */
-static inline bool
-slot_was_sent(const HttpSlot *slot)
-{
-	return slot->sent && !slot->refused;
-}
-
 extern HttpSlot *slot_new(void);
 extern bool slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile,
 						 bool multiplex);
+extern bool slot_was_sent(const HttpSlot *slot);
 extern void slot_answer(HttpSlot *slot, HttpOutcome outcome, HttpFailure failure,
 						const char *error);
 extern void slot_transfer_ended(HttpSlot *slot, CURLcode rc);

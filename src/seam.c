@@ -850,6 +850,7 @@ seam_result(const SeamAccount *account, const SeamRequest *request,
 	else if (answer->status >= 300)
 	{
 		not_understood(account, request, answer, "it is a redirect, which is never followed", result);
+		result->in_doubt = false;
 		result->hint = "Check seam_ik.endpoint.";
 	}
 	else

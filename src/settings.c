@@ -74,22 +74,28 @@ static bool defining;
 
 static ProcessUtility_hook_type next_process_utility;
 
+static bool sets_ours(const Node *stmt);
+
 /*
  * Refuse a value from a check hook with 22023: "NAME PROBLEM".
  *
  * PostgreSQL would log the refused statement, and so the value, with the
- * error; that is avoided by raising the error here, which also serves
- * set_config().  Where the value does not come from a statement of this
+ * error, and a PL/pgSQL function would show it as context; that is avoided by
+ * raising the error here, without context, which also serves set_config().
+ * Where the value does not come from a statement of this
  * session, the hook reports false in the usual way.
  */
 static bool
 refuse(GucSource source, const char *name, const char *problem)
 {
 	if (source >= PGC_S_INTERACTIVE && !defining)
+	{
+		error_context_stack = NULL; /* whoever catches the error restores it */
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s %s", name, problem),
 				 errhidestmt(true)));
+	}
 	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
 	GUC_check_errmsg("%s %s", name, problem);
 	return false;
@@ -171,6 +177,24 @@ hide_statement(void *arg)
 }
 
 /*
+ * Does a clause of CREATE or ALTER FUNCTION set one of our settings?
+ */
+static bool
+clause_sets_ours(List *clauses)
+{
+	ListCell   *lc;
+
+	foreach(lc, clauses)
+	{
+		const		DefElem *clause = lfirst(lc);
+
+		if (clause->arg && IsA(clause->arg, VariableSetStmt) && sets_ours(clause->arg))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Does the statement set one of our settings (or a misspelt one)?
  */
 static bool
@@ -186,6 +210,10 @@ sets_ours(const Node *stmt)
 		set = ((const AlterRoleSetStmt *) stmt)->setstmt;
 	else if (IsA(stmt, AlterDatabaseSetStmt))
 		set = ((const AlterDatabaseSetStmt *) stmt)->setstmt;
+	else if (IsA(stmt, CreateFunctionStmt))
+		return clause_sets_ours(((const CreateFunctionStmt *) stmt)->options);
+	else if (IsA(stmt, AlterFunctionStmt))
+		return clause_sets_ours(((const AlterFunctionStmt *) stmt)->actions);
 	return set && set->name && pg_strncasecmp(set->name, "seam_ik.", 8) == 0;
 }
 
@@ -200,6 +228,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 {
 	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
 	ErrorContextCallback callback;
+	ErrorContextCallback *outer;
 
 	if (!sets_ours(pstmt->utilityStmt))
 	{
@@ -208,10 +237,12 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	}
 	callback.callback = hide_statement;
 	callback.arg = NULL;
-	callback.previous = error_context_stack;
+	/* without the outer context, which may show the statement, too */
+	outer = error_context_stack;
+	callback.previous = NULL;
 	error_context_stack = &callback;
 	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	error_context_stack = callback.previous;
+	error_context_stack = outer;
 }
 
 /*

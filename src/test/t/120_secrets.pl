@@ -66,6 +66,8 @@ my @refused = (
 	"SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_key = E'$secret\\n'", "SET SESSION seam_ik.api_key TO '\t$secret'", "SET LOCAL seam_ik.api_key = '$secret x'",
 	"SELECT set_config('seam_ik.api_key', '$secret x', false)", "ALTER SYSTEM SET seam_ik.api_key = '$secret x'", "ALTER ROLE clerk SET seam_ik.api_key = '$secret x'",
 	"ALTER DATABASE postgres SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_kye = '$secret'", "SET seam_ik.endpoint = 'https://user:$secret\@example.com'",
+	"DO \$do\$ BEGIN SET seam_ik.api_key = '$secret x'; END \$do\$", "DO \$do\$ BEGIN PERFORM set_config('seam_ik.api_key', '$secret x', false); END \$do\$",
+	"SET ROLE clerk; CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET seam_ik.api_key = '$secret' AS 'SELECT 1'",
 	"SET ROLE clerk; SET seam_ik.api_key = '$secret'", "SET ROLE clerk; ALTER SYSTEM SET seam_ik.api_key = '$secret'", "SET ROLE clerk; ALTER ROLE clerk SET seam_ik.api_key = '$secret'",
 	"SET ROLE clerk; SET LOCAL seam_ik.api_key = '$secret'", "ALTER SYSTEM SET seam_ik.api_kye = '$secret'", "ALTER ROLE ALL SET seam_ik.api_key = '$secret x'", "SET seam_ik.api_key = '$secret', 'x'",
 	"SET seam_ik.api_key_file TO '$secret', 'x'", "SET seam_ik.workspace_id = '$secret x'", "SELECT 1; SET seam_ik.api_key = '$secret x'",
