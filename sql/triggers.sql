@@ -36,6 +36,11 @@ UPDATE booking SET id = id;
 UPDATE booking SET guest = :'g1' WHERE id = 2 RETURNING key_id IS NOT NULL AS key;
 -- the statement's own key is taken as it is; the former one is revoked
 UPDATE booking SET guest = :'g2', key_id = '44444444-4444-4444-8444-444444444444' WHERE id = 2 RETURNING key_id, key_url IS NOT NULL AS url;
+-- another guest, and a part of the key by the statement: the former guest's key goes all the same
+UPDATE booking SET guest = :'g1', key_url = 'mine' WHERE id = 3 RETURNING key_id, key_url;
+UPDATE booking SET guest = :'g2', key_url = NULL WHERE id = 3;
+UPDATE booking SET guest = NULL WHERE id = 3;
+UPDATE booking SET guest = :'g2' WHERE id = 3 RETURNING key_id IS NOT NULL AS key;
 -- to no guest: the columns are emptied, the key is revoked
 UPDATE booking SET guest = NULL WHERE id = 1 RETURNING key_id, key_url, key_expires;
 -- a key that is cleared is revoked, and no other is made
@@ -167,12 +172,45 @@ DROP OWNED BY regress_seam_clerk;
 DROP ROLE regress_seam_clerk;
 \set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
 SELECT pg_temp.keys(:'keys') = pg_temp.keys(:'after') AS unchanged;
+-- a note of an updated row is no longer good in the next statement
+CREATE FUNCTION pg_temp.live(id int, OUT key bool, OUT own bool) LANGUAGE sql AS
+$$ SELECT key_id IS NOT NULL, (SELECT k.user_identity_id = guest FROM seam_list_instant_keys(guest) k WHERE k.instant_key_id = key_id) FROM stay WHERE stay.id = live.id $$;
+BEGIN;
+UPDATE stay SET place = 3 - place;
+TRUNCATE stay;
+INSERT INTO stay VALUES (20, 1, :'g1');
+COMMIT;
+SELECT * FROM pg_temp.live(20);
+-- a statement in between has notes of its own
+CREATE FUNCTION add_row() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.id < 90 THEN
+		INSERT INTO stay VALUES (NEW.id + 90, 2, NEW.guest);
+	END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER add_row BEFORE INSERT ON stay2 FOR EACH ROW EXECUTE FUNCTION add_row();
+UPDATE stay SET key_id = NULL WHERE id = 20;
+UPDATE stay SET place = 2 WHERE id = 20;
+SELECT id, (pg_temp.live(id)).* FROM stay ORDER BY id;
+DROP TRIGGER add_row ON stay2;
+DROP FUNCTION add_row();
+-- a partition without the triggers, and one of another owner
+TRUNCATE stay;
+CREATE TABLE stay3 PARTITION OF stay FOR VALUES IN (3);
+CREATE ROLE regress_seam_owner;
+ALTER TABLE stay1 OWNER TO regress_seam_owner;
+INSERT INTO stay VALUES (30, 1, :'g1');
+UPDATE stay SET place = 3;
+SELECT * FROM pg_temp.live(30);
+ALTER TABLE stay1 OWNER TO CURRENT_USER;
+DROP ROLE regress_seam_owner;
 DROP TABLE stay;
 
 -- arguments are checked before any call
 \set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
 CREATE DOMAIN guest_id AS uuid;
-CREATE TABLE bad (guest uuid, who guest_id, n int, big bigint, t text, v5 varchar(5), v35 varchar(35), v36 varchar(36), v255 varchar(255), d date, j json, b bytea,
+CREATE TABLE bad (guest uuid, who guest_id, n int, big bigint, t text, v5 varchar(5), v35 varchar(35), v36 varchar(36), v255 varchar(255), d date, j json, b bytea, c "char", na name,
 	gen uuid GENERATED ALWAYS AS (guest) STORED, key_id uuid, "key=id" uuid);
 CREATE FUNCTION pg_temp.check(args text, kind text DEFAULT 'BEFORE INSERT', level text DEFAULT 'ROW', name text DEFAULT 'generate') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE r record;
@@ -185,9 +223,10 @@ END $$;
 SELECT a, pg_temp.check(a) FROM (VALUES
 	(''), ($$'user_identity_id'$$), ($$'=guest'$$), ($$'user_identity_id='$$), ($$'instant_key_id=key_id'$$), ($$'user_identity_id=guest', 'no_such_field=n'$$), ($$'user_identity_id=nobody'$$),
 	($$'user_identity_id=GUEST'$$), ($$'user_identity_id=ctid'$$), ($$'user_identity_id=n'$$), ($$'user_identity_id=t'$$), ($$'user_identity_id=gen'$$), ($$'user_identity_id=guest', 'user_identity_id=who'$$),
-	($$'user_identity_id=guest', 'max_use_count=t'$$), ($$'user_identity_id=guest', 'max_use_count=0'$$), ($$'user_identity_id=guest', 'max_use_count=-3'$$), ($$'user_identity_id=guest', 'customization_profile_id=n'$$),
+	($$'user_identity_id=guest', 'max_use_count=t'$$), ($$'user_identity_id=guest', 'max_use_count=0'$$), ($$'user_identity_id=guest', 'max_use_count=-3'$$), ($$'user_identity_id=guest', 'max_use_count=1-2'$$), ($$'user_identity_id=guest', 'max_use_count=99999999999'$$), ($$'user_identity_id=guest', 'customization_profile_id=n'$$),
 	($$'user_identity_id=guest', 'instant_key_id=n'$$), ($$'user_identity_id=guest', 'instant_key_id=v35'$$), ($$'user_identity_id=guest', 'instant_key_id=gen'$$), ($$'user_identity_id=guest', 'instant_key_url=key_id'$$), ($$'user_identity_id=guest', 'instant_key_url=v5'$$),
-	($$'user_identity_id=guest', 'instant_key_url=j'$$), ($$'user_identity_id=guest', 'expires_at=n'$$), ($$'user_identity_id=guest', 'customization=b'$$), ($$'user_identity_id=guest', 'instant_key_id=t', 'workspace_id=t'$$)) v(a);
+	($$'user_identity_id=guest', 'instant_key_url=j'$$), ($$'user_identity_id=guest', 'expires_at=n'$$), ($$'user_identity_id=guest', 'customization=b'$$), ($$'user_identity_id=guest', 'instant_key_id=t', 'workspace_id=t'$$),
+	($$'user_identity_id=guest', 'instant_key_id=guest'$$), ($$'instant_key_id=guest', 'user_identity_id=guest'$$), ($$'user_identity_id=guest', 'instant_key_url=c'$$), ($$'user_identity_id=guest', 'instant_key_url=na'$$)) v(a);
 SELECT kind, level, pg_temp.check($$'user_identity_id=guest'$$, kind, level) FROM (VALUES ('AFTER INSERT', 'ROW'), ('BEFORE INSERT', 'STATEMENT'), ('AFTER INSERT', 'STATEMENT')) v(kind, level);
 INSERT INTO bad (n) VALUES (1);
 SELECT kind, level, pg_temp.check($$'instant_key_id=key_id'$$, kind, level, 'delete') FROM (VALUES ('BEFORE DELETE', 'ROW'), ('AFTER INSERT', 'ROW'), ('AFTER DELETE', 'STATEMENT')) v(kind, level);

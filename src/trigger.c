@@ -36,6 +36,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(seam_generate_instant_key_trigger);
 PG_FUNCTION_INFO_V1(seam_delete_instant_key_trigger);
@@ -216,7 +217,9 @@ bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
 		bad_argument(td, ERRCODE_UNDEFINED_COLUMN,
 					 psprintf("there is no column \"%s\" for %s", name, field->name));
 	att = TupleDescAttr(desc, column - 1);
-	if (att->attgenerated != '\0' && TRIGGER_FIRED_BEFORE(td->tg_event))
+	if (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED)
+		problem = "a virtual generated column is not in the row";
+	else if (att->attgenerated != '\0' && TRIGGER_FIRED_BEFORE(td->tg_event))
 		problem = "a generated column has no value yet, and takes none";
 	else
 	{
@@ -230,6 +233,8 @@ bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
 	}
 	typmod = att->atttypmod;
 	base = getBaseTypeAndTypmod(att->atttypid, &typmod);
+	if (problem == NULL && !reads && (base == NAMEOID || base == CHAROID))
+		problem = psprintf("type %s cuts its values", format_type_be(base));
 	if (problem == NULL && !reads &&
 		(base == VARCHAROID || base == BPCHAROID) &&
 		typmod >= (int32) VARHDRSZ && typmod - (int32) VARHDRSZ < field->min_chars)
@@ -275,7 +280,9 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 						 psprintf("field \"%s\" is given twice", name));
 		for (int other = 0; other < F_NFIELDS; other++)
 		{
-			if (fields[f].use == FIELD_OUT && plan->bindings[other].column != 0 &&
+			/* only what is read may be read twice */
+			if ((fields[f].use == FIELD_OUT || fields[other].use == FIELD_OUT) &&
+				plan->bindings[other].column != 0 &&
 				plan->bindings[other].column == SPI_fnumber(RelationGetDescr(td->tg_relation), column))
 				bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 							 psprintf("column \"%s\" is given twice", column));
@@ -283,11 +290,16 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 		if (f == F_MAX_USE_COUNT && column[0] != '\0' &&
 			strspn(column, "+-0123456789") == strlen(column))
 		{
-			binding->constant = true;
-			binding->value = pg_strtoint32(column);
-			if (binding->value < 1)
+			char	   *end;
+			long		value;
+
+			errno = 0;
+			value = strtol(column, &end, 10);
+			if (errno != 0 || *end != '\0' || value < 1 || value > PG_INT32_MAX)
 				bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
-							 "max_use_count must be at least 1");
+							 psprintf("max_use_count must be a number of at least 1, not \"%s\"", column));
+			binding->constant = true;
+			binding->value = (int) value;
 		}
 		else
 			bind_column(td, &fields[f], !generates || fields[f].use == FIELD_IN,
@@ -405,28 +417,82 @@ key_changed(TriggerPlan *plan, TriggerData *td)
  * An UPDATE that moves a row to another partition fires BEFORE UPDATE there
  * where it was, and BEFORE INSERT where it goes.  The INSERT trigger must see
  * that it is none, and nothing in TriggerData says so.  So the UPDATE trigger
- * leaves a note of the row; if the row has moved when an INSERT trigger of the
- * same command fires, that INSERT is the move.
+ * leaves a note of the row; if an INSERT trigger of the same statement is fired
+ * for the same identity, and the row of the note has moved, that INSERT is the
+ * move.
+ *
+ * A note belongs to the execution of a statement, whose memory context it lives
+ * in: a statement of another trigger, in between, has its own.
  */
-static struct
+typedef struct UpdatedRow
 {
-	Oid			relid;			/* the partition; InvalidOid: no note */
+	MemoryContextCallback callback;
+	MemoryContext statement;
+	struct UpdatedRow *next;
+	Oid			relid;			/* the partition; InvalidOid: no row */
 	ItemPointerData tid;
-	TimestampTz transaction;	/* when it began, for want of an id that early */
-}			updated_row;
+	pg_uuid_t	identity;
+}			UpdatedRow;
+
+static UpdatedRow * updated_rows = NULL;
 
 /*
- * Leave a note of the row that an UPDATE trigger is fired for.
+ * The statement of a note ends.
  */
 static void
-note_updated_row(TriggerData *td)
+drop_note(void *arg)
 {
-	updated_row.relid = InvalidOid;
-	if (!td->tg_relation->rd_rel->relispartition)
+	for (UpdatedRow * *note = &updated_rows; *note; note = &(*note)->next)
+	{
+		if (*note == arg)
+		{
+			*note = (*note)->next;
+			return;
+		}
+	}
+}
+
+/*
+ * The note of the statement with this memory context, or NULL.
+ */
+static UpdatedRow *
+get_note(MemoryContext statement)
+{
+	UpdatedRow *note = updated_rows;
+
+	while (note && note->statement != statement)
+		note = note->next;
+	return note;
+}
+
+/*
+ * Leave a note of the row that an UPDATE trigger is fired for, and of the
+ * identity that it will have (NULL: none, so that its move is of no interest).
+ */
+static void
+note_updated_row(FunctionCallInfo fcinfo, TriggerData *td, const pg_uuid_t *identity)
+{
+	MemoryContext statement = fcinfo->flinfo->fn_mcxt;
+	UpdatedRow *note;
+
+	if (!td->tg_relation->rd_rel->relispartition ||
+		td->tg_relation->rd_rel->relkind != RELKIND_RELATION)
 		return;
-	updated_row.relid = RelationGetRelid(td->tg_relation);
-	updated_row.tid = td->tg_trigtuple->t_self;
-	updated_row.transaction = GetCurrentTransactionStartTimestamp();
+	note = get_note(statement);
+	if (note == NULL)
+	{
+		note = MemoryContextAllocZero(statement, sizeof(UpdatedRow));
+		note->statement = statement;
+		note->callback.func = drop_note;
+		note->callback.arg = note;
+		MemoryContextRegisterResetCallback(statement, &note->callback);
+		note->next = updated_rows;
+		updated_rows = note;
+	}
+	note->relid = identity ? RelationGetRelid(td->tg_relation) : InvalidOid;
+	note->tid = td->tg_trigtuple->t_self;
+	if (identity)
+		note->identity = *identity;
 }
 
 /*
@@ -434,21 +500,19 @@ note_updated_row(TriggerData *td)
  * so the note is used up.
  */
 static bool
-is_moved_row(TriggerData *td)
+is_moved_row(FunctionCallInfo fcinfo, const pg_uuid_t *identity)
 {
+	UpdatedRow *note = get_note(fcinfo->flinfo->fn_mcxt);
 	Relation	rel;
 	TupleTableSlot *slot;
 	bool		moved = false;
 
-	if (!OidIsValid(updated_row.relid) ||
-		!td->tg_relation->rd_rel->relispartition ||
-		updated_row.transaction != GetCurrentTransactionStartTimestamp())
+	if (note == NULL || !OidIsValid(note->relid) ||
+		memcmp(&note->identity, identity, sizeof(pg_uuid_t)) != 0)
 		return false;
-	rel = try_table_open(updated_row.relid, AccessShareLock);
-	if (rel == NULL)
-		return false;
+	rel = table_open(note->relid, AccessShareLock);
 	slot = table_slot_create(rel, NULL);
-	if (table_tuple_fetch_row_version(rel, &updated_row.tid, SnapshotAny, slot))
+	if (table_tuple_fetch_row_version(rel, &note->tid, SnapshotAny, slot))
 	{
 		bool		should_free;
 		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
@@ -461,7 +525,7 @@ is_moved_row(TriggerData *td)
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, AccessShareLock);
 	if (moved)
-		updated_row.relid = InvalidOid;
+		note->relid = InvalidOid;
 	return moved;
 }
 
@@ -513,6 +577,24 @@ fill_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const SeamKey *key)
 	}
 	return heap_modify_tuple_by_cols(row, RelationGetDescr(td->tg_relation),
 									 n, columns, values, nulls);
+}
+
+/*
+ * The row of another guest, whose key the statement itself wrote in part.  An
+ * id that it left alone is that of the former guest's key: it goes, so that the
+ * key is revoked with it.
+ */
+static HeapTuple
+without_former_key(TriggerPlan *plan, TriggerData *td, HeapTuple row)
+{
+	int			column = plan->bindings[F_INSTANT_KEY_ID].column;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	if (column == 0 || column_changed(td, td->tg_trigtuple, row, column))
+		return row;
+	return heap_modify_tuple_by_cols(row, RelationGetDescr(td->tg_relation),
+									 1, &column, &value, &isnull);
 }
 
 /*
@@ -579,25 +661,26 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	callback.arg = td;
 	callback.previous = error_context_stack;
 	error_context_stack = &callback;
+	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+		row = td->tg_newtuple;
+	identity = field_of(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
 	if (TRIGGER_FIRED_BY_INSERT(td->tg_event))
 	{
-		bool		moved = is_moved_row(td);
-
-		identity = field_of(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
-		if (!moved && !no_identity && !has_key(plan, td, row))
+		if (!no_identity && !has_key(plan, td, row) &&
+			!is_moved_row(fcinfo, DatumGetUUIDP(identity)))
 			row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
 	}
 	else
 	{
-		note_updated_row(td);
-		row = td->tg_newtuple;
-		identity = field_of(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
+		note_updated_row(fcinfo, td, no_identity ? NULL : DatumGetUUIDP(identity));
 		if (column_changed(td, td->tg_trigtuple, row, plan->bindings[F_USER_IDENTITY_ID].column))
 		{
 			if (no_identity)
 				row = fill_row(plan, td, row, NULL);
 			else if (!key_changed(plan, td))
 				row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
+			else
+				row = without_former_key(plan, td, row);
 		}
 	}
 	error_context_stack = callback.previous;
@@ -611,7 +694,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
  * to have this key?  For a row that moved: AFTER DELETE is all that fires for
  * it, and the new row is not at hand.
  *
- * Asked as the table's owner, as foreign keys do it, so that neither missing
+ * Asked as the partitioned table's owner, as foreign keys do it, so that neither missing
  * privileges nor row security hide the row.
  */
 static bool
@@ -623,6 +706,8 @@ key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 	Oid			root = ancestors ? llast_oid(ancestors) : RelationGetRelid(td->tg_relation);
 	Oid			types[1] = {att->atttypid};
 	Oid			user;
+	Oid			owner;
+	HeapTuple	tuple;
 	int			context;
 	bool		kept;
 	char	   *query = psprintf("SELECT 1 FROM %s WHERE %s OPERATOR(pg_catalog.=) $1 LIMIT 1",
@@ -630,8 +715,14 @@ key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 															get_rel_name(root)),
 								 quote_identifier(NameStr(att->attname)));
 
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(root));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", root);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(td->tg_relation->rd_rel->relowner,
+	SetUserIdAndSecContext(owner,
 						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(query, 1, types, &key, NULL, false, 1) != SPI_OK_SELECT)

@@ -59,6 +59,26 @@ my $call = "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id
 is($node->safe_psql('postgres', "$call SET seam_ik.api_key = 'seam_test_set'; $call DISCARD ALL; $call"), join("\n", (guest) x 3), 'after DISCARD ALL');
 is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ], [ map { "Bearer seam_test_$_" } qw(crash set crash) ], 'with the key that is set then');
 
+# A foreign table as a partition.
+my $server = sprintf q{SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres')}, $node->host, $node->port;
+is($node->safe_psql('postgres', qq{
+CREATE EXTENSION postgres_fdw;
+CREATE $server;
+CREATE USER MAPPING FOR CURRENT_USER SERVER loop;
+CREATE TABLE far (id int, place int, guest uuid, key_id uuid);
+CREATE TABLE stay (id int, place int, guest uuid, key_id uuid) PARTITION BY LIST (place);
+CREATE TABLE stay1 PARTITION OF stay FOR VALUES IN (1);
+CREATE FOREIGN TABLE stay2 PARTITION OF stay FOR VALUES IN (2) SERVER loop OPTIONS (table_name 'far');
+CREATE TRIGGER issue BEFORE INSERT OR UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER revoke AFTER DELETE OR UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION seam_delete_instant_key_trigger('instant_key_id=key_id');
+INSERT INTO stay VALUES (1, 2, gen_random_uuid()), (2, 1, gen_random_uuid());
+BEGIN;
+UPDATE stay SET id = 5 WHERE id = 1;
+INSERT INTO stay VALUES (3, 1, gen_random_uuid());
+WITH u AS (UPDATE stay SET id = 6 WHERE id = 5 RETURNING 1) INSERT INTO stay SELECT 4, 1, gen_random_uuid() FROM u;
+COMMIT;
+SELECT count(DISTINCT key_id) FROM stay}), '4', 'a foreign partition');
+
 # On a standby it is a call like any other.
 $node->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
