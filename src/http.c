@@ -46,6 +46,16 @@
 /* Idle connections that are looked at before a new call. */
 #define MAX_LOOKED_AT 32
 
+/*
+ * That the other side has closed a connection.  Where there is only POLLIN to
+ * tell, a late frame or TLS ticket looks the same and costs a new connection.
+ */
+#ifdef POLLRDHUP
+#define CLOSED_BY_PEER POLLRDHUP
+#else
+#define CLOSED_BY_PEER POLLIN
+#endif
+
 /* Events taken from the kernel in one go. */
 #define EVENTS_AT_ONCE 64
 
@@ -603,13 +613,12 @@ end_run(void *arg)
 }
 
 /*
- * Has anything come in on a connection that is idle?  Then the server closed
- * it, most likely, and a request that is sent on it is in doubt.  libcurl looks
- * before it uses a connection again; from 8.22 on not if it has looked within
- * the last second.
+ * Did the server close a connection that is idle?  A request that is sent on it
+ * would be in doubt.  libcurl looks before it uses a connection again; from 8.22
+ * on not if it has looked within the last second.
  */
 static bool
-idle_connection_stirs(void)
+idle_connection_closed(void)
 {
 	static int	looks = -1;
 	struct pollfd idle[MAX_LOOKED_AT];
@@ -624,7 +633,7 @@ idle_connection_stirs(void)
 		if (engine.sockets[fd].ours && engine.sockets[fd].wanted == 0)
 		{
 			idle[n].fd = fd;
-			idle[n++].events = POLLIN;
+			idle[n++].events = CLOSED_BY_PEER;
 		}
 	}
 	return n > 0 && poll(idle, n, 0) > 0;
@@ -654,7 +663,7 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &run->callback);
 
 	prepare_engine();
-	if (idle_connection_stirs())
+	if (idle_connection_closed())
 	{
 		engine.broken = true;
 		prepare_engine();
