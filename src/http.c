@@ -590,7 +590,6 @@ slot_idle(HttpSlot *slot)
 static void
 end_run(void *arg)
 {
-
 	if (engine.run != arg)
 		return;
 	engine.run = NULL;
@@ -722,11 +721,9 @@ http_start(HttpRun *run, HttpRequest *req)
 		slot = NULL;
 	}
 	if (slot == NULL)
-	{
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-	}
 	if (curl_multi_add_handle(engine.multi, slot->easy) == CURLM_OK)
 	{
 		dlist_push_tail(&engine.busy, &slot->node);
