@@ -91,3 +91,154 @@ REVOKE ALL ON FUNCTION seam_list_instant_keys(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_delete_instant_key(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_generate_instant_key_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_delete_instant_key_trigger() FROM PUBLIC;
+
+-- ---------- the outbox ----------
+
+CREATE TABLE seam_instant_key_request (
+	request_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	reference text,
+	user_identity_id uuid,
+	max_use_count int,
+	customization_profile_id uuid,
+	target_table regclass,
+	target_key jsonb,
+	target_fields text[],
+	target_hash int,
+	status text COLLATE "C" NOT NULL,
+	attempts int NOT NULL DEFAULT 0,
+	enqueued_at timestamptz NOT NULL DEFAULT now(),
+	next_attempt_at timestamptz,
+	attempted_at timestamptz,
+	attempt_timeout int,
+	seam_time timestamptz,
+	finished_at timestamptz,
+	instant_key seam_instant_key,
+	sqlstate text,
+	error text,
+	seam_request_id text,
+	enqueued_by oid,
+	system_identifier bigint NOT NULL,
+	database_id oid NOT NULL,
+	timeline_id int,
+	CHECK (octet_length(reference) <= 200),
+	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
+) WITH (
+	-- Rows change three times and then rest.  A share of the table is small
+	-- while the queue is, and spares what rests when it is large.
+	autovacuum_vacuum_threshold = 1000,
+	autovacuum_vacuum_scale_factor = 0.02,
+	autovacuum_analyze_threshold = 1000,
+	autovacuum_analyze_scale_factor = 0.05,
+	autovacuum_vacuum_cost_delay = 0
+);
+COMMENT ON TABLE seam_instant_key_request IS
+	'the outbox: instant keys that are to be issued or revoked, and those that were; the keys'' URLs open doors';
+COMMENT ON SEQUENCE seam_instant_key_request_request_id_seq IS
+	'ids of requests';
+COMMENT ON COLUMN seam_instant_key_request.target_key IS
+	'primary key of the row of target_table that the instant key is written to';
+COMMENT ON COLUMN seam_instant_key_request.target_fields IS
+	'field=column pairs: where in that row';
+COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS
+	'when the worker has to do something about the request; NULL: never';
+COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
+	'milliseconds after attempted_at within which the attempt may have issued a key';
+COMMENT ON COLUMN seam_instant_key_request.seam_time IS
+	'attempted_at by Seam''s clock, when that was known';
+
+-- What the worker has to do, by kind and time.
+CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
+	(status, next_attempt_at, request_id) WHERE next_attempt_at IS NOT NULL;
+-- Counts, and what is old enough to be deleted.
+CREATE INDEX seam_instant_key_request_finished ON seam_instant_key_request
+	(status, finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX seam_instant_key_request_error ON seam_instant_key_request
+	(status, attempted_at) WHERE error IS NOT NULL;
+-- Whose key is it?
+CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
+	(((instant_key).instant_key_id)) WHERE (instant_key).instant_key_id IS NOT NULL;
+-- The requests of a row of a user's table.
+CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
+	(target_hash) WHERE target_hash IS NOT NULL;
+
+SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request', '');
+SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request_request_id_seq', '');
+
+CREATE VIEW seam_instant_key_queue AS
+SELECT s.status,
+	u.count + f.count AS count,
+	now() - least(u.oldest, f.oldest) AS oldest_age,
+	e.error AS last_error
+FROM (VALUES ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
+	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+		FROM seam_instant_key_request r
+		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u,
+	LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
+		FROM seam_instant_key_request r
+		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f
+	LEFT JOIN LATERAL (SELECT r.error
+		FROM seam_instant_key_request r
+		WHERE r.status = s.status AND r.error IS NOT NULL
+		ORDER BY r.attempted_at DESC NULLS LAST LIMIT 1) e ON true;
+COMMENT ON VIEW seam_instant_key_queue IS
+	'the outbox at a glance: a row for each status, with its count, the age of its oldest request (since it was enqueued, or finished), and its last error';
+
+CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'seam_enqueue_instant_key'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text) IS
+	'have an instant key issued after this transaction commits: returns the id of the request';
+
+CREATE FUNCTION seam_instant_key_request_result(request_id bigint)
+RETURNS seam_instant_key
+AS 'MODULE_PATHNAME', 'seam_instant_key_request_result'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_instant_key_request_result(bigint) IS
+	'the instant key of a request that the caller enqueued, or NULL while there is none';
+
+CREATE FUNCTION seam_cancel_instant_key_request(request_id bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'seam_cancel_instant_key_request'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_cancel_instant_key_request(bigint) IS
+	'cancel a request, or have its key revoked: returns the new status';
+
+CREATE FUNCTION seam_retry_instant_key_request(request_id bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'seam_retry_instant_key_request'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_retry_instant_key_request(bigint) IS
+	'put a failed request back, or have its issued key written to its row again: returns the new status';
+
+CREATE FUNCTION seam_adopt_instant_key_requests()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'seam_adopt_instant_key_requests'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION seam_adopt_instant_key_requests() IS
+	'take over the unfinished requests that came along with a copy of the database: returns their number';
+
+CREATE FUNCTION seam_enqueue_instant_key_trigger()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'seam_enqueue_instant_key_trigger'
+LANGUAGE C;
+COMMENT ON FUNCTION seam_enqueue_instant_key_trigger() IS
+	'AFTER INSERT trigger FOR EACH ROW that has the row''s instant key issued after the commit; arguments are field=column pairs';
+
+CREATE FUNCTION seam_cancel_instant_key_request_trigger()
+RETURNS trigger
+AS 'MODULE_PATHNAME', 'seam_cancel_instant_key_request_trigger'
+LANGUAGE C;
+COMMENT ON FUNCTION seam_cancel_instant_key_request_trigger() IS
+	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that has the row''s former instant key revoked after the commit; argument instant_key_id=column';
+
+REVOKE ALL ON TABLE seam_instant_key_request FROM PUBLIC;
+REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
+GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;
+REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_instant_key_request_result(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_cancel_instant_key_request(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_retry_instant_key_request(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_adopt_instant_key_requests() FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_enqueue_instant_key_trigger() FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_cancel_instant_key_request_trigger() FROM PUBLIC;

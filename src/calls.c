@@ -11,27 +11,19 @@
  * sent, and one that was answered with 429.  An idempotent call is also tried
  * again when its fate is not known.
  *
- * When Seam limits the rate (429), everything pauses, not one call; and after
- * the pause half as many go at once, which then grows again by one for each
- * round of successes, as TCP does it.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "calls.h"
-#include "common/pg_prng.h"
 #include "compat.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "pace.h"
 #include "settings.h"
 #include "utils/memutils.h"
 
-/*
- * The pause before a retry: doubled each time up to the maximum, then a random
- * half of it taken off, so that many sessions do not come back together.
- */
-#define BACKOFF_FIRST_US (200 * 1000)
+/* The longest pause before a retry that Seam did not ask for. */
 #define BACKOFF_MAX_US (10 * 1000 * 1000)
 
 /* A call that was begun and has not ended. */
@@ -56,25 +48,12 @@ typedef struct Run
 	dlist_head	waiting;		/* for their next try */
 	dlist_head	flying;
 	int			nflying;
-	int			limit;			/* of nflying; at most max_parallel */
-	int			credit;			/* successes towards the next raise of limit */
-	int64		paused_until;	/* by a 429 */
+	Pace		pace;
 	int64		next;			/* the next call to begin */
 	bool		stopped;		/* nothing more is sent */
 	int64		started_at;
 	int64		next_notice;
 } Run;
-
-/*
- * How long to wait before the next try, in microseconds.
- */
-static int64
-backoff(int tries)
-{
-	int64		pause = Min((int64) BACKOFF_FIRST_US << Min(tries, 16), BACKOFF_MAX_US);
-
-	return pause - (int64) (pg_prng_double(&pg_global_prng_state) * pause / 2);
-}
 
 /*
  * Is it not known whether the request was processed?
@@ -221,7 +200,7 @@ send_calls(Run *run)
 	dlist_foreach_modify(it, &run->waiting)
 	{
 		Call	   *call = dlist_container(Call, node, it.cur);
-		int64		due = Max(call->due, run->paused_until);
+		int64		due = Max(call->due, run->pace.paused_until);
 
 		if (run->stopped)
 		{
@@ -236,45 +215,19 @@ send_calls(Run *run)
 		}
 		else if (due > now)
 			wake_at = Min(wake_at, Min(due, call->http.deadline));
-		else if (run->nflying < run->limit)
+		else if (run->nflying < run->pace.limit)
 		{
 			dlist_delete(&call->node);
 			call->tries++;
 			send_call(run, call);
 		}
 	}
-	if (run->paused_until > now)
-		return Min(wake_at, run->paused_until);
+	if (run->pace.paused_until > now)
+		return Min(wake_at, run->pace.paused_until);
 	while (!run->stopped && run->next < run->calls->n &&
-		   run->nflying < run->limit && !dlist_is_empty(&run->unused))
+		   run->nflying < run->pace.limit && !dlist_is_empty(&run->unused))
 		begin_call(run, now);
 	return wake_at;
-}
-
-/*
- * Seam, or this process's descriptors, set the pace.
- */
-static void
-adapt(Run *run, const HttpAnswer *answer, int64 pause)
-{
-	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
-	{
-		int64		until = http_now() + pause;
-
-		/* requests that were sent together are refused together: halve once */
-		if (run->paused_until <= http_now())
-			run->limit = Max(1, run->limit / 2);
-		run->paused_until = Max(run->paused_until, until);
-		run->credit = 0;
-	}
-	else if (answer->failure == HTTP_FAILURE_DESCRIPTORS)
-		run->limit = Max(1, run->nflying);
-	else if (answer->outcome == HTTP_ANSWERED && run->limit < run->calls->max_parallel &&
-			 ++run->credit >= run->limit)
-	{
-		run->limit++;
-		run->credit = 0;
-	}
 }
 
 /*
@@ -290,8 +243,8 @@ try_ended(Run *run, Call *call)
 	dlist_delete(&call->node);
 	run->nflying--;
 	if (answer->status == 429 || retry)
-		pause = Max((int64) answer->retry_after * USECS_PER_SEC, backoff(call->tries));
-	adapt(run, answer, pause);
+		pause = pace_pause(answer, call->tries, BACKOFF_MAX_US);
+	pace_answer(&run->pace, answer, pause, run->nflying);
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
 	{
 		/* that is no failure of the call: it waits for another one to end */
@@ -360,7 +313,7 @@ calls_run(Calls *calls)
 	dlist_init(&run.flying);
 	for (int i = 0; i < nopen; i++)
 		dlist_push_tail(&run.unused, &open[i].node);
-	run.limit = nopen;
+	pace_init(&run.pace, nopen);
 	run.url = seam_url(calls->account, calls->op);
 	run.started_at = http_now();
 	run.next_notice = calls->progress_interval > 0 ?

@@ -47,6 +47,31 @@
 #define wait_event_seam() PG_WAIT_EXTENSION
 #endif
 
+/* Does the role own the database? */
+#if PG_VERSION_NUM >= 160000
+#define database_ownercheck(database, role) \
+	object_ownercheck(DatabaseRelationId, (database), (role))
+#else
+#define database_ownercheck(database, role) \
+	pg_database_ownercheck((database), (role))
+#endif
+
+/* From 17 on a background worker may connect as a role without LOGIN. */
+#if PG_VERSION_NUM >= 170000
+#define CAN_CONNECT_WITHOUT_LOGIN true
+#define CONNECT_WITHOUT_LOGIN BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define CAN_CONNECT_WITHOUT_LOGIN false
+#define CONNECT_WITHOUT_LOGIN 0
+#endif
+
+/* From 19 on the server itself ends one that is in a command's way. */
+#if PG_VERSION_NUM >= 190000
+#define BGWORKER_LEAVES_DATABASE BGWORKER_INTERRUPTIBLE
+#else
+#define BGWORKER_LEAVES_DATABASE 0
+#endif
+
 #ifdef LIBCURL_VERSION_NUM
 
 #if LIBCURL_VERSION_NUM < 0x074c00

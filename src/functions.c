@@ -13,10 +13,10 @@
 #include "access/htup_details.h"
 #include "calls.h"
 #include "catalog/pg_type.h"
-#include "encoding.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "functions.h"
+#include "key.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "settings.h"
@@ -39,19 +39,6 @@ PG_FUNCTION_INFO_V1(seam_get_instant_key_by_id);
 PG_FUNCTION_INFO_V1(seam_get_instant_key_by_url);
 PG_FUNCTION_INFO_V1(seam_list_instant_keys);
 PG_FUNCTION_INFO_V1(seam_delete_instant_key);
-
-const KeyColumn key_columns[KEY_NCOLUMNS] =
-{
-	[KEY_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID},
-	[KEY_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID},
-	[KEY_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID},
-	[KEY_CLIENT_SESSION_ID] = {"client_session_id", UUIDOID},
-	[KEY_WORKSPACE_ID] = {"workspace_id", UUIDOID},
-	[KEY_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID},
-	[KEY_CUSTOMIZATION] = {"customization", JSONBOID},
-	[KEY_CREATED_AT] = {"created_at", TIMESTAMPTZOID},
-	[KEY_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID},
-};
 
 /* ---------- one call ---------- */
 
@@ -130,83 +117,6 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 /* ---------- rows ---------- */
 
 /*
- * The customization as jsonb, or a NULL with a warning where the database's
- * encoding cannot hold it: the key exists already, so that is no error.
- */
-static Datum
-customization_datum(const char *utf8, bool *isnull)
-{
-	char	   *json = encoding_from_utf8(utf8);
-
-	*isnull = json == NULL;
-	if (json == NULL)
-	{
-		ereport(WARNING,
-				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
-				 errmsg("the customization of the instant key has characters that the encoding of the database cannot hold"),
-				 errdetail("The row's customization is NULL; the instant key is issued.")));
-		return (Datum) 0;
-	}
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
-}
-
-/*
- * The key as values of the columns of seam_instant_key (KEY_NCOLUMNS of them).
- * Some point into the key, others are in CurrentMemoryContext.
- */
-void
-key_values(const SeamKey *key, Datum *values, bool *nulls)
-{
-	memset(nulls, 0, KEY_NCOLUMNS * sizeof(bool));
-	values[KEY_INSTANT_KEY_ID] = UUIDPGetDatum(&key->instant_key_id);
-	values[KEY_INSTANT_KEY_URL] = CStringGetTextDatum(key->instant_key_url);
-	values[KEY_USER_IDENTITY_ID] = UUIDPGetDatum(&key->user_identity_id);
-	values[KEY_CLIENT_SESSION_ID] = UUIDPGetDatum(&key->client_session_id);
-	values[KEY_WORKSPACE_ID] = UUIDPGetDatum(&key->workspace_id);
-	values[KEY_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(&key->customization_profile_id);
-	nulls[KEY_CUSTOMIZATION_PROFILE_ID] = !key->has_customization_profile_id;
-	if (key->customization)
-		values[KEY_CUSTOMIZATION] = customization_datum(key->customization,
-														&nulls[KEY_CUSTOMIZATION]);
-	else
-	{
-		values[KEY_CUSTOMIZATION] = (Datum) 0;
-		nulls[KEY_CUSTOMIZATION] = true;
-	}
-	values[KEY_CREATED_AT] = TimestampTzGetDatum(key->created_at);
-	values[KEY_EXPIRES_AT] = TimestampTzGetDatum(key->expires_at);
-}
-
-/*
- * The key as a row of type seam_instant_key.
- */
-static Datum
-key_row(TupleDesc desc, const SeamKey *key)
-{
-	Datum		values[KEY_NCOLUMNS];
-	bool		nulls[KEY_NCOLUMNS];
-
-	key_values(key, values, nulls);
-	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
-}
-
-/*
- * Raise 42804 when somebody changed type seam_instant_key.
- */
-static void
-check_key_type(TupleDesc desc)
-{
-	for (int i = 0; i < KEY_NCOLUMNS; i++)
-	{
-		if (desc->natts != KEY_NCOLUMNS ||
-			TupleDescAttr(desc, i)->atttypid != key_columns[i].type)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("type seam_instant_key is not as extension seam_ik made it")));
-	}
-}
-
-/*
  * The row type of the function's result, blessed; it lives as long as fcinfo's
  * FmgrInfo.
  */
@@ -223,7 +133,7 @@ key_row_type(FunctionCallInfo fcinfo)
 		elog(ERROR, "return type must be a row type");
 	desc = BlessTupleDesc(CreateTupleDescCopy(desc));
 	MemoryContextSwitchTo(old);
-	check_key_type(desc);
+	key_check_type(desc);
 	fcinfo->flinfo->fn_extra = desc;
 	return desc;
 }
@@ -231,7 +141,7 @@ key_row_type(FunctionCallInfo fcinfo)
 /*
  * The argument max_use_count: 0 for a NULL, which is left out of a request.
  */
-static int
+int
 get_max_use_count(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
@@ -346,7 +256,7 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 		request.user_identity_id = PG_GETARG_UUID_P(0);
 	InitMaterializedSRF(fcinfo, 0);
-	check_key_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
+	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
 	call_seam(&account, &request, put_listed_key, fcinfo->resultinfo, &result);
 	return (Datum) 0;
@@ -422,15 +332,9 @@ batch_row(Batch *batch, int element, const SeamResult *result)
 	}
 	else
 	{
-		StringInfoData text;
-
-		initStringInfo(&text);
-		appendStringInfoString(&text, result->message);
-		if (result->detail)
-			appendStringInfo(&text, "\n%s", result->detail);
 		values[BATCH_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(result->sqlerrcode));
 		nulls[BATCH_SQLSTATE] = false;
-		values[BATCH_ERROR] = CStringGetTextDatum(text.data);
+		values[BATCH_ERROR] = CStringGetTextDatum(seam_error_text(result));
 		nulls[BATCH_ERROR] = false;
 	}
 	if (result->request_id)
@@ -550,7 +454,7 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	batch->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	batch->key_desc = lookup_rowtype_tupdesc_copy(TupleDescAttr(batch->rsinfo->setDesc, BATCH_INSTANT_KEY)->atttypid, -1);
-	check_key_type(batch->key_desc);
+	key_check_type(batch->key_desc);
 	batch->key_desc = BlessTupleDesc(batch->key_desc);
 	settings_account(&account);
 

@@ -639,6 +639,40 @@ idle_connection_closed(void)
 }
 
 /*
+ * Have the requests that the run starts from now on be of this profile, which
+ * is copied.  Throws when out of memory.
+ */
+void
+http_set_profile(HttpRun *run, const HttpProfile *profile)
+{
+	Profile    *copy;
+
+	if (engine.profile && profile_matches(engine.profile, profile))
+		return;
+	copy = profile_copy(profile);
+	if (copy == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	profile_unref(engine.profile);
+	engine.profile = copy;
+}
+
+/*
+ * Have the run keep as many connections as requests are started at a time.
+ */
+void
+http_set_parallel(HttpRun *run, int max_parallel)
+{
+	if (engine.max_connections != Max(max_parallel, KEEP_SLOTS))
+	{
+		engine.max_connections = Max(max_parallel, KEEP_SLOTS);
+		curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
+	}
+	engine.multiplex = max_parallel > 1;
+}
+
+/*
  * Begin to use the engine for requests of one profile, at most max_parallel of
  * which will be started at a time.
  *
@@ -670,23 +704,8 @@ http_begin(const HttpProfile *profile, int max_parallel)
 
 	/* the set needs a descriptor, which sockets would take up */
 	watch_sockets();
-	if (engine.profile == NULL || !profile_matches(engine.profile, profile))
-	{
-		Profile    *copy = profile_copy(profile);
-
-		if (copy == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory")));
-		profile_unref(engine.profile);
-		engine.profile = copy;
-	}
-	if (engine.max_connections != Max(max_parallel, KEEP_SLOTS))
-	{
-		engine.max_connections = Max(max_parallel, KEEP_SLOTS);
-		curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
-	}
-	engine.multiplex = max_parallel > 1;
+	http_set_profile(run, profile);
+	http_set_parallel(run, max_parallel);
 	engine.next_deadline = PG_INT64_MAX;
 	engine.run = run;
 	return run;
@@ -743,7 +762,8 @@ http_start(HttpRun *run, HttpRequest *req)
  *
  * Returns it, with its answer filled in and valid until http_release(), or
  * NULL when the latch was set or the time wake_at (http_now()'s clock;
- * PG_INT64_MAX for never) has come.  The caller checks for interrupts and
+ * PG_INT64_MAX for never) has come.  With a time that has passed it takes what
+ * is there, and does not wait.  The caller checks for interrupts and
  * calls again.  Exits when the postmaster dies.  Throws when the wait event
  * set cannot be made.
  */
@@ -771,12 +791,14 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 		}
 		if (engine.timer_at >= 0)
 			until = Min(until, engine.timer_at);
-		if (until > now)
+		if (until > now || wake_at <= now)
 		{
 			long		timeout = -1;
 
 			/* rounded up: a deadline is never early by a spin of short waits */
-			if (until != PG_INT64_MAX)
+			if (until <= now)
+				timeout = 0;
+			else if (until != PG_INT64_MAX)
 				timeout = (long) Min((until - now + 999) / 1000, INT_MAX);
 			watch_sockets();
 			nevents = WaitEventSetWait(engine.set, timeout, events,
@@ -829,6 +851,19 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 		if (dlist_is_empty(&engine.done) && (latch || wake_at <= now))
 			return NULL;
 	}
+}
+
+/*
+ * The time in the answer's Date header, in seconds since 1970.  Returns false
+ * when there is none.
+ */
+bool
+http_date(const HttpAnswer *answer, int64 *unix_time)
+{
+	time_t		t = answer->date[0] ? curl_getdate(answer->date, NULL) : -1;
+
+	*unix_time = (int64) t;
+	return t != -1;
 }
 
 /*

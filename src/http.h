@@ -56,6 +56,7 @@ typedef struct HttpAnswer
 								 * changed */
 	size_t		body_len;
 	char		request_id[HTTP_HEADER_VALUE_SIZE]; /* seam-request-id */
+	char		date[HTTP_HEADER_VALUE_SIZE];	/* Date, or "" */
 	char		error[HTTP_ERROR_SIZE]; /* what libcurl says of a failure */
 } HttpAnswer;
 
@@ -92,8 +93,11 @@ typedef struct HttpRun HttpRun;
 
 extern int64 http_now(void);
 extern const char *http_url_problem(const char *url);
+extern bool http_date(const HttpAnswer *answer, int64 *unix_time);
 
 extern HttpRun *http_begin(const HttpProfile *profile, int max_parallel);
+extern void http_set_parallel(HttpRun *run, int max_parallel);
+extern void http_set_profile(HttpRun *run, const HttpProfile *profile);
 extern void http_start(HttpRun *run, HttpRequest *req);
 extern HttpRequest *http_wait(HttpRun *run, int64 wake_at, uint32 wait_event);
 extern bool http_was_sent(const HttpRequest *req);

@@ -251,9 +251,9 @@ header_received(char *line, size_t size, size_t nitems, void *data)
 	}
 	/* a status line begins anew: an interim answer (1xx) came before */
 	if (len >= 5 && memcmp(line, "HTTP/", 5) == 0)
-		slot->req->answer.request_id[0] = '\0';
-	else
-		header_value(line, len, "seam-request-id:", slot->req->answer.request_id);
+		slot->req->answer.request_id[0] = slot->req->answer.date[0] = '\0';
+	else if (!header_value(line, len, "seam-request-id:", slot->req->answer.request_id))
+		header_value(line, len, "date:", slot->req->answer.date);
 	return len;
 }
 

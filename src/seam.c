@@ -828,6 +828,17 @@ says_not_found(const HttpAnswer *answer)
 }
 
 /*
+ * A failure in one text, palloc'd: its message, and its detail on further lines.
+ */
+char *
+seam_error_text(const SeamResult *result)
+{
+	if (result->detail == NULL)
+		return pstrdup(result->message);
+	return psprintf("%s\n%s", result->message, result->detail);
+}
+
+/*
  * What the answer to a request means.  The keys of a list go to consume(), in
  * their order, with arg; an answer that is found wrong half way may have given
  * some already.

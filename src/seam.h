@@ -91,6 +91,7 @@ extern bool seam_is_idempotent(SeamOp op);
 extern bool seam_get_uuid(const char *text, pg_uuid_t *uuid);
 extern void seam_put_uuid(char *to, const pg_uuid_t *uuid);
 extern void seam_body(const SeamRequest *request, StringInfo body);
+extern char *seam_error_text(const SeamResult *result);
 extern void seam_result(const SeamAccount *account, const SeamRequest *request,
 						const HttpAnswer *answer, SeamKeyConsumer consume,
 						void *arg, SeamResult *result);

@@ -8,6 +8,8 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "launcher.h"
+#include "outbox.h"
 #include "settings.h"
 
 PG_MODULE_MAGIC;
@@ -21,4 +23,6 @@ void
 _PG_init(void)
 {
 	settings_define();
+	outbox_define();
+	launcher_define();
 }

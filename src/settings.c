@@ -52,6 +52,11 @@ int			settings_max_retries = 2;
 int			settings_max_concurrency = 16;
 int			settings_progress_interval = 5000;
 int			settings_max_list_size = 64 * 1024;
+bool		settings_worker = true;
+int			settings_rate_limit = 0;
+int			settings_max_attempts = 12;
+int			settings_retention = 30 * SECS_PER_DAY;
+int			settings_settle_delay = 30000;
 
 static char *api_key;
 static char *api_key_file;
@@ -186,7 +191,7 @@ clause_sets_ours(List *clauses)
 
 	foreach(lc, clauses)
 	{
-		const		DefElem *clause = lfirst(lc);
+		const DefElem *clause = lfirst(lc);
 
 		if (clause->arg && IsA(clause->arg, VariableSetStmt) && sets_ours(clause->arg))
 			return true;
@@ -320,6 +325,36 @@ settings_define(void)
 							NULL,
 							&settings_max_list_size, 64 * 1024, 1, MAX_LIST_KILOBYTES,
 							PGC_SUSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("seam_ik.worker",
+							 "Whether the worker of the outbox sends anything.",
+							 "While it is off, requests wait.",
+							 &settings_worker, true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.rate_limit",
+							"Requests a second that the worker of a database sends at most; 0 for no limit.",
+							NULL,
+							&settings_rate_limit, 0, 0, 1000000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.max_attempts",
+							"How often a request of the outbox is tried before it fails.",
+							NULL,
+							&settings_max_attempts, 12, 1, 1000,
+							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.retention",
+							"How long finished requests of the outbox are kept; -1 for ever.",
+							NULL,
+							&settings_retention, 30 * SECS_PER_DAY, -1, INT_MAX,
+							PGC_SUSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.settle_delay",
+							"Time after a lost answer before Seam is asked whether there is an instant key.",
+							"At least the request_timeout of the attempt passes.",
+							&settings_settle_delay, 30000, 0, 24 * 3600 * 1000,
+							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("seam_ik");
 

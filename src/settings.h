@@ -16,6 +16,11 @@ extern int	settings_max_retries;
 extern int	settings_max_concurrency;
 extern int	settings_progress_interval; /* milliseconds, 0: off */
 extern int	settings_max_list_size; /* kilobytes */
+extern bool settings_worker;
+extern int	settings_rate_limit;	/* requests a second, 0: none */
+extern int	settings_max_attempts;
+extern int	settings_retention; /* seconds, -1: for ever */
+extern int	settings_settle_delay;	/* milliseconds */
 
 extern void settings_define(void);
 extern void settings_account(SeamAccount *account);

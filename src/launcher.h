@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.h
+ *	  The life of the outbox's processes: one launcher, and a worker for each
+ *	  database that has the extension.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_LAUNCHER_H
+#define SEAM_IK_LAUNCHER_H
+
+/* What a worker is told at its start. */
+typedef struct WorkerStart
+{
+	Oid			database;
+	Oid			owner;			/* of the extension; InvalidOid: find out */
+} WorkerStart;
+
+extern void launcher_define(void);
+extern bool launcher_is_there(void);
+extern void launcher_wake_at_commit(void);
+
+/* for the worker */
+extern WorkerStart launcher_attach(Datum main_arg);
+extern bool launcher_wants_exit(void);
+extern void launcher_expect_exit(void);
+
+#endif							/* SEAM_IK_LAUNCHER_H */

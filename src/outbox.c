@@ -1,0 +1,332 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox.c
+ *	  The outbox's table, and how a request is put into it.
+ *
+ * A request is inserted past the executor: a trigger may enqueue one for each
+ * row of a large INSERT, and the role that enqueues needs no privilege on the
+ * table.  The table and its indexes are opened once a transaction.  They are
+ * closed before any utility command, which might be about to alter them, and
+ * before the commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "executor/executor.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "outbox.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+/* The table, open for insertion, in this transaction. */
+typedef struct Insertion
+{
+	Relation	table;
+	Oid			sequence;		/* of request_id */
+	EState	   *estate;
+	ResultRelInfo *result;
+	TupleTableSlot *slot;
+	Datum		pending;		/* texts */
+	Datum		revoking;
+	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
+} Insertion;
+
+static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static bool warned;				/* in this transaction, that there is no
+								 * worker */
+
+static ProcessUtility_hook_type next_process_utility;
+
+/*
+ * Find the outbox of the extension in this schema.  Its name is palloc'd.
+ * Returns false when it is not there.
+ */
+bool
+outbox_find(Oid schema, Outbox *outbox)
+{
+	HeapTuple	tuple;
+
+	outbox->schema = schema;
+	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) : InvalidOid;
+	if (!OidIsValid(outbox->table))
+		return false;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(outbox->table));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	outbox->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
+	return true;
+}
+
+/*
+ * The outbox that belongs to a function of the extension: palloc'd.  Raises
+ * 42P01 when somebody has dropped it.
+ */
+Outbox *
+outbox_of_function(Oid function)
+{
+	Outbox	   *outbox = palloc(sizeof(Outbox));
+
+	if (!outbox_find(get_func_namespace(function), outbox))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table seam_instant_key_request of extension seam_ik does not exist")));
+	return outbox;
+}
+
+/*
+ * Open the table for insertion, in the whole transaction's name: a
+ * subtransaction may roll back, and the next one goes on with it.
+ */
+static void
+open_insertion(Outbox *outbox)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
+	ResourceOwner old_owner = CurrentResourceOwner;
+	Insertion  *ins = palloc0(sizeof(Insertion));
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	PG_TRY();
+	{
+		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema);
+		ins->table = table_open(outbox->table, RowExclusiveLock);
+		if (RelationGetDescr(ins->table)->natts != REQ_NCOLUMNS || !OidIsValid(ins->sequence))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("table seam_instant_key_request is not as extension seam_ik made it")));
+		ins->estate = CreateExecutorState();
+		MemoryContextSwitchTo(ins->estate->es_query_cxt);
+		ins->result = makeNode(ResultRelInfo);
+		InitResultRelInfo(ins->result, ins->table, 1, NULL, 0);
+		/* no trigger runs with what the caller is granted by EXECUTE alone */
+		ins->result->ri_TrigDesc = NULL;
+		ExecOpenIndices(ins->result, false);
+		ins->slot = MakeSingleTupleTableSlot(RelationGetDescr(ins->table), &TTSOpsVirtual);
+		ins->pending = CStringGetTextDatum("pending");
+		ins->revoking = CStringGetTextDatum("revoking");
+	}
+	PG_FINALLY();
+	{
+		CurrentResourceOwner = old_owner;
+		MemoryContextSwitchTo(old_context);
+	}
+	PG_END_TRY();
+	insertion = ins;
+}
+
+/*
+ * Close what open_insertion() opened, keeping the locks.
+ */
+static void
+close_insertion(void)
+{
+	ResourceOwner old_owner = CurrentResourceOwner;
+	Insertion  *ins = insertion;
+
+	if (ins == NULL)
+		return;
+	insertion = NULL;
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	ExecDropSingleTupleTableSlot(ins->slot);
+	ExecCloseIndices(ins->result);
+	table_close(ins->table, NoLock);
+	FreeExecutorState(ins->estate);
+	CurrentResourceOwner = old_owner;
+}
+
+/*
+ * XactCallback.  An abort closes by itself what the transaction had open.
+ */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			close_insertion();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			insertion = NULL;
+			warned = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * ProcessUtility hook
+ */
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
+
+	/* an aborted transaction has nothing open */
+	if (insertion && IsTransactionState())
+		close_insertion();
+	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
+ * Called once, from _PG_init.
+ */
+void
+outbox_define(void)
+{
+	next_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
+
+/*
+ * Have the table open.  Raises 25006 in a read-only transaction and on a
+ * standby.
+ */
+static void
+begin_insertion(Outbox *outbox)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(at_transaction_end, NULL);
+	registered = true;
+	PreventCommandDuringRecovery("enqueueing a request for an instant key");
+	PreventCommandIfReadOnly("enqueueing a request for an instant key");
+	if (insertion == NULL)
+		open_insertion(outbox);
+}
+
+/*
+ * Insert a row into the outbox: values of a request's columns; those that every
+ * new row has alike are set here.  Returns the request's id.
+ */
+static int64
+insert_row(Datum *values, bool *nulls)
+{
+	Insertion  *ins = insertion;
+	int64		id;
+
+	id = nextval_internal(ins->sequence, false);
+	values[REQ_REQUEST_ID] = Int64GetDatum(id);
+	values[REQ_ATTEMPTS] = Int32GetDatum(0);
+	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	values[REQ_NEXT_ATTEMPT_AT] = values[REQ_ENQUEUED_AT];
+	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[REQ_DATABASE_ID] = ObjectIdGetDatum(MyDatabaseId);
+	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
+		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_ENQUEUED_BY] =
+		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_DATABASE_ID] = nulls[REQ_STATUS] = false;
+
+	ExecClearTuple(ins->slot);
+	memcpy(ins->slot->tts_values, values, REQ_NCOLUMNS * sizeof(Datum));
+	memcpy(ins->slot->tts_isnull, nulls, REQ_NCOLUMNS * sizeof(bool));
+	ExecStoreVirtualTuple(ins->slot);
+	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	ExecClearTuple(ins->slot);
+	ResetPerTupleExprContext(ins->estate);
+
+	launcher_wake_at_commit();
+	if (!launcher_is_there() && !warned)
+	{
+		warned = true;
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("nothing will send this request yet: seam_ik is not in shared_preload_libraries"),
+				 errhint("Add seam_ik to shared_preload_libraries and restart the server; the request waits until then.")));
+	}
+	return id;
+}
+
+/*
+ * Enqueue a request for a key, with a reference (text, or 0 for NULL) and a
+ * target (or NULL).  Returns its id.
+ */
+int64
+outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
+			   const Target *target)
+{
+	Datum		values[REQ_NCOLUMNS];
+	bool		nulls[REQ_NCOLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+	begin_insertion(outbox);
+	values[REQ_STATUS] = insertion->pending;
+	values[REQ_USER_IDENTITY_ID] = UUIDPGetDatum(request->user_identity_id);
+	nulls[REQ_USER_IDENTITY_ID] = false;
+	values[REQ_MAX_USE_COUNT] = Int32GetDatum(request->max_use_count);
+	nulls[REQ_MAX_USE_COUNT] = request->max_use_count == 0;
+	if (request->customization_profile_id)
+	{
+		values[REQ_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(request->customization_profile_id);
+		nulls[REQ_CUSTOMIZATION_PROFILE_ID] = false;
+	}
+	values[REQ_REFERENCE] = reference;
+	nulls[REQ_REFERENCE] = reference == (Datum) 0;
+	if (target)
+	{
+		values[REQ_TARGET_TABLE] = ObjectIdGetDatum(target->table);
+		values[REQ_TARGET_KEY] = target->key;
+		values[REQ_TARGET_FIELDS] = target->fields;
+		values[REQ_TARGET_HASH] = Int32GetDatum(target->hash);
+		nulls[REQ_TARGET_TABLE] = nulls[REQ_TARGET_KEY] =
+			nulls[REQ_TARGET_FIELDS] = nulls[REQ_TARGET_HASH] = false;
+	}
+	return insert_row(values, nulls);
+}
+
+/*
+ * Have a key revoked that no request has issued.
+ */
+void
+outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+{
+	Datum		values[REQ_NCOLUMNS];
+	bool		nulls[REQ_NCOLUMNS];
+	Datum	   *key_values;
+	bool	   *key_nulls;
+
+	memset(nulls, true, sizeof(nulls));
+	begin_insertion(outbox);
+	if (insertion->key_desc == NULL)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table), REQ_INSTANT_KEY);
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
+		MemoryContextSwitchTo(old);
+	}
+	values[REQ_STATUS] = insertion->revoking;
+	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
+	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
+	memset(key_nulls, true, insertion->key_desc->natts * sizeof(bool));
+	key_values[0] = UUIDPGetDatum(key);
+	key_nulls[0] = false;
+	values[REQ_INSTANT_KEY] = heap_copy_tuple_as_datum(heap_form_tuple(insertion->key_desc, key_values, key_nulls),
+													   insertion->key_desc);
+	nulls[REQ_INSTANT_KEY] = false;
+	insert_row(values, nulls);
+}

@@ -1,0 +1,508 @@
+/*-------------------------------------------------------------------------
+ *
+ * requests.c
+ *	  What a session does with requests that are in the outbox: cancel, retry,
+ *	  adopt, and read the result.
+ *
+ * EXECUTE on a function is all that its caller needs, so the statements run as
+ * the owner of the table.  They see the latest state of a request also in a
+ * transaction with an older snapshot: the worker goes on meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "functions.h"
+#include "launcher.h"
+#include "miscadmin.h"
+#include "requests.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+PG_FUNCTION_INFO_V1(seam_enqueue_instant_key);
+PG_FUNCTION_INFO_V1(seam_instant_key_request_result);
+PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request);
+PG_FUNCTION_INFO_V1(seam_retry_instant_key_request);
+PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
+
+/* The longest reference, in bytes; the table has the same as a constraint. */
+#define MAX_REFERENCE 200
+
+typedef enum StatementId
+{
+	ST_LOCK,
+	ST_LOCK_TARGET,
+	ST_LOCK_KEY,
+	ST_RESULT,
+	ST_CANCEL,
+	ST_REVOKE,
+	ST_RETRY,
+	ST_WRITE_AGAIN,
+	ST_MOVE,
+	ST_ADOPT,
+	ST_COUNT
+} StatementId;
+
+#define MAX_ARGS 3
+
+/* The statements; %s is the table. */
+static const struct
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_ARGS];
+}			statements[ST_COUNT] =
+
+{
+	[ST_LOCK] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE request_id = $1 FOR UPDATE",
+		1, {INT8OID}
+	},
+	[ST_LOCK_TARGET] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate, target_key, user_identity_id, next_attempt_at"
+		" FROM %s WHERE target_hash = $1 AND target_table = $2"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed') FOR UPDATE",
+		2, {INT4OID, REGCLASSOID}
+	},
+	[ST_LOCK_KEY] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
+		1, {UUIDOID}
+	},
+	[ST_RESULT] = {
+		"SELECT instant_key, status, enqueued_by, system_identifier"
+		" FROM %s WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_CANCEL] = {
+		/* next_attempt_at: the worker is to tell the listeners */
+		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = now()"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_REVOKE] = {
+		/* what is in flight is looked for when its time has come */
+		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL,"
+		" attempts = CASE WHEN status = 'issued' THEN 0 ELSE attempts END,"
+		" next_attempt_at = CASE WHEN status = 'issued' THEN now() ELSE next_attempt_at END"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_RETRY] = {
+		"UPDATE %s SET status = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = now()"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_WRITE_AGAIN] = {
+		"UPDATE %s SET next_attempt_at = now() WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_MOVE] = {
+		"UPDATE %s SET target_key = $2 WHERE request_id = $1",
+		2, {INT8OID, JSONBOID}
+	},
+	[ST_ADOPT] = {
+		/* timeline 0 is nobody's: what was in doubt is reported */
+		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, database_id = $2, timeline_id = 0, next_attempt_at = now()"
+		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
+		2, {INT8OID, OIDOID}
+	},
+};
+
+/* The statements' plans in this session, for this table. */
+static SPIPlanPtr plans[ST_COUNT];
+static Oid	plans_table = InvalidOid;
+
+/* A use of SPI as the owner of the outbox. */
+typedef struct Session
+{
+	Outbox	   *outbox;
+	Oid			user;
+	int			context;
+	int			settings;		/* nest level */
+} Session;
+
+/*
+ * Become the owner of the outbox, whom no operator or function of the caller's
+ * may deceive.  An error undoes it with the (sub)transaction.
+ */
+static Session
+begin_session(Outbox *outbox)
+{
+	Session		session = {.outbox = outbox};
+
+	GetUserIdAndSecContext(&session.user, &session.context);
+	SetUserIdAndSecContext(outbox->owner, session.context |
+						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	session.settings = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	return session;
+}
+
+static void
+end_session(Session *session)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, session->settings);
+	SetUserIdAndSecContext(session->user, session->context);
+}
+
+/*
+ * Execute a statement.  Its result is in SPI_tuptable and SPI_processed.
+ */
+static void
+execute(Session *session, StatementId id, const Datum *args)
+{
+	int			rc;
+
+	if (plans_table != session->outbox->table)
+	{
+		for (int i = 0; i < ST_COUNT; i++)
+		{
+			if (plans[i])
+				SPI_freeplan(plans[i]);
+			plans[i] = NULL;
+		}
+		plans_table = session->outbox->table;
+	}
+	if (plans[id] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(psprintf(statements[id].sql, session->outbox->name),
+									   statements[id].nargs, (Oid *) statements[id].types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		plans[id] = plan;
+	}
+	CommandCounterIncrement();
+	rc = SPI_execute_snapshot(plans[id], (Datum *) args, NULL, GetLatestSnapshot(),
+							  InvalidSnapshot, false, true, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(rc));
+}
+
+/*
+ * A column (counted from 1) of a row of the result.
+ */
+static Datum
+column(uint64 row, int number, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
+}
+
+/* A request that is locked. */
+typedef struct Locked
+{
+	int64		id;
+	char	   *status;			/* palloc'd in SPI's context */
+	bool		has_sqlstate;
+} Locked;
+
+static Locked
+get_locked(uint64 row)
+{
+	Locked		locked;
+	bool		isnull;
+
+	locked.id = DatumGetInt64(column(row, 1, &isnull));
+	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
+	column(row, 4, &isnull);
+	locked.has_sqlstate = !isnull;
+	return locked;
+}
+
+/*
+ * Lock a request.  Raises P0002 when there is none with this id.
+ */
+static Locked
+lock_request(Session *session, int64 id)
+{
+	Datum		args[] = {Int64GetDatum(id)};
+
+	execute(session, ST_LOCK, args);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
+	return get_locked(0);
+}
+
+/*
+ * Cancel a request that is locked: returns its new status, static or in SPI's
+ * context.
+ */
+static const char *
+cancel(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id)};
+
+	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
+	{
+		execute(session, ST_CANCEL, args);
+		launcher_wake_at_commit();
+		return "cancelled";
+	}
+	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
+	{
+		execute(session, ST_REVOKE, args);
+		launcher_wake_at_commit();
+		return "revoking";
+	}
+	return locked->status;
+}
+
+/*
+ * Cancel the requests whose target is this row, which is gone.
+ */
+void
+requests_cancel_target(Outbox *outbox, const Target *target)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int32GetDatum(target->hash), ObjectIdGetDatum(target->table)};
+	uint64		n;
+	Locked	   *found;
+	int			nfound = 0;
+
+	execute(&session, ST_LOCK_TARGET, args);
+	n = SPI_processed;
+	found = palloc(Max(n, 1) * sizeof(Locked));
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		key = column(i, 5, &isnull);
+
+		if (!isnull && DatumGetBool(DirectFunctionCall2(jsonb_eq, key, target->key)))
+			found[nfound++] = get_locked(i);
+	}
+	for (int i = 0; i < nfound; i++)
+		cancel(&session, &found[i]);
+	end_session(&session);
+}
+
+/*
+ * Have a key revoked, whether a request has issued it or not.
+ */
+void
+requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {UUIDPGetDatum(key)};
+	bool		known;
+
+	execute(&session, ST_LOCK_KEY, args);
+	known = SPI_processed > 0;
+	if (known)
+	{
+		Locked		locked = get_locked(0);
+
+		cancel(&session, &locked);
+	}
+	end_session(&session);
+	if (!known)
+		outbox_revoke_key(outbox, key);
+}
+
+/*
+ * A row was inserted that may be one that moves between partitions, from a row
+ * that has a request already: one for the same identity whose row is gone, which
+ * is_gone() knows.  Then the request's target is this row from now on.
+ *
+ * Only a request that is not done with yet is looked for, unless finished_too.
+ * Returns whether there was one.
+ */
+bool
+requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *target,
+					 bool finished_too, bool (*is_gone) (Datum target_key, void *arg),
+					 void *arg)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int32GetDatum(target->hash), ObjectIdGetDatum(target->table)};
+	bool		moved = false;
+	SPITupleTable *rows;
+	uint64		n;
+
+	execute(&session, ST_LOCK_TARGET, args);
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n && !moved; i++)
+	{
+		bool		isnull;
+		Datum		identity = SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &isnull);
+		Datum		move[2];
+
+		if (isnull || memcmp(DatumGetUUIDP(identity), request->user_identity_id, UUID_LEN) != 0)
+			continue;
+		SPI_getbinval(rows->vals[i], rows->tupdesc, 7, &isnull);
+		if (isnull && !finished_too)
+			continue;
+		move[0] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
+		if (!is_gone(SPI_getbinval(rows->vals[i], rows->tupdesc, 5, &isnull), arg))
+			continue;
+		move[1] = target->key;
+		execute(&session, ST_MOVE, move);
+		moved = true;
+	}
+	end_session(&session);
+	return moved;
+}
+
+/*
+ * seam_enqueue_instant_key(user_identity_id uuid, max_use_count int,
+ *		customization_profile_id uuid, reference text) RETURNS bigint
+ */
+Datum
+seam_enqueue_instant_key(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_GENERATE};
+	Datum		reference = (Datum) 0;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("user_identity_id must not be NULL"),
+				 errhint("Give the id of a user identity at Seam.")));
+	request.user_identity_id = PG_GETARG_UUID_P(0);
+	request.max_use_count = get_max_use_count(fcinfo, 1);
+	if (!PG_ARGISNULL(2))
+		request.customization_profile_id = PG_GETARG_UUID_P(2);
+	if (!PG_ARGISNULL(3))
+	{
+		text	   *given = PG_GETARG_TEXT_PP(3);
+
+		if (VARSIZE_ANY_EXHDR(given) > MAX_REFERENCE)
+			ereport(ERROR,
+					(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+					 errmsg("reference is longer than %d bytes", MAX_REFERENCE)));
+		reference = PointerGetDatum(given);
+	}
+	PG_RETURN_INT64(outbox_enqueue(outbox_of_function(fcinfo->flinfo->fn_oid),
+								   &request, reference, NULL));
+}
+
+/*
+ * seam_instant_key_request_result(request_id bigint) RETURNS seam_instant_key,
+ * strict
+ *
+ * NULL while there is no key, and when it is to be revoked.  Raises P0002 when
+ * there is no such request, and 42501 when somebody else has enqueued it and
+ * the caller may not read the table.
+ */
+Datum
+seam_instant_key_request_result(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	MemoryContext caller = CurrentMemoryContext;
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum(id)};
+	Datum		key;
+	bool		no_key;
+	bool		isnull;
+	bool		own;
+
+	execute(&session, ST_RESULT, args);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
+	own = DatumGetObjectId(column(0, 3, &isnull)) == session.user && !isnull &&
+		DatumGetInt64(column(0, 4, &isnull)) == (int64) GetSystemIdentifier();
+	if (!own && pg_class_aclcheck(outbox->table, session.user, ACL_SELECT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another role", id)));
+	key = column(0, 1, &no_key);
+	if (strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2), "issued") != 0)
+		no_key = true;
+	if (!no_key)
+	{
+		MemoryContext old = MemoryContextSwitchTo(caller);
+
+		key = PointerGetDatum(DatumGetHeapTupleHeaderCopy(key));
+		MemoryContextSwitchTo(old);
+	}
+	end_session(&session);
+	if (no_key)
+		PG_RETURN_NULL();
+	return key;
+}
+
+/*
+ * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
+ */
+Datum
+seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	char		status[NAMEDATALEN];
+
+	strlcpy(status, cancel(&session, &locked), sizeof(status));
+	end_session(&session);
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * seam_retry_instant_key_request(request_id bigint) RETURNS text, strict
+ *
+ * Puts a failed request back.  Where a key was issued and could not be written
+ * to its row, only that is tried again.
+ */
+Datum
+seam_retry_instant_key_request(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Datum		args[] = {Int64GetDatum(locked.id)};
+	char		status[NAMEDATALEN];
+
+	strlcpy(status, locked.status, sizeof(status));
+	if (strcmp(status, "failed") == 0)
+	{
+		execute(&session, ST_RETRY, args);
+		launcher_wake_at_commit();
+		strlcpy(status, "pending", sizeof(status));
+	}
+	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
+	{
+		execute(&session, ST_WRITE_AGAIN, args);
+		launcher_wake_at_commit();
+	}
+	end_session(&session);
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * seam_adopt_instant_key_requests() RETURNS bigint
+ */
+Datum
+seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	int64		n;
+
+	execute(&session, ST_ADOPT, args);
+	n = (int64) SPI_processed;
+	launcher_wake_at_commit();
+	end_session(&session);
+	PG_RETURN_INT64(n);
+}

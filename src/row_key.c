@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * row_key.c
+ *	  The primary key of a row of a user's table, as jsonb and back.
+ *
+ * The outbox finds a row again by it, after hours or in a restored copy, so its
+ * text form must not depend on a session's settings.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_opfamily.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "row_key.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/partcache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+/*
+ * Set what makes values' text forms the same everywhere; postgres_fdw sends its
+ * values likewise.  Undone by reset_text_forms().
+ */
+static int
+set_text_forms(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"},
+		{"bytea_output", "hex"}, {"timezone", "UTC"}, {"lc_monetary", "C"},
+		{"search_path", "pg_catalog"},
+	};
+	int			level = NewGUCNestLevel();
+
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+static void
+reset_text_forms(int level)
+{
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * Is a partitioned table that this one belongs to made into partitions by the
+ * column?
+ */
+static bool
+column_moves(Relation rel, List *ancestors, const char *name)
+{
+	ListCell   *lc;
+	bool		moves = false;
+
+	foreach(lc, ancestors)
+	{
+		Relation	ancestor = table_open(lfirst_oid(lc), AccessShareLock);
+		PartitionKey key = RelationGetPartitionKey(ancestor);
+
+		for (int i = 0; key && i < key->partnatts; i++)
+		{
+			if (key->partattrs[i] != 0 &&
+				strcmp(NameStr(TupleDescAttr(RelationGetDescr(ancestor), key->partattrs[i] - 1)->attname), name) == 0)
+				moves = true;
+		}
+		table_close(ancestor, AccessShareLock);
+	}
+	return moves;
+}
+
+/*
+ * The qualified name of an operator: "schema.name", palloc'd.
+ */
+static char *
+operator_name(Oid operator)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	name = psprintf("%s.%s", quote_identifier(get_namespace_name(form->oprnamespace)),
+					NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+/*
+ * The primary key of the table that the relation is, or is a partition of; its
+ * column numbers are those of the relation.  palloc'd; NULL when there is none.
+ */
+RowKey *
+row_key_of(Relation rel)
+{
+	List	   *ancestors = rel->rd_rel->relispartition ?
+	get_partition_ancestors(RelationGetRelid(rel)) : NIL;
+	Oid			root_oid = ancestors ? llast_oid(ancestors) : RelationGetRelid(rel);
+	Relation	root = table_open(root_oid, AccessShareLock);
+	RowKey	   *row_key = NULL;
+	Oid			index_oid = InvalidOid;
+	Relation	index;
+
+	(void) RelationGetIndexList(root);
+	index_oid = root->rd_pkindex;
+	if (OidIsValid(index_oid))
+	{
+		index = relation_open(index_oid, AccessShareLock);
+		row_key = palloc0(sizeof(RowKey));
+		row_key->root = root_oid;
+		row_key->is_partitioned = root->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+		row_key->ncolumns = IndexRelationGetNumberOfKeyAttributes(index);
+		row_key->columns = palloc0(row_key->ncolumns * sizeof(RowKeyColumn));
+		row_key->all_move = ancestors != NIL;
+		for (int i = 0; i < row_key->ncolumns; i++)
+		{
+			RowKeyColumn *column = &row_key->columns[i];
+			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(root),
+												  index->rd_index->indkey.values[i] - 1);
+			StringInfoData label;
+			bool		is_varlena;
+
+			column->name = pstrdup(NameStr(att->attname));
+			initStringInfo(&label);
+			escape_json(&label, column->name);
+			appendStringInfoChar(&label, ':');
+			column->label = label.data;
+			column->attnum = get_attnum(RelationGetRelid(rel), column->name);
+			column->type = getBaseType(att->atttypid);
+			getTypeOutputInfo(column->type, &column->output, &is_varlena);
+			column->is_integer = column->type == INT2OID || column->type == INT4OID || column->type == INT8OID;
+			column->is_plain = column->is_integer || column->type == UUIDOID || column->type == TEXTOID ||
+				column->type == VARCHAROID || column->type == BPCHAROID || column->type == NAMEOID ||
+				column->type == NUMERICOID || column->type == BOOLOID || column->type == OIDOID;
+			column->moves = column_moves(rel, ancestors, column->name);
+			row_key->all_move = row_key->all_move && column->moves;
+			column->equal = operator_name(get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i],
+															  index->rd_opcintype[i], BTEqualStrategyNumber));
+		}
+		relation_close(index, AccessShareLock);
+	}
+	table_close(root, AccessShareLock);
+	return row_key;
+}
+
+/*
+ * A row's primary key as a jsonb object, palloc'd, and a hash of it.  The hash
+ * leaves out what changes when a row moves between partitions, if anything
+ * else is there.
+ */
+Datum
+row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int32 *hash)
+{
+	StringInfoData json;
+	uint32		sum = 0;
+	int			level = -1;
+	Datum		value;
+
+	initStringInfo(&json);
+	for (int i = 0; i < row_key->ncolumns; i++)
+	{
+		RowKeyColumn *column = &row_key->columns[i];
+		bool		isnull;
+		Datum		datum = heap_getattr(row, column->attnum, desc, &isnull);
+		int			begin;
+
+		if (!column->is_plain && level < 0)
+			level = set_text_forms();
+		appendStringInfoChar(&json, i == 0 ? '{' : ',');
+		appendStringInfoString(&json, column->label);
+		begin = json.len;
+		if (isnull)
+			appendStringInfoString(&json, "null");
+		else if (column->is_integer)
+		{
+			char		digits[32];
+			int64		number = column->type == INT8OID ? DatumGetInt64(datum) :
+			column->type == INT4OID ? DatumGetInt32(datum) : DatumGetInt16(datum);
+
+			appendBinaryStringInfo(&json, digits, pg_lltoa(number, digits));
+		}
+		else
+			escape_json(&json, OidOutputFunctionCall(column->output, datum));
+		if (!column->moves || row_key->all_move)
+			sum = hash_combine(sum, hash_bytes((unsigned char *) json.data + begin, json.len - begin));
+	}
+	appendStringInfoChar(&json, '}');
+	if (level >= 0)
+		reset_text_forms(level);
+	value = DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
+	pfree(json.data);
+	*hash = (int32) sum;
+	return value;
+}
+
+/*
+ * The table that the key is of, qualified and quoted, with ONLY where a table
+ * that inherits from it is not meant: palloc'd.
+ */
+char *
+row_key_table(RowKey *row_key)
+{
+	const char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(row_key->root)),
+												  get_rel_name(row_key->root));
+
+	return psprintf("%s%s", row_key->is_partitioned ? "" : "ONLY ", name);
+}
+
+/*
+ * Append the condition that finds the row, whose values are arguments from this
+ * number on.
+ */
+void
+row_key_where(RowKey *row_key, StringInfo sql, int first_arg)
+{
+	for (int i = 0; i < row_key->ncolumns; i++)
+		appendStringInfo(sql, "%s%s OPERATOR(%s) $%d", i == 0 ? " WHERE " : " AND ",
+						 quote_identifier(row_key->columns[i].name),
+						 row_key->columns[i].equal, first_arg + i);
+}
+
+/*
+ * The arguments for row_key_where() and their types, from what
+ * row_key_value() made.  Returns false when the table's primary key has become
+ * another one since.  Raises what the types' input functions raise.
+ */
+bool
+row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types)
+{
+	int			level = set_text_forms();
+	bool		ok = true;
+
+	for (int i = 0; ok && i < row_key->ncolumns; i++)
+	{
+		RowKeyColumn *column = &row_key->columns[i];
+
+		LOCAL_FCINFO(fcinfo, 2);
+		Datum		value;
+		Oid			input;
+		Oid			param;
+
+		InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
+		fcinfo->args[0].value = key;
+		fcinfo->args[0].isnull = false;
+		fcinfo->args[1].value = CStringGetTextDatum(column->name);
+		fcinfo->args[1].isnull = false;
+		value = jsonb_object_field_text(fcinfo);
+		ok = !fcinfo->isnull;
+		if (!ok)
+			break;
+		getTypeInputInfo(column->type, &input, &param);
+		args[i] = OidInputFunctionCall(input, TextDatumGetCString(value), param, -1);
+		types[i] = column->type;
+	}
+	reset_text_forms(level);
+	return ok;
+}

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * row_key.h
+ *	  The primary key of a row of a user's table, as jsonb and back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_ROW_KEY_H
+#define SEAM_IK_ROW_KEY_H
+
+#include "access/htup.h"
+#include "access/tupdesc.h"
+#include "lib/stringinfo.h"
+#include "utils/relcache.h"
+
+typedef struct RowKeyColumn
+{
+	char	   *name;
+	char	   *label;			/* the name as JSON, and a colon */
+	AttrNumber	attnum;			/* in the rows that row_key_value() sees */
+	Oid			type;			/* without its domain */
+	Oid			output;			/* function */
+	bool		is_integer;
+	bool		is_plain;		/* its text form depends on no setting */
+	bool		moves;			/* partitions are made by it */
+	char	   *equal;			/* operator, qualified */
+} RowKeyColumn;
+
+/* The primary key of a table: the root, where it is partitioned. */
+typedef struct RowKey
+{
+	Oid			root;
+	bool		is_partitioned;
+	int			ncolumns;
+	RowKeyColumn *columns;
+	bool		all_move;		/* partitions are made by each of them */
+} RowKey;
+
+extern RowKey *row_key_of(Relation rel);
+extern Datum row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int32 *hash);
+extern char *row_key_table(RowKey *row_key);
+extern void row_key_where(RowKey *row_key, StringInfo sql, int first_arg);
+extern bool row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types);
+
+#endif							/* SEAM_IK_ROW_KEY_H */

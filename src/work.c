@@ -1,0 +1,650 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.c
+ *	  What the worker reads and writes in the outbox.
+ *
+ * Everything here happens in a short transaction between work_begin() and
+ * work_end().  No statement waits for a row that a session has locked: it is
+ * skipped, and its turn comes later.
+ *
+ * A queue is read from where the last read ended, since index entries of
+ * requests that are done with gather at its beginning for as long as any old
+ * snapshot lives.  What commits late, or was skipped, lies before that mark; so
+ * now and then, depending on what it costs, the whole queue is read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "http.h"
+#include "key.h"
+#include "commands/dbcommands.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/elog.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "work.h"
+
+/* A whole read of a queue may take this share of the time. */
+#define FULL_READ_SHARE 20
+
+/* Requests that are deleted in one transaction. */
+#define DELETE_AT_ONCE 1000
+
+/* How long a statement waits for a lock on the table. */
+#define LOCK_TIMEOUT "1s"
+
+const char *const status_names[STATUS_COUNT] =
+{
+	[STATUS_PENDING] = "pending",
+	[STATUS_IN_FLIGHT] = "in_flight",
+	[STATUS_ISSUED] = "issued",
+	[STATUS_FAILED] = "failed",
+	[STATUS_CANCELLED] = "cancelled",
+	[STATUS_REVOKING] = "revoking",
+	[STATUS_REVOKED] = "revoked",
+};
+
+/* What get_row() reads; r is the request. */
+#define ROW_COLUMNS \
+	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
+	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
+	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference"
+#define ROW_NCOLUMNS 16
+
+/* Ours: the arguments $1 and $2 of every statement. */
+#define OURS " system_identifier = $1 AND database_id = $2 "
+
+typedef enum WorkStatement
+{
+	WS_CLAIM,
+	WS_TAKE_REVOKING,
+	WS_TAKE_WRITE_BACKS,
+	WS_TAKE_CANCELLED,
+	WS_FIRST,
+	WS_DOUBTS,
+	WS_LOCK,
+	WS_EXISTS,
+	WS_CHANGE,
+	WS_OWNED,
+	WS_REVOKE_COPY,
+	WS_DELETE,
+	WS_SET_ASIDE,
+	WS_SETTINGS,
+	WS_COUNT
+} WorkStatement;
+
+/* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
+#define DUE(condition) \
+	"WITH due AS MATERIALIZED (SELECT request_id, next_attempt_at FROM %s" \
+	" WHERE " condition " AND next_attempt_at <= $3 AND (next_attempt_at, request_id) > ($4, $5)" \
+	" AND" OURS \
+	" ORDER BY next_attempt_at, request_id LIMIT $6 FOR UPDATE SKIP LOCKED) "
+#define DUE_TYPES INT8OID, OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID
+
+#define MAX_ARGS 12
+
+/* The statements; %s is the table, which some name twice. */
+static const struct
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_ARGS];
+}			statements[WS_COUNT] =
+
+{
+	[WS_CLAIM] = {
+		DUE("status = 'pending' AND user_identity_id <> ALL ($7)")
+		"UPDATE %s r SET status = 'in_flight', attempts = r.attempts + 1, attempted_at = $3,"
+		" next_attempt_at = $3 + $8 * interval '1 ms', attempt_timeout = $8, seam_time = $9, timeline_id = $10"
+		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
+		10, {DUE_TYPES, UUIDARRAYOID, INT4OID, TIMESTAMPTZOID, INT4OID}
+	},
+	[WS_TAKE_REVOKING] = {
+		DUE("status = 'revoking' AND (instant_key).instant_key_id IS NOT NULL")
+		"UPDATE %s r SET attempts = r.attempts + 1, attempted_at = $3, next_attempt_at = $3 + $7 * interval '1 ms'"
+		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
+		7, {DUE_TYPES, INT4OID}
+	},
+	[WS_TAKE_WRITE_BACKS] = {
+		DUE("status = 'issued'")
+		"SELECT" ROW_COLUMNS ", due.next_attempt_at FROM %s r, due WHERE r.request_id = due.request_id",
+		6, {DUE_TYPES}
+	},
+	[WS_TAKE_CANCELLED] = {
+		DUE("status = 'cancelled'")
+		"UPDATE %s r SET next_attempt_at = NULL"
+		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
+		6, {DUE_TYPES}
+	},
+	[WS_FIRST] = {
+		"SELECT next_attempt_at," OURS " FROM %s"
+		" WHERE status = $3 AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
+		3, {INT8OID, OIDOID, TEXTOID}
+	},
+	[WS_DOUBTS] = {
+		"SELECT" ROW_COLUMNS " FROM %s r WHERE status IN ('in_flight', 'revoking') AND next_attempt_at IS NOT NULL"
+		" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
+		3, {INT8OID, OIDOID, INT8ARRAYOID}
+	},
+	[WS_LOCK] = {
+		"SELECT" ROW_COLUMNS " FROM %s r WHERE request_id = $3 FOR UPDATE SKIP LOCKED",
+		3, {INT8OID, OIDOID, INT8OID}
+	},
+	[WS_EXISTS] = {
+		"SELECT 1 FROM %s WHERE request_id = $3",
+		3, {INT8OID, OIDOID, INT8OID}
+	},
+	[WS_CHANGE] = {
+		"UPDATE %s SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
+		" instant_key = CASE WHEN $8 IS NULL THEN instant_key ELSE $8 END,"
+		" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id)"
+		" WHERE request_id = $3",
+		11, {INT8OID, OIDOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, InvalidOid, TEXTOID, TEXTOID, TEXTOID}
+	},
+	[WS_OWNED] = {
+		"SELECT (instant_key).instant_key_id FROM %s WHERE (instant_key).instant_key_id = ANY ($3)",
+		3, {INT8OID, OIDOID, UUIDARRAYOID}
+	},
+	[WS_REVOKE_COPY] = {
+		"INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
+		" instant_key, error, system_identifier, database_id)"
+		" SELECT $3, $4, $5, 'revoking', now(), $6, $7, $1, $2",
+		7, {INT8OID, OIDOID, UUIDOID, INT4OID, UUIDOID, InvalidOid, TEXTOID}
+	},
+	[WS_DELETE] = {
+		"DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s"
+		" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL"
+		" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
+		" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
+		6, {INT8OID, OIDOID, TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
+	},
+	[WS_SET_ASIDE] = {
+		"UPDATE %s SET next_attempt_at = 'infinity'"
+		" WHERE next_attempt_at < 'infinity' AND (system_identifier <> $1 OR database_id <> $2)",
+		2, {INT8OID, OIDOID}
+	},
+	[WS_SETTINGS] = {
+		"SELECT hashtextextended(string_agg(s::text, '' ORDER BY setdatabase, setrole), 0)"
+		" FROM pg_db_role_setting s WHERE setdatabase IN (0, $2) AND setrole IN (0, $3)",
+		3, {INT8OID, OIDOID, OIDOID}
+	},
+};
+
+/* The statements' plans for this table. */
+static SPIPlanPtr plans[WS_COUNT];
+
+static Outbox outbox;			/* as work_begin() found it; plans are for it */
+static Oid	key_type;			/* seam_instant_key */
+static int	guc_level;
+
+/*
+ * Begin to work on the outbox, in a transaction.  Returns false when the
+ * extension is not there any more.
+ */
+bool
+work_begin(void)
+{
+	static const char *const settings[][2] = {
+		/* every statement has its index, whatever the statistics say */
+		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
+		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
+		{"lock_timeout", LOCK_TIMEOUT},
+	};
+	Oid			before = outbox.table;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	guc_level = NewGUCNestLevel();
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (!OidIsValid(outbox.schema))
+	{
+		bool		isnull;
+
+		if (SPI_execute("SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname = 'seam_ik'", true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "SPI_execute failed");
+		if (SPI_processed == 0)
+			return false;
+		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	if (!outbox_find(outbox.schema, &outbox))
+		return false;
+	if (outbox.table != before)
+	{
+		for (int i = 0; i < WS_COUNT; i++)
+		{
+			if (plans[i])
+				SPI_freeplan(plans[i]);
+			plans[i] = NULL;
+		}
+		key_type = get_atttype(outbox.table, REQ_INSTANT_KEY + 1);
+	}
+	return true;
+}
+
+/*
+ * Undo work_begin(), before the commit.
+ */
+void
+work_end(void)
+{
+	AtEOXact_GUC(true, guc_level);
+	SPI_finish();
+	PopActiveSnapshot();
+}
+
+/*
+ * The outbox that work_begin() found.
+ */
+Outbox *
+work_outbox(void)
+{
+	return &outbox;
+}
+
+/*
+ * Does the outbox belong to whom we are connected as?
+ */
+bool
+work_is_ours(void)
+{
+	return outbox.owner == GetUserId();
+}
+
+/*
+ * Execute a statement.  args and nulls have MAX_ARGS places, of which the first
+ * two are filled in here; nulls may be NULL.
+ */
+static void
+execute(WorkStatement id, Datum *args, const char *nulls)
+{
+	int			rc;
+
+	if (plans[id] == NULL)
+	{
+		Oid			types[MAX_ARGS];
+		SPIPlanPtr	plan;
+
+		for (int i = 0; i < statements[id].nargs; i++)
+			types[i] = OidIsValid(statements[id].types[i]) ? statements[id].types[i] : key_type;
+		plan = SPI_prepare(psprintf(statements[id].sql, outbox.name, outbox.name),
+						   statements[id].nargs, types);
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		plans[id] = plan;
+	}
+	args[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	args[1] = ObjectIdGetDatum(MyDatabaseId);
+	rc = SPI_execute_plan(plans[id], args, nulls, false, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+}
+
+/*
+ * The SQLSTATE in a text of five characters.
+ */
+static int
+sqlstate_from_text(const char *text)
+{
+	return strlen(text) == 5 ? MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]) : ERRCODE_INTERNAL_ERROR;
+}
+
+/*
+ * Read ROW_COLUMNS.  Strings are in CurrentMemoryContext.
+ */
+static void
+get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
+{
+	Datum		values[ROW_NCOLUMNS + 1];
+	bool		nulls[ROW_NCOLUMNS + 1];
+	const char *status;
+
+	Assert(desc->natts <= ROW_NCOLUMNS + 1);
+	heap_deform_tuple(tuple, desc, values, nulls);
+	memset(row, 0, sizeof(WorkRow));
+	row->id = DatumGetInt64(values[0]);
+	status = TextDatumGetCString(values[1]);
+	for (int i = 0; i < STATUS_COUNT; i++)
+	{
+		if (strcmp(status, status_names[i]) == 0)
+			row->status = i;
+	}
+	row->has_identity = !nulls[2];
+	if (!nulls[2])
+		row->identity = *DatumGetUUIDP(values[2]);
+	row->max_use_count = nulls[3] ? 0 : DatumGetInt32(values[3]);
+	row->has_profile = !nulls[4];
+	if (!nulls[4])
+		row->profile = *DatumGetUUIDP(values[4]);
+	row->attempts = DatumGetInt32(values[5]);
+	row->has_key = !nulls[6];
+	if (!nulls[6])
+		row->key = *DatumGetUUIDP(values[6]);
+	row->has_target = DatumGetBool(values[7]);
+	row->next_attempt_at = nulls[8] ? DT_NOEND : DatumGetTimestampTz(values[8]);
+	row->attempted_at = nulls[9] ? 0 : DatumGetTimestampTz(values[9]);
+	row->attempt_timeout = nulls[10] ? 0 : DatumGetInt32(values[10]);
+	row->has_seam_time = !nulls[11];
+	row->seam_time = nulls[11] ? 0 : DatumGetTimestampTz(values[11]);
+	row->timeline = nulls[12] ? 0 : DatumGetInt32(values[12]);
+	row->sqlerrcode = nulls[13] ? 0 : sqlstate_from_text(TextDatumGetCString(values[13]));
+	row->error = nulls[14] ? NULL : TextDatumGetCString(values[14]);
+	row->reference = nulls[15] ? NULL : TextDatumGetCString(values[15]);
+}
+
+/*
+ * The rows of the last statement's result, in CurrentMemoryContext.
+ */
+static int
+get_rows(WorkRow **rows)
+{
+	int			n = (int) SPI_processed;
+
+	*rows = palloc(Max(n, 1) * sizeof(WorkRow));
+	for (int i = 0; i < n; i++)
+		get_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &(*rows)[i]);
+	return n;
+}
+
+/*
+ * Take at most limit requests that are due from a queue.
+ *
+ * Pending ones are claimed for this attempt, unless their identity is one of
+ * held; a key that is to be revoked is not due again before the attempt's
+ * timeout; issued ones are those whose row is to be written, left as they are;
+ * of cancelled ones nothing is due any more.  Returns their number, and the
+ * rows in CurrentMemoryContext, without an order.
+ */
+int
+work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
+		   int limit, WorkRow **rows)
+{
+	static const WorkStatement take[STATUS_COUNT] = {
+		[STATUS_PENDING] = WS_CLAIM,
+		[STATUS_REVOKING] = WS_TAKE_REVOKING,
+		[STATUS_ISSUED] = WS_TAKE_WRITE_BACKS,
+		[STATUS_CANCELLED] = WS_TAKE_CANCELLED,
+	};
+	TimestampTz now = GetCurrentTimestamp();
+	int64		begin = http_now();
+	bool		full = begin >= queue->next_full;
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+	int			n;
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = TimestampTzGetDatum(now);
+	args[3] = TimestampTzGetDatum(full ? DT_NOBEGIN : queue->mark_time);
+	args[4] = Int64GetDatum(full ? 0 : queue->mark_id);
+	args[5] = Int64GetDatum(limit);
+	if (queue->status == STATUS_PENDING)
+	{
+		args[6] = PointerGetDatum(held);
+		args[7] = Int32GetDatum(attempt->timeout);
+		args[8] = TimestampTzGetDatum(attempt->seam_time);
+		if (!attempt->has_seam_time)
+			nulls[8] = 'n';
+		args[9] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	}
+	else if (queue->status == STATUS_REVOKING)
+		args[6] = Int32GetDatum(attempt->timeout);
+	execute(take[queue->status], args, nulls);
+	n = get_rows(rows);
+	if (full)
+		queue->mark_time = DT_NOBEGIN;
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+		TimestampTz due = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
+															ROW_NCOLUMNS + 1, &isnull));
+
+		if (due > queue->mark_time || (due == queue->mark_time && (*rows)[i].id > queue->mark_id))
+		{
+			queue->mark_time = due;
+			queue->mark_id = (*rows)[i].id;
+		}
+	}
+
+	if (n == limit)
+		queue->next_due = now;
+	else if (!full)
+	{
+		/* nothing more after the mark; before it there may be something */
+		queue->next_due = now + Max(queue->next_full - begin, 0);
+	}
+	else
+	{
+		args[2] = CStringGetTextDatum(status_names[queue->status]);
+		execute(WS_FIRST, args, NULL);
+		queue->next_due = DT_NOEND;
+		if (SPI_processed > 0)
+		{
+			bool		isnull;
+			TimestampTz first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+			bool		ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+
+			/* what is due and was not taken is locked, or held */
+			queue->next_due = first > now ? first : now + USECS_PER_SEC;
+			if (!ours && first <= now)
+				(void) work_set_aside();
+		}
+	}
+	if (full)
+		queue->next_full = http_now() + FULL_READ_SHARE * (http_now() - begin);
+	return n;
+}
+
+/*
+ * The requests that are in doubt: called, of which this worker, whose calls are
+ * active, knows nothing.  In CurrentMemoryContext.
+ */
+int
+work_doubts(ArrayType *active, WorkRow **rows)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = PointerGetDatum(active);
+	execute(WS_DOUBTS, args, NULL);
+	return get_rows(rows);
+}
+
+/*
+ * Lock a request and read it.  Returns false when it is gone, or a session has
+ * locked it.  Strings are in CurrentMemoryContext.
+ */
+bool
+work_lock(int64 id, WorkRow *row)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	execute(WS_LOCK, args, NULL);
+	if (SPI_processed == 0)
+		return false;
+	get_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, row);
+	return true;
+}
+
+/*
+ * Does the request exist?
+ */
+bool
+work_exists(int64 id)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	execute(WS_EXISTS, args, NULL);
+	return SPI_processed > 0;
+}
+
+/*
+ * A key as a Datum for the table.
+ */
+static Datum
+key_datum(const SeamKey *key)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(key_type, -1);
+
+	key_check_type(desc);
+	return key_row(BlessTupleDesc(desc), key);
+}
+
+/*
+ * Change a request that is locked.
+ */
+void
+work_change(int64 id, const WorkChange *change)
+{
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = Int64GetDatum(id);
+	args[3] = CStringGetTextDatum(status_names[change->status]);
+	args[4] = TimestampTzGetDatum(change->next_attempt_at);
+	if (change->next_attempt_at == DT_NOEND)
+		nulls[4] = 'n';
+	args[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	if (!change->finished)
+		nulls[5] = 'n';
+	args[6] = Int32GetDatum(change->attempts);
+	if (change->key)
+		args[7] = key_datum(change->key);
+	else
+		nulls[7] = 'n';
+	if (change->sqlerrcode != 0)
+		args[8] = CStringGetTextDatum(unpack_sql_state(change->sqlerrcode));
+	else
+		nulls[8] = 'n';
+	if (change->error)
+		args[9] = CStringGetTextDatum(change->error);
+	else
+		nulls[9] = 'n';
+	if (change->seam_request_id)
+		args[10] = CStringGetTextDatum(change->seam_request_id);
+	else
+		nulls[10] = 'n';
+	execute(WS_CHANGE, args, nulls);
+}
+
+/*
+ * Which of these keys does some request own?  Their ids, in
+ * CurrentMemoryContext.
+ */
+int
+work_owned(ArrayType *keys, pg_uuid_t **owned)
+{
+	Datum		args[MAX_ARGS];
+	int			n;
+
+	args[2] = PointerGetDatum(keys);
+	execute(WS_OWNED, args, NULL);
+	n = (int) SPI_processed;
+	*owned = palloc(Max(n, 1) * sizeof(pg_uuid_t));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		(*owned)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	return n;
+}
+
+/*
+ * Have a key revoked that may be this request's or another's.
+ */
+void
+work_revoke_copy(const WorkRow *row, const SeamKey *key)
+{
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = UUIDPGetDatum(&row->identity);
+	args[3] = Int32GetDatum(row->max_use_count);
+	if (row->max_use_count == 0)
+		nulls[3] = 'n';
+	args[4] = UUIDPGetDatum(&row->profile);
+	if (!row->has_profile)
+		nulls[4] = 'n';
+	args[5] = key_datum(key);
+	args[6] = CStringGetTextDatum("issued by a call whose answer was lost, and it cannot be told by which one");
+	execute(WS_REVOKE_COPY, args, nulls);
+}
+
+/*
+ * Delete some requests that were finished before this time, but none of the
+ * identities to keep.  Returns their number.
+ */
+int64
+work_delete_old(TimestampTz before, ArrayType *keep)
+{
+	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED, STATUS_REVOKED};
+	int64		n = 0;
+
+	for (int i = 0; i < (int) lengthof(final); i++)
+	{
+		Datum		args[MAX_ARGS];
+
+		args[2] = CStringGetTextDatum(status_names[final[i]]);
+		args[3] = TimestampTzGetDatum(before);
+		args[4] = PointerGetDatum(keep);
+		args[5] = Int64GetDatum(DELETE_AT_ONCE - n);
+		execute(WS_DELETE, args, NULL);
+		n += (int64) SPI_processed;
+		if (n >= DELETE_AT_ONCE)
+			break;
+	}
+	return n;
+}
+
+/*
+ * Move requests that came along with a copy of the database out of the way.
+ * Returns the number of those that were not there yet.
+ */
+int64
+work_set_aside(void)
+{
+	Datum		args[MAX_ARGS];
+	int64		n;
+
+	execute(WS_SET_ASIDE, args, NULL);
+	n = (int64) SPI_processed;
+	if (n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the outbox of database \"%s\"",
+						n, get_database_name(MyDatabaseId)),
+				 errdetail("They came along with a copy, a dump or an upgrade, and their origin may still send them."),
+				 errhint("If it will not, call seam_adopt_instant_key_requests().")));
+	return n;
+}
+
+/*
+ * A hash of what ALTER DATABASE and ALTER ROLE have set for this worker.
+ */
+uint64
+work_settings(void)
+{
+	Datum		args[MAX_ARGS];
+	bool		isnull;
+	Datum		hash;
+
+	args[2] = ObjectIdGetDatum(GetUserId());
+	execute(WS_SETTINGS, args, NULL);
+	hash = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return isnull ? 0 : (uint64) DatumGetInt64(hash);
+}

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.h
+ *	  What the worker reads and writes in the outbox.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_WORK_H
+#define SEAM_IK_WORK_H
+
+#include "datatype/timestamp.h"
+#include "outbox.h"
+#include "utils/array.h"
+
+typedef enum RequestStatus
+{
+	STATUS_PENDING,
+	STATUS_IN_FLIGHT,
+	STATUS_ISSUED,
+	STATUS_FAILED,
+	STATUS_CANCELLED,
+	STATUS_REVOKING,
+	STATUS_REVOKED,
+	STATUS_COUNT
+} RequestStatus;
+
+extern const char *const status_names[STATUS_COUNT];
+
+/* A request, as the worker sees it. */
+typedef struct WorkRow
+{
+	int64		id;
+	RequestStatus status;
+	bool		has_identity;
+	pg_uuid_t	identity;
+	int			max_use_count;	/* 0: left to Seam */
+	bool		has_profile;
+	pg_uuid_t	profile;
+	int			attempts;
+	bool		has_key;
+	pg_uuid_t	key;
+	bool		has_target;
+	TimestampTz next_attempt_at;	/* DT_NOEND for NULL */
+	TimestampTz attempted_at;
+	int			attempt_timeout;	/* milliseconds */
+	bool		has_seam_time;
+	TimestampTz seam_time;
+	int			timeline;
+	int			sqlerrcode;		/* 0 for NULL */
+	char	   *error;			/* or NULL */
+	char	   *reference;		/* or NULL */
+} WorkRow;
+
+/* What becomes of a request.  Strings and key may be NULL: left as they are. */
+typedef struct WorkChange
+{
+	RequestStatus status;
+	TimestampTz next_attempt_at;	/* DT_NOEND for NULL */
+	bool		finished;
+	int			attempts;
+	const SeamKey *key;
+	int			sqlerrcode;		/* 0: there is no error (any more) */
+	const char *error;
+	const char *seam_request_id;
+} WorkChange;
+
+/* A part of the outbox in the order in which it is due. */
+typedef struct WorkQueue
+{
+	RequestStatus status;
+	TimestampTz next_due;		/* nothing is due before */
+	TimestampTz mark_time;		/* what was taken last */
+	int64		mark_id;
+	int64		next_full;		/* when to begin before the mark again, on
+								 * http_now()'s clock */
+} WorkQueue;
+
+/* The attempt that is about to be made. */
+typedef struct WorkAttempt
+{
+	int			timeout;		/* milliseconds */
+	bool		has_seam_time;
+	TimestampTz seam_time;
+} WorkAttempt;
+
+extern bool work_begin(void);
+extern void work_end(void);
+extern Outbox *work_outbox(void);
+extern bool work_is_ours(void);
+extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
+					   int limit, WorkRow **rows);
+extern int	work_doubts(ArrayType *active, WorkRow **rows);
+extern bool work_lock(int64 id, WorkRow *row);
+extern bool work_exists(int64 id);
+extern void work_change(int64 id, const WorkChange *change);
+extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
+extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern int64 work_delete_old(TimestampTz before, ArrayType *keep);
+extern int64 work_set_aside(void);
+extern uint64 work_settings(void);
+
+#endif							/* SEAM_IK_WORK_H */
