@@ -96,6 +96,7 @@ static struct
 	dlist_head	done;			/* ended, not yet handed to the caller */
 	dlist_head	handed;			/* until the caller's http_release() */
 	Profile    *profile;		/* of the current run */
+	bool		woken;			/* the latch was set since http_was_woken() */
 	bool		multiplex;		/* the current run has several requests at
 								 * once */
 	bool		streams_seen;	/* http_debug() understands this libcurl */
@@ -847,10 +848,27 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 		leave_curl(&saved);
 
 		if (latch)
+		{
 			ResetLatch(MyLatch);
+			engine.woken = true;
+		}
 		if (dlist_is_empty(&engine.done) && (latch || wake_at <= now))
 			return NULL;
 	}
+}
+
+/*
+ * Was the latch set since the last call of this function?  http_wait() resets
+ * the latch also when it returns a request.
+ */
+bool
+http_was_woken(HttpRun *run)
+{
+	bool		woken = engine.woken;
+
+	Assert(engine.run == run);
+	engine.woken = false;
+	return woken;
 }
 
 /*

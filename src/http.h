@@ -100,6 +100,7 @@ extern void http_set_parallel(HttpRun *run, int max_parallel);
 extern void http_set_profile(HttpRun *run, const HttpProfile *profile);
 extern void http_start(HttpRun *run, HttpRequest *req);
 extern HttpRequest *http_wait(HttpRun *run, int64 wake_at, uint32 wait_event);
+extern bool http_was_woken(HttpRun *run);
 extern bool http_was_sent(const HttpRequest *req);
 extern void http_release(HttpRequest *req);
 extern void http_finish(HttpRun *run);

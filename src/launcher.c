@@ -101,7 +101,8 @@ static ProcessUtility_hook_type next_process_utility;
 
 /* What this transaction has to tell when it commits. */
 static bool wake_at_commit;
-static bool change_at_commit;
+static bool change_at_commit;	/* the extension in this database */
+static bool scan_at_commit;		/* which databases there are */
 
 PGDLLEXPORT void seam_ik_launcher_main(Datum main_arg);
 PGDLLEXPORT void seam_ik_probe_main(Datum main_arg);
@@ -218,11 +219,11 @@ launcher_is_there(void)
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_COMMIT && (wake_at_commit || change_at_commit))
+	if (event == XACT_EVENT_COMMIT && (wake_at_commit || change_at_commit || scan_at_commit))
 	{
 		Place	   *place;
 
-		LWLockAcquire(shared->lock, change_at_commit ? LW_EXCLUSIVE : LW_SHARED);
+		LWLockAcquire(shared->lock, change_at_commit || scan_at_commit ? LW_EXCLUSIVE : LW_SHARED);
 		place = get_place(MyDatabaseId, change_at_commit);
 		if (change_at_commit)
 		{
@@ -230,14 +231,17 @@ at_transaction_end(XactEvent event, void *arg)
 				place->changed = true;
 			else
 				shared->scan = true;
-			wake_launcher();
 		}
+		if (scan_at_commit)
+			shared->scan = true;
+		if (change_at_commit || scan_at_commit)
+			wake_launcher();
 		if (place && place->pid != 0)
 			SetLatch(place->latch);
 		LWLockRelease(shared->lock);
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_at_commit = change_at_commit = false;
+		wake_at_commit = change_at_commit = scan_at_commit = false;
 }
 
 /*
@@ -345,7 +349,6 @@ release_database(int code, Datum database)
 		place->holds--;
 		free_place(place);
 	}
-	shared->scan = true;
 	wake_launcher();
 	LWLockRelease(shared->lock);
 }
@@ -429,6 +432,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	{
 		watch_transactions();
 		change_at_commit = true;
+	}
+	if (IsA(stmt, CreatedbStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt))
+	{
+		watch_transactions();
+		scan_at_commit = true;
 	}
 	database = IsTransactionState() ? wanted_database(stmt) : InvalidOid;
 	if (OidIsValid(database) && hold_database(database))

@@ -66,10 +66,13 @@ const char *const status_names[STATUS_COUNT] =
 
 typedef enum WorkStatement
 {
+	WS_DUE_PENDING,
+	WS_DUE_REVOKING,
+	WS_DUE_ISSUED,
+	WS_DUE_CANCELLED,
 	WS_CLAIM,
-	WS_TAKE_REVOKING,
-	WS_TAKE_WRITE_BACKS,
-	WS_TAKE_CANCELLED,
+	WS_CLAIM_REVOKING,
+	WS_TOLD,
 	WS_FIRST,
 	WS_DOUBTS,
 	WS_LOCK,
@@ -84,11 +87,12 @@ typedef enum WorkStatement
 } WorkStatement;
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
-#define DUE(condition) \
-	"WITH due AS MATERIALIZED (SELECT request_id, next_attempt_at FROM %s" \
+#define DUE(condition, lock) \
+	"SELECT" ROW_COLUMNS " FROM %s r" \
 	" WHERE " condition " AND next_attempt_at <= $3 AND (next_attempt_at, request_id) > ($4, $5)" \
 	" AND" OURS \
-	" ORDER BY next_attempt_at, request_id LIMIT $6 FOR UPDATE SKIP LOCKED) "
+	" ORDER BY next_attempt_at, request_id LIMIT $6" lock
+#define LOCKED " FOR UPDATE SKIP LOCKED"
 #define DUE_TYPES INT8OID, OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID
 
 #define MAX_ARGS 12
@@ -102,29 +106,40 @@ static const struct
 }			statements[WS_COUNT] =
 
 {
+	/*
+	 * What is claimed is read first and updated then, by request_id: a join
+	 * would let the planner choose, by statistics that a queue outruns.
+	 */
+	[WS_DUE_PENDING] = {
+		DUE("status = 'pending' AND user_identity_id <> ALL ($7)", LOCKED),
+		7, {DUE_TYPES, UUIDARRAYOID}
+	},
+	[WS_DUE_REVOKING] = {
+		DUE("status = 'revoking' AND (instant_key).instant_key_id IS NOT NULL", LOCKED),
+		6, {DUE_TYPES}
+	},
+	[WS_DUE_ISSUED] = {
+		DUE("status = 'issued'", ""),
+		6, {DUE_TYPES}
+	},
+	[WS_DUE_CANCELLED] = {
+		DUE("status = 'cancelled'", LOCKED),
+		6, {DUE_TYPES}
+	},
 	[WS_CLAIM] = {
-		DUE("status = 'pending' AND user_identity_id <> ALL ($7)")
-		"UPDATE %s r SET status = 'in_flight', attempts = r.attempts + 1, attempted_at = $3,"
-		" next_attempt_at = $3 + $8 * interval '1 ms', attempt_timeout = $8, seam_time = $9, timeline_id = $10"
-		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
-		10, {DUE_TYPES, UUIDARRAYOID, INT4OID, TIMESTAMPTZOID, INT4OID}
+		"UPDATE %s SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
+		" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7"
+		" WHERE request_id = ANY ($3)",
+		7, {INT8OID, OIDOID, INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID}
 	},
-	[WS_TAKE_REVOKING] = {
-		DUE("status = 'revoking' AND (instant_key).instant_key_id IS NOT NULL")
-		"UPDATE %s r SET attempts = r.attempts + 1, attempted_at = $3, next_attempt_at = $3 + $7 * interval '1 ms'"
-		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
-		7, {DUE_TYPES, INT4OID}
+	[WS_CLAIM_REVOKING] = {
+		"UPDATE %s SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * interval '1 ms'"
+		" WHERE request_id = ANY ($3)",
+		5, {INT8OID, OIDOID, INT8ARRAYOID, TIMESTAMPTZOID, INT4OID}
 	},
-	[WS_TAKE_WRITE_BACKS] = {
-		DUE("status = 'issued'")
-		"SELECT" ROW_COLUMNS ", due.next_attempt_at FROM %s r, due WHERE r.request_id = due.request_id",
-		6, {DUE_TYPES}
-	},
-	[WS_TAKE_CANCELLED] = {
-		DUE("status = 'cancelled'")
-		"UPDATE %s r SET next_attempt_at = NULL"
-		" FROM due WHERE r.request_id = due.request_id RETURNING" ROW_COLUMNS ", due.next_attempt_at",
-		6, {DUE_TYPES}
+	[WS_TOLD] = {
+		"UPDATE %s SET next_attempt_at = NULL WHERE request_id = ANY ($3)",
+		3, {INT8OID, OIDOID, INT8ARRAYOID}
 	},
 	[WS_FIRST] = {
 		"SELECT next_attempt_at," OURS " FROM %s"
@@ -270,6 +285,7 @@ work_is_ours(void)
 static void
 execute(WorkStatement id, Datum *args, const char *nulls)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	int			rc;
 
 	if (plans[id] == NULL)
@@ -288,6 +304,7 @@ execute(WorkStatement id, Datum *args, const char *nulls)
 	args[0] = Int64GetDatum((int64) GetSystemIdentifier());
 	args[1] = ObjectIdGetDatum(MyDatabaseId);
 	rc = SPI_execute_plan(plans[id], args, nulls, false, 0);
+	MemoryContextSwitchTo(caller);	/* SPI has left its own */
 	if (rc < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
 }
@@ -307,11 +324,11 @@ sqlstate_from_text(const char *text)
 static void
 get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 {
-	Datum		values[ROW_NCOLUMNS + 1];
-	bool		nulls[ROW_NCOLUMNS + 1];
+	Datum		values[ROW_NCOLUMNS];
+	bool		nulls[ROW_NCOLUMNS];
 	const char *status;
 
-	Assert(desc->natts <= ROW_NCOLUMNS + 1);
+	Assert(desc->natts == ROW_NCOLUMNS);
 	heap_deform_tuple(tuple, desc, values, nulls);
 	memset(row, 0, sizeof(WorkRow));
 	row->id = DatumGetInt64(values[0]);
@@ -359,62 +376,90 @@ get_rows(WorkRow **rows)
 }
 
 /*
+ * An int8[] of the rows' ids.
+ */
+static ArrayType *
+row_ids(const WorkRow *rows, int n)
+{
+	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(rows[i].id);
+	return construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
+/*
+ * Claim rows that are locked, for this attempt.
+ */
+static void
+claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow *rows, int n)
+{
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = PointerGetDatum(row_ids(rows, n));
+	if (status == STATUS_CANCELLED)
+	{
+		execute(WS_TOLD, args, nulls);
+		return;
+	}
+	args[3] = TimestampTzGetDatum(now);
+	args[4] = Int32GetDatum(attempt->timeout);
+	for (int i = 0; i < n; i++)
+		rows[i].attempts++;
+	if (status == STATUS_REVOKING)
+	{
+		execute(WS_CLAIM_REVOKING, args, nulls);
+		return;
+	}
+	args[5] = TimestampTzGetDatum(attempt->seam_time);
+	if (!attempt->has_seam_time)
+		nulls[5] = 'n';
+	args[6] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	execute(WS_CLAIM, args, nulls);
+}
+
+/*
  * Take at most limit requests that are due from a queue.
  *
  * Pending ones are claimed for this attempt, unless their identity is one of
  * held; a key that is to be revoked is not due again before the attempt's
  * timeout; issued ones are those whose row is to be written, left as they are;
  * of cancelled ones nothing is due any more.  Returns their number, and the
- * rows in CurrentMemoryContext, without an order.
+ * rows, as they were but for their attempts, in CurrentMemoryContext.
  */
 int
 work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		   int limit, WorkRow **rows)
 {
-	static const WorkStatement take[STATUS_COUNT] = {
-		[STATUS_PENDING] = WS_CLAIM,
-		[STATUS_REVOKING] = WS_TAKE_REVOKING,
-		[STATUS_ISSUED] = WS_TAKE_WRITE_BACKS,
-		[STATUS_CANCELLED] = WS_TAKE_CANCELLED,
+	static const WorkStatement due[STATUS_COUNT] = {
+		[STATUS_PENDING] = WS_DUE_PENDING,
+		[STATUS_REVOKING] = WS_DUE_REVOKING,
+		[STATUS_ISSUED] = WS_DUE_ISSUED,
+		[STATUS_CANCELLED] = WS_DUE_CANCELLED,
 	};
 	TimestampTz now = GetCurrentTimestamp();
 	int64		begin = http_now();
 	bool		full = begin >= queue->next_full;
 	Datum		args[MAX_ARGS];
-	char		nulls[MAX_ARGS];
 	int			n;
 
-	memset(nulls, ' ', sizeof(nulls));
 	args[2] = TimestampTzGetDatum(now);
 	args[3] = TimestampTzGetDatum(full ? DT_NOBEGIN : queue->mark_time);
 	args[4] = Int64GetDatum(full ? 0 : queue->mark_id);
 	args[5] = Int64GetDatum(limit);
-	if (queue->status == STATUS_PENDING)
-	{
-		args[6] = PointerGetDatum(held);
-		args[7] = Int32GetDatum(attempt->timeout);
-		args[8] = TimestampTzGetDatum(attempt->seam_time);
-		if (!attempt->has_seam_time)
-			nulls[8] = 'n';
-		args[9] = Int32GetDatum((int32) GetWALInsertionTimeLine());
-	}
-	else if (queue->status == STATUS_REVOKING)
-		args[6] = Int32GetDatum(attempt->timeout);
-	execute(take[queue->status], args, nulls);
+	args[6] = PointerGetDatum(held);
+	execute(due[queue->status], args, NULL);
 	n = get_rows(rows);
 	if (full)
 		queue->mark_time = DT_NOBEGIN;
-	for (int i = 0; i < n; i++)
+	if (n > 0)
 	{
-		bool		isnull;
-		TimestampTz due = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc,
-															ROW_NCOLUMNS + 1, &isnull));
-
-		if (due > queue->mark_time || (due == queue->mark_time && (*rows)[i].id > queue->mark_id))
-		{
-			queue->mark_time = due;
-			queue->mark_id = (*rows)[i].id;
-		}
+		queue->mark_time = (*rows)[n - 1].next_attempt_at;
+		queue->mark_id = (*rows)[n - 1].id;
+		if (queue->status != STATUS_ISSUED)
+			claim(queue->status, attempt, now, *rows, n);
 	}
 
 	if (n == limit)

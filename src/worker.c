@@ -1604,17 +1604,17 @@ seam_ik_worker_main(Datum main_arg)
 		if (wake_at > http_now() && worker.nflying == 0)
 			pgstat_report_stat(true);
 		request = http_wait(worker.run, wake_at, worker.wait_event);
-		if (request == NULL && http_now() < wake_at)
-		{
-			/* somebody set our latch: something was enqueued, or we shall go */
-			look_at_queues();
-			if (launcher_wants_exit())
-				leave();
-		}
 		while (request)
 		{
 			flight_ended(request->owner);
 			request = http_wait(worker.run, 0, worker.wait_event);
+		}
+		if (http_was_woken(worker.run))
+		{
+			/* something was enqueued, or we shall go */
+			look_at_queues();
+			if (launcher_wants_exit())
+				leave();
 		}
 	}
 }

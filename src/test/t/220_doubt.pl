@@ -1,0 +1,193 @@
+# Lost answers: whatever is lost, a request ends with exactly one live key.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster(
+	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+	'restart_after_crash = on');
+append_to_file($node->data_dir . '/seam_api_key', 'seam_test_doubt');
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+$node->reload;
+
+my $guests = 0;
+sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub enqueue { my ($guest, @more) = @_; return sql('SELECT seam_enqueue_instant_key(' . join(', ', "'$guest'", @more) . ')'); }
+
+# The statuses of an identity's requests, once all have ended.
+sub outcome
+{
+	my ($guest) = @_;
+	wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$guest' AND next_attempt_at IS NOT NULL") eq '0' });
+	return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, '') || ' ' || attempts, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
+}
+sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
+sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
+sub owned { return sql("SELECT string_agg((instant_key).instant_key_id::text, ',' ORDER BY (instant_key).instant_key_id::text) FROM seam_instant_key_request WHERE user_identity_id = '$_[0]' AND status = 'issued'"); }
+# What is alive is what the requests have, and so many keys were ever issued.
+sub is_right
+{
+	my ($guest, $live, $ever, $name) = @_;
+	is(live($guest), owned($guest), "$name: what lives is what the requests have");
+	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$name: so many keys");
+}
+my $at = 'route=generate_instant_key';
+
+# Issued, but the answer is lost or of no use: adopted.  Not issued: tried again.
+my @cases = map { [ @$_, new_guest ] } (
+	[ 'reset_after', 'issued 1' ], [ 'close_after', 'issued 1' ], [ 'hang_after', 'issued 1' ], [ 'truncate=20', 'issued 1' ],
+	[ 'status=500,issue', 'issued 1' ], [ 'status=408,issue', 'issued 1' ], [ 'notjson', 'issued 1' ],
+	[ 'missing=instant_key_url', 'issued 1' ], [ 'big=3000000', 'issued 1' ],
+	[ 'reset', 'issued 2' ], [ 'status=503', 'issued 2' ], [ 'status=408', 'issued 2' ], [ 'hang', 'issued 2' ]);
+foreach my $case (@cases)
+{
+	$fake->behave($case->[2], "$at,$case->[0]", 1);
+	enqueue($case->[2]);
+}
+foreach my $case (@cases)
+{
+	is(outcome($case->[2]), $case->[1], "$case->[0]: $case->[1]");
+	is_right($case->[2], 1, 1, $case->[0]);
+}
+
+# The local clock decides nothing: Seam's may be wrong by minutes.
+foreach my $offset (300, -300)
+{
+	my ($lost, $unissued) = (new_guest, new_guest);
+
+	$fake->clock($offset);
+	# an answer of the new time has not been seen when the first call is lost
+	$fake->behave($lost, "$at,reset_after", 1);
+	$fake->behave($unissued, "$at,reset", 1);
+	enqueue($_) foreach $lost, $unissued;
+	is(outcome($lost), 'issued 1', "clock $offset s off, answer lost");
+	is(outcome($unissued), 'issued 2', "clock $offset s off, not issued");
+	is_right($_, 1, 1, "clock $offset s off") foreach $lost, $unissued;
+	# and now it is known
+	my $again = new_guest;
+	$fake->behave($again, "$at,reset_after", 1);
+	enqueue($again);
+	is(outcome($again), 'issued 1', "clock known to be $offset s off");
+	is_right($again, 1, 1, "clock known to be $offset s off");
+}
+$fake->clock(0);
+enqueue(new_guest);
+
+# Several lost calls for an identity: each gets one of the keys, if they asked
+# for the same; else nobody can tell, and all are issued anew.
+my ($same, $fewer, $differ, $profiles) = map { new_guest } 1 .. 4;
+$fake->behave($same, "$at,reset_after", 3);
+$fake->behave($fewer, "$at,reset_after", 1);
+$fake->behave($fewer, "$at,reset", 1);
+$fake->behave($differ, "$at,reset_after", 2);
+$fake->behave($profiles, "$at,reset_after", 2);
+sql("SELECT seam_enqueue_instant_key('$same') FROM generate_series(1, 3)");
+sql("SELECT seam_enqueue_instant_key('$fewer') FROM generate_series(1, 2)");
+sql("SELECT seam_enqueue_instant_key('$differ', g) FROM generate_series(1, 2) g");
+sql("SELECT seam_enqueue_instant_key('$profiles', g, CASE WHEN g = 1 THEN '11111111-1111-4111-8111-111111111111'::uuid END) FROM generate_series(1, 2) g");
+is(outcome($same), 'issued 1, issued 1, issued 1', 'three lost, alike');
+is_right($same, 3, 3, 'three lost, alike');
+like(outcome($fewer), qr/^issued [12], issued [12]$/, 'two lost, one of them issued');
+is_right($fewer, 2, 2, 'two lost, one of them issued');
+is(outcome($profiles), 'issued 1, issued 1', 'two lost, of different profiles');
+is_right($profiles, 2, 2, 'two lost, of different profiles');
+is(sql("SELECT bool_and((instant_key).customization_profile_id IS NOT DISTINCT FROM customization_profile_id) FROM seam_instant_key_request WHERE user_identity_id = '$profiles'"), 't', 'each has the key of its profile');
+like(outcome($differ), qr/issued 2, issued 2, revoked 1, revoked 1/, 'two lost, that asked for different things');
+is_right($differ, 2, 4, 'two lost, that asked for different things');
+
+# A key of another issuer: nothing is adopted or revoked.
+my ($other, $before) = (new_guest, new_guest);
+$fake->behave($other, "$at,hang_after", 1);
+my $id = enqueue($other);
+wait_for(sub { keys_of($other) > 0 });
+$fake->ask('seed-keys', { user_identity_id => $other, count => 1 });
+is(outcome($other), 'failed 08007 1', 'another issuer at work');
+is(scalar(grep { !$_->{revoked} } keys_of($other)), 2, 'both keys live');
+my $error = sql("SELECT error FROM seam_instant_key_request WHERE request_id = $id");
+like($error, qr/\Q$_->{instant_key_id}\E/, 'the keys are named') foreach keys_of($other);
+unlike($error, qr{ik\.seam\.co}, 'and not by their URLs');
+
+# A key of long before is no candidate, and neither is another request's.
+$fake->clock(-3600);
+$fake->ask('seed-keys', { user_identity_id => $before, count => 3 });
+$fake->clock(0);
+enqueue($before);
+outcome($before);
+$fake->behave($before, "$at,reset", 1);
+enqueue($before);
+is(outcome($before), 'issued 1, issued 2', 'keys of before, and of another request');
+is(scalar(grep { !$_->{revoked} } keys_of($before)), 5, 'none of them was touched');
+
+# Nothing else is sent for an identity in doubt, and others do not wait.
+my ($doubtful, $free) = (new_guest, new_guest);
+$fake->behave($doubtful, "$at,reset_after", 1);
+my $begin = time;
+enqueue($doubtful);
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$doubtful' AND sqlstate = '08007'") eq '1' });
+enqueue($doubtful);
+enqueue($free);
+is(outcome($free), 'issued 1', 'another identity');
+cmp_ok(time - $begin, '<', 1, 'does not wait');
+is(sql("SELECT string_agg(status, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$doubtful'"), 'in_flight, pending', 'the same one does');
+is(outcome($doubtful), 'issued 1, issued 1', 'until it is settled');
+cmp_ok(time - $begin, '>', 1, 'after settle_delay');
+is_right($doubtful, 2, 2, 'a doubt and a request after it');
+
+# Cancelled while in flight: the key goes, whether the answer comes or not.
+my @cancelled = map { new_guest } 1 .. 3;
+$fake->behave($cancelled[0], "$at,delay=500", 1);
+$fake->behave($cancelled[1], "$at,hang_after", 1);
+$fake->behave($cancelled[2], "$at,hang", 1);
+foreach my $guest (@cancelled)
+{
+	my $request = enqueue($guest);
+	wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE request_id = $request") eq 'in_flight' });
+	is(sql("SELECT seam_cancel_instant_key_request($request)"), 'revoking', 'cancelled in flight');
+}
+foreach my $guest (@cancelled)
+{
+	like(outcome($guest), qr/^revoked/, 'and revoked');
+	is(live($guest), '', 'no key lives');
+}
+
+# The list fails at first.
+my $unlisted = new_guest;
+$fake->behave($unlisted, 'route=list,status=500', 2);
+$fake->behave($unlisted, "$at,reset_after", 1);
+enqueue($unlisted);
+is(outcome($unlisted), 'issued 1', 'a list that fails is asked for again');
+is_right($unlisted, 1, 1, 'a list that fails');
+
+# The worker is killed, and so is the server, with calls in flight.
+my @killed = map { new_guest } 1 .. 6;
+foreach my $n (0 .. $#killed)
+{
+	$fake->behave($killed[$n], $at . ($n % 2 ? ',hang' : ',hang_after'), 1);
+}
+sub in_flight { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight'") eq '3' }); }
+enqueue($_) foreach @killed[0 .. 2];
+in_flight();
+kill 'KILL', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+wait_for(sub { my ($rc) = $node->psql('postgres', 'SELECT 1'); $rc == 0 });
+wait_for(sub { ($node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"))[1] eq '1' });
+outcome($_) foreach @killed[0 .. 2];
+enqueue($_) foreach @killed[3 .. 5];
+in_flight();
+$node->stop('immediate');
+$node->start;
+foreach my $n (0 .. $#killed)
+{
+	is(outcome($killed[$n]), $n % 2 ? 'issued 2' : 'issued 1', 'after a kill');
+	is_right($killed[$n], 1, 1, 'after a kill');
+}
+
+$node->stop;
+done_testing();
