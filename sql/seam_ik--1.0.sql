@@ -103,7 +103,7 @@ CREATE TABLE seam_instant_key_request (
 	target_table regclass,
 	target_key jsonb,
 	target_fields text[],
-	target_hash int,
+	target_hash bigint,
 	status text COLLATE "C" NOT NULL,
 	attempts int NOT NULL DEFAULT 0,
 	enqueued_at timestamptz NOT NULL DEFAULT now(),

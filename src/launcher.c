@@ -26,6 +26,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -35,6 +36,7 @@
 #include "launcher.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/condition_variable.h"
@@ -48,6 +50,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 /* How often the launcher looks for databases that nobody told it of. */
 #define SCAN_INTERVAL_US (60 * INT64CONST(1000000))
@@ -73,6 +76,8 @@ typedef struct Place
 	bool		changed;		/* the extension may have come or gone */
 	bool		starting;		/* a process is registered, and not there yet */
 	bool		expected;		/* it says that its end is no failure */
+	pg_atomic_uint32 wakes;		/* counts what its worker has to look at */
+	pg_atomic_uint32 rereads;	/* of these, changes to what is in doubt */
 	pid_t		pid;			/* of the process, or 0 */
 	Latch	   *latch;			/* likewise; processes' latches outlive them */
 
@@ -101,6 +106,7 @@ static ProcessUtility_hook_type next_process_utility;
 
 /* What this transaction has to tell when it commits. */
 static bool wake_at_commit;
+static bool reread_at_commit;	/* what is in doubt may have changed, too */
 static bool change_at_commit;	/* the extension in this database */
 static bool scan_at_commit;		/* which databases there are */
 
@@ -178,6 +184,8 @@ get_place(Oid database, bool make)
 	if (!make || spare == NULL)
 		return NULL;
 	memset(spare, 0, sizeof(Place));
+	pg_atomic_init_u32(&spare->wakes, 0);
+	pg_atomic_init_u32(&spare->rereads, 0);
 	spare->database = database;
 	return spare;
 }
@@ -200,6 +208,24 @@ wake_launcher(void)
 {
 	if (shared->launcher)
 		SetLatch(shared->launcher);
+}
+
+/*
+ * Have the worker of a place (or NULL) look for work.  The lock is held.
+ *
+ * The latch alone would not do: the worker may be waiting for something else,
+ * in a transaction, and reset it there.
+ */
+static void
+wake_place(Place *place, bool reread)
+{
+	if (place == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&place->wakes, 1);
+	if (reread)
+		pg_atomic_fetch_add_u32(&place->rereads, 1);
+	if (place->pid != 0)
+		SetLatch(place->latch);
 }
 
 /*
@@ -236,12 +262,11 @@ at_transaction_end(XactEvent event, void *arg)
 			shared->scan = true;
 		if (change_at_commit || scan_at_commit)
 			wake_launcher();
-		if (place && place->pid != 0)
-			SetLatch(place->latch);
+		wake_place(place, reread_at_commit);
 		LWLockRelease(shared->lock);
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_at_commit = change_at_commit = scan_at_commit = false;
+		wake_at_commit = reread_at_commit = change_at_commit = scan_at_commit = false;
 }
 
 /*
@@ -258,29 +283,35 @@ watch_transactions(void)
 }
 
 /*
- * Have the database's worker look for work when this transaction commits.
+ * Have the database's worker look for work when this transaction commits; also
+ * at what is in doubt, if reread is set.
  */
 void
-launcher_wake_at_commit(void)
+launcher_wake_at_commit(bool reread)
 {
-	if (shared == NULL || wake_at_commit)
+	if (shared == NULL)
 		return;
-	watch_transactions();
+	if (!wake_at_commit)
+		watch_transactions();
 	wake_at_commit = true;
+	reread_at_commit = reread_at_commit || reread;
 }
 
 /*
- * Wake the worker of this database now.
+ * A prepared transaction has committed: it may have enqueued something, or
+ * created the extension.
  */
 static void
-wake_worker(void)
+prepared_has_committed(void)
 {
 	Place	   *place;
 
-	LWLockAcquire(shared->lock, LW_SHARED);
-	place = get_place(MyDatabaseId, false);
-	if (place && place->pid != 0)
-		SetLatch(place->latch);
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	place = get_place(MyDatabaseId, true);
+	if (place)
+		place->changed = true;
+	wake_place(place, false);
+	wake_launcher();
 	LWLockRelease(shared->lock);
 }
 
@@ -301,8 +332,7 @@ hold_database(Oid database)
 	if (place)
 	{
 		place->holds++;
-		if (place->pid != 0)
-			SetLatch(place->latch);
+		wake_place(place, false);
 	}
 	LWLockRelease(shared->lock);
 	return place != NULL;
@@ -354,6 +384,30 @@ release_database(int code, Datum database)
 }
 
 /*
+ * May the role copy the database?  As createdb() decides it.
+ */
+static bool
+may_copy(Oid database)
+{
+	bool		may;
+	HeapTuple	tuple;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!may || database_ownercheck(database, GetUserId()))
+		return may;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
+/*
  * The database that a command wants for itself, or InvalidOid.  Nobody can send
  * a worker away by a command that he may not give.
  */
@@ -392,10 +446,8 @@ wanted_database(const Node *stmt)
 	if (name == NULL)
 		return InvalidOid;
 	database = get_database_oid(name, true);
-	if (!OidIsValid(database) || database == MyDatabaseId)
-		return InvalidOid;
-	if (!superuser() && !database_ownercheck(database, GetUserId()) &&
-		!(is_template && strcmp(name, "template1") == 0))
+	if (!OidIsValid(database) || database == MyDatabaseId ||
+		!(is_template ? may_copy(database) : superuser() || database_ownercheck(database, GetUserId())))
 		return InvalidOid;
 	return database;
 }
@@ -452,7 +504,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	}
 	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (prepared)
-		wake_worker();
+		prepared_has_committed();
 }
 
 /* ---------- processes of a database ---------- */
@@ -497,6 +549,25 @@ launcher_attach(Datum main_arg)
 }
 
 /*
+ * Was there a call to look for work since the last time?  *reread: also for
+ * what is in doubt.
+ */
+bool
+launcher_was_called(bool *reread)
+{
+	static uint32 seen = 0;
+	static uint32 seen_rereads = 0;
+	uint32		wakes = pg_atomic_read_u32(&my_place->wakes);
+	uint32		rereads = pg_atomic_read_u32(&my_place->rereads);
+	bool		called = wakes != seen;
+
+	*reread = rereads != seen_rereads;
+	seen = wakes;
+	seen_rereads = rereads;
+	return called;
+}
+
+/*
  * Shall this process leave its database, for a command?
  */
 bool
@@ -537,6 +608,8 @@ seam_ik_probe_main(Datum main_arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database, InvalidOid, 0);
+	/* ALTER DATABASE ... SET role is not meant for us */
+	SetConfigOption("role", "none", PGC_SUSET, PGC_S_OVERRIDE);
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
@@ -687,11 +760,13 @@ start_process(Database *db)
 	WorkerStart start = {0};
 	Place	   *place;
 	bool		probe = db->state == DB_UNKNOWN;
+	bool		is_there = false;
 	int			number = -1;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	place = get_place(db->oid, true);
-	if (place && place->holds == 0 && place->pid == 0)
+	is_there = place && place->pid != 0;
+	if (place && place->holds == 0 && !is_there)
 	{
 		number = (int) (place - shared->places);
 		place->starting = true;
@@ -703,13 +778,17 @@ start_process(Database *db)
 	LWLockRelease(shared->lock);
 	if (number < 0)
 	{
-		/* held: the end of the hold wakes us */
-		db->not_before = http_now() + RESTART_FIRST_US;
+		/* one of a former launcher's, or held: we are woken when it ends */
+		if (is_there)
+			db->state = DB_WORKING;
+		else
+			db->not_before = http_now() + RESTART_FIRST_US;
 		return;
 	}
 
 	start.database = db->oid;
 	start.owner = db->owner;
+	start.careful = db->failures > 0;
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
 		BGWORKER_LEAVES_DATABASE;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
@@ -761,13 +840,15 @@ process_ended(Database *db)
 	}
 	LWLockRelease(shared->lock);
 	ConditionVariableBroadcast(&shared->left);
-	pfree(db->handle);
+	if (db->handle)
+		pfree(db->handle);
 	db->handle = NULL;
 
 	if (was.expected)
 	{
+		/* but not one after another */
 		db->failures = 0;
-		db->not_before = 0;
+		db->not_before = db->state == DB_WORKING ? db->started_at + RESTART_FIRST_US : 0;
 	}
 	else
 	{
@@ -797,6 +878,22 @@ process_ended(Database *db)
 		db->state = DB_READY;
 		db->warned = false;
 	}
+}
+
+/*
+ * Has the database a process of ours?
+ */
+static bool
+has_process(Oid database)
+{
+	Place	   *place;
+	bool		has;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	place = get_place(database, false);
+	has = place && (place->pid != 0 || place->starting);
+	LWLockRelease(shared->lock);
+	return has;
 }
 
 /*
@@ -873,7 +970,8 @@ seam_ik_launcher_main(Datum main_arg)
 			Database   *db = lfirst(lc);
 			pid_t		pid;
 
-			if (db->handle && GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED)
+			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
+				db->state == DB_WORKING && !has_process(db->oid))
 				process_ended(db);
 			probing = probing || db->state == DB_PROBING;
 		}
@@ -890,8 +988,8 @@ seam_ik_launcher_main(Datum main_arg)
 			else if (db->state == DB_READY || !probing)
 			{
 				/* one probe at a time: there may be hundreds of databases */
-				probing = probing || db->state == DB_UNKNOWN;
 				start_process(db);
+				probing = probing || db->state == DB_PROBING;
 				wake_at = Min(wake_at, Max(db->not_before, now + USECS_PER_SEC));
 			}
 		}

@@ -14,14 +14,16 @@ typedef struct WorkerStart
 {
 	Oid			database;
 	Oid			owner;			/* of the extension; InvalidOid: find out */
+	bool		careful;		/* the last one has ended badly */
 } WorkerStart;
 
 extern void launcher_define(void);
 extern bool launcher_is_there(void);
-extern void launcher_wake_at_commit(void);
+extern void launcher_wake_at_commit(bool reread);
 
 /* for the worker */
 extern WorkerStart launcher_attach(Datum main_arg);
+extern bool launcher_was_called(bool *reread);
 extern bool launcher_wants_exit(void);
 extern void launcher_expect_exit(void);
 

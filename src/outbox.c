@@ -249,7 +249,7 @@ insert_row(Datum *values, bool *nulls)
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
 
-	launcher_wake_at_commit();
+	launcher_wake_at_commit(false);
 	if (!launcher_is_there() && !warned)
 	{
 		warned = true;
@@ -291,7 +291,7 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 		values[REQ_TARGET_TABLE] = ObjectIdGetDatum(target->table);
 		values[REQ_TARGET_KEY] = target->key;
 		values[REQ_TARGET_FIELDS] = target->fields;
-		values[REQ_TARGET_HASH] = Int32GetDatum(target->hash);
+		values[REQ_TARGET_HASH] = Int64GetDatum(target->hash);
 		nulls[REQ_TARGET_TABLE] = nulls[REQ_TARGET_KEY] =
 			nulls[REQ_TARGET_FIELDS] = nulls[REQ_TARGET_HASH] = false;
 	}

@@ -48,7 +48,7 @@ typedef struct Target
 	Oid			table;			/* the root, where it is partitioned */
 	Datum		key;			/* jsonb */
 	Datum		fields;			/* text[] */
-	int32		hash;
+	int64		hash;
 } Target;
 
 /* Where the outbox is. */

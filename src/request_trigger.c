@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -117,6 +118,39 @@ row_is_gone(Datum target_key, void *arg)
 }
 
 /*
+ * The row that the cancelling trigger has last seen leave a partition for
+ * another one.  What is inserted there next is that row, whatever has become of
+ * its key.
+ */
+static struct
+{
+	TransactionId transaction;
+	CommandId	command;
+	Oid			root;
+	int64		hash;
+}			moving;
+
+static void
+note_moving(const Target *target)
+{
+	moving.transaction = GetTopTransactionIdIfAny();
+	moving.command = GetCurrentCommandId(false);
+	moving.root = target->table;
+	moving.hash = target->hash;
+}
+
+static bool
+was_moving(const Target *target)
+{
+	bool		was = moving.root == target->table && moving.hash == target->hash &&
+	moving.transaction == GetTopTransactionIdIfAny() &&
+	moving.command == GetCurrentCommandId(false);
+
+	moving.root = InvalidOid;
+	return was;
+}
+
+/*
  * seam_enqueue_instant_key_trigger(), AFTER INSERT FOR EACH ROW
  *
  * Enqueues a request when there is an identity and no key yet.  Raises 55000
@@ -149,8 +183,9 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 
 		trigger_request(plan, td, row, DatumGetUUIDP(identity), &request);
 		if (!td->tg_relation->rd_rel->relispartition ||
-			!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
-								  row_is_gone, request_plan->row_key))
+			(!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
+								   row_is_gone, request_plan->row_key) &&
+			 !was_moving(&target)))
 			outbox_enqueue(request_plan->outbox, &request, (Datum) 0, &target);
 	}
 	error_context_stack = callback.previous;
@@ -187,6 +222,12 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 		isnull = isnull || !trigger_column_changed(td, row, td->tg_newtuple, column);
 	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data))
 	{
+		if (request_plan->row_key)
+		{
+			Target		target = target_of(request_plan, td);
+
+			note_moving(&target);
+		}
 		if (!isnull)
 			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column, RelationGetDescr(td->tg_relation), &isnull));
 	}

@@ -50,10 +50,14 @@ typedef enum StatementId
 	ST_WRITE_AGAIN,
 	ST_MOVE,
 	ST_ADOPT,
+	ST_ADOPT_FINISHED,
 	ST_COUNT
 } StatementId;
 
 #define MAX_ARGS 3
+
+/* A request that came along with a copy waits until it is adopted. */
+#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
 
 /* The statements; %s is the table. */
 static const struct
@@ -73,7 +77,7 @@ static const struct
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate, target_key, user_identity_id, next_attempt_at"
 		" FROM %s WHERE target_hash = $1 AND target_table = $2"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed') FOR UPDATE",
-		2, {INT4OID, REGCLASSOID}
+		2, {INT8OID, REGCLASSOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
@@ -87,26 +91,26 @@ static const struct
 	},
 	[ST_CANCEL] = {
 		/* next_attempt_at: the worker is to tell the listeners */
-		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = now()"
+		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = " NOW_IF_OURS
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_REVOKE] = {
 		/* what is in flight is looked for when its time has come */
 		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL,"
 		" attempts = CASE WHEN status = 'issued' THEN 0 ELSE attempts END,"
-		" next_attempt_at = CASE WHEN status = 'issued' THEN now() ELSE next_attempt_at END"
+		" next_attempt_at = CASE WHEN status = 'issued' THEN " NOW_IF_OURS " ELSE next_attempt_at END"
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_RETRY] = {
-		"UPDATE %s SET status = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = now()"
+		"UPDATE %s SET status = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_WRITE_AGAIN] = {
-		"UPDATE %s SET next_attempt_at = now() WHERE request_id = $1",
-		1, {INT8OID}
+		"UPDATE %s SET next_attempt_at = " NOW_IF_OURS " WHERE request_id = $1",
+		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
 		"UPDATE %s SET target_key = $2 WHERE request_id = $1",
@@ -119,11 +123,18 @@ static const struct
 		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},
+	[ST_ADOPT_FINISHED] = {
+		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, database_id = $2"
+		" WHERE next_attempt_at IS NULL AND (system_identifier <> $1 OR database_id <> $2)",
+		2, {INT8OID, OIDOID}
+	},
 };
 
-/* The statements' plans in this session, for this table. */
+/* The statements' plans in this session, for the table of this name. */
 static SPIPlanPtr plans[ST_COUNT];
 static Oid	plans_table = InvalidOid;
+static char *plans_name;
 
 /* A use of SPI as the owner of the outbox. */
 typedef struct Session
@@ -170,14 +181,19 @@ execute(Session *session, StatementId id, const Datum *args)
 {
 	int			rc;
 
-	if (plans_table != session->outbox->table)
+	if (plans_table != session->outbox->table || strcmp(plans_name, session->outbox->name) != 0)
 	{
+		char	   *name = MemoryContextStrdup(TopMemoryContext, session->outbox->name);
+
 		for (int i = 0; i < ST_COUNT; i++)
 		{
 			if (plans[i])
 				SPI_freeplan(plans[i]);
 			plans[i] = NULL;
 		}
+		if (plans_name)
+			pfree(plans_name);
+		plans_name = name;
 		plans_table = session->outbox->table;
 	}
 	if (plans[id] == NULL)
@@ -249,18 +265,18 @@ lock_request(Session *session, int64 id)
 static const char *
 cancel(Session *session, const Locked *locked)
 {
-	Datum		args[] = {Int64GetDatum(locked->id)};
+	Datum		args[] = {Int64GetDatum(locked->id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
 
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
 		execute(session, ST_CANCEL, args);
-		launcher_wake_at_commit();
+		launcher_wake_at_commit(false);
 		return "cancelled";
 	}
 	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
 	{
 		execute(session, ST_REVOKE, args);
-		launcher_wake_at_commit();
+		launcher_wake_at_commit(false);
 		return "revoking";
 	}
 	return locked->status;
@@ -273,7 +289,7 @@ void
 requests_cancel_target(Outbox *outbox, const Target *target)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int32GetDatum(target->hash), ObjectIdGetDatum(target->table)};
+	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table)};
 	uint64		n;
 	Locked	   *found;
 	int			nfound = 0;
@@ -331,7 +347,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 					 void *arg)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int32GetDatum(target->hash), ObjectIdGetDatum(target->table)};
+	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table)};
 	bool		moved = false;
 	SPITupleTable *rows;
 	uint64		n;
@@ -470,20 +486,20 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	Session		session = begin_session(outbox);
 	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
-	Datum		args[] = {Int64GetDatum(locked.id)};
+	Datum		args[] = {Int64GetDatum(locked.id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
 	char		status[NAMEDATALEN];
 
 	strlcpy(status, locked.status, sizeof(status));
 	if (strcmp(status, "failed") == 0)
 	{
 		execute(&session, ST_RETRY, args);
-		launcher_wake_at_commit();
+		launcher_wake_at_commit(false);
 		strlcpy(status, "pending", sizeof(status));
 	}
 	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
-		launcher_wake_at_commit();
+		launcher_wake_at_commit(false);
 	}
 	end_session(&session);
 	PG_RETURN_TEXT_P(cstring_to_text(status));
@@ -502,7 +518,8 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 
 	execute(&session, ST_ADOPT, args);
 	n = (int64) SPI_processed;
-	launcher_wake_at_commit();
+	execute(&session, ST_ADOPT_FINISHED, args);
+	launcher_wake_at_commit(true);
 	end_session(&session);
 	PG_RETURN_INT64(n);
 }

@@ -163,13 +163,16 @@ row_key_of(Relation rel)
 /*
  * A row's primary key as a jsonb object, palloc'd, and a hash of it.  The hash
  * leaves out what changes when a row moves between partitions, if anything
- * else is there.
+ * else is there.  Of an integer it is the number itself: rows that are inserted
+ * one after another are neighbours in an index then.
  */
 Datum
-row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int32 *hash)
+row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash)
 {
 	StringInfoData json;
 	uint32		sum = 0;
+	int			nhashed = 0;
+	bool		ordered = false;
 	int			level = -1;
 	Datum		value;
 
@@ -195,18 +198,27 @@ row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int32 *hash)
 			column->type == INT4OID ? DatumGetInt32(datum) : DatumGetInt16(datum);
 
 			appendBinaryStringInfo(&json, digits, pg_lltoa(number, digits));
+			if ((!column->moves || row_key->all_move) && nhashed == 0)
+			{
+				ordered = true;
+				*hash = number;
+			}
 		}
 		else
 			escape_json(&json, OidOutputFunctionCall(column->output, datum));
 		if (!column->moves || row_key->all_move)
+		{
 			sum = hash_combine(sum, hash_bytes((unsigned char *) json.data + begin, json.len - begin));
+			nhashed++;
+		}
 	}
 	appendStringInfoChar(&json, '}');
 	if (level >= 0)
 		reset_text_forms(level);
 	value = DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
 	pfree(json.data);
-	*hash = (int32) sum;
+	if (!ordered || nhashed > 1)
+		*hash = (int64) sum;
 	return value;
 }
 

@@ -37,7 +37,7 @@ typedef struct RowKey
 } RowKey;
 
 extern RowKey *row_key_of(Relation rel);
-extern Datum row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int32 *hash);
+extern Datum row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash);
 extern char *row_key_table(RowKey *row_key);
 extern void row_key_where(RowKey *row_key, StringInfo sql, int first_arg);
 extern bool row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types);

@@ -198,13 +198,14 @@ static const struct
 /* The statements' plans for this table. */
 static SPIPlanPtr plans[WS_COUNT];
 
-static Outbox outbox;			/* as work_begin() found it; plans are for it */
+static Outbox outbox;			/* as work_begin() found it */
+static char *plans_name;		/* the table's name in the plans */
 static Oid	key_type;			/* seam_instant_key */
 static int	guc_level;
 
 /*
  * Begin to work on the outbox, in a transaction.  Returns false when the
- * extension is not there any more.
+ * extension is not there any more, or was created anew.
  */
 bool
 work_begin(void)
@@ -234,10 +235,12 @@ work_begin(void)
 			return false;
 		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
-	if (!outbox_find(outbox.schema, &outbox))
+	/* another table of that name knows nothing of the calls under way */
+	if (!outbox_find(outbox.schema, &outbox) || (OidIsValid(before) && outbox.table != before))
 		return false;
-	if (outbox.table != before)
+	if (plans_name == NULL || strcmp(plans_name, outbox.name) != 0)
 	{
+		plans_name = MemoryContextStrdup(TopMemoryContext, outbox.name);
 		for (int i = 0; i < WS_COUNT; i++)
 		{
 			if (plans[i])
@@ -407,7 +410,10 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	args[3] = TimestampTzGetDatum(now);
 	args[4] = Int32GetDatum(attempt->timeout);
 	for (int i = 0; i < n; i++)
+	{
 		rows[i].attempts++;
+		rows[i].attempted_at = now;
+	}
 	if (status == STATUS_REVOKING)
 	{
 		execute(WS_CLAIM_REVOKING, args, nulls);
@@ -427,7 +433,7 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
  * held; a key that is to be revoked is not due again before the attempt's
  * timeout; issued ones are those whose row is to be written, left as they are;
  * of cancelled ones nothing is due any more.  Returns their number, and the
- * rows, as they were but for their attempts, in CurrentMemoryContext.
+ * rows, as they were but for the attempt, in CurrentMemoryContext.
  */
 int
 work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,

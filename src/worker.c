@@ -161,6 +161,8 @@ static struct
 	bool		settings_known;
 	bool		draining;		/* they have changed: send nothing more */
 	bool		gone;			/* the extension is */
+	bool		disowned;		/* the extension has another owner */
+	bool		careful;		/* the last worker may have died of a row */
 }			worker;
 
 PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
@@ -615,13 +617,19 @@ set_error(const SeamResult *result, WorkChange *change)
 /*
  * Lock a flight's request.  Returns false when it is gone; then *later tells
  * whether it is only locked by a session.
+ *
+ * A request with its id that was not claimed with it is another one: the table
+ * may have been emptied, and its sequence begun anew.
  */
 static bool
 lock_request(const Flight *flight, WorkRow *row, bool *later)
 {
 	*later = false;
 	if (work_lock(flight->row.id, row))
-		return true;
+		return row->attempted_at == flight->row.attempted_at &&
+			row->attempts == flight->row.attempts &&
+			row->has_identity == flight->row.has_identity &&
+			memcmp(&row->identity, &flight->row.identity, UUID_LEN) == 0;
 	*later = work_exists(flight->row.id);
 	return false;
 }
@@ -1106,6 +1114,12 @@ turn(void *arg)
 		work_end();
 		return;
 	}
+	worker.disowned = !work_is_ours();
+	if (worker.disowned)
+	{
+		work_end();
+		return;
+	}
 	/* an intent or a key must not be lost, whatever synchronous_commit says */
 	ForceSyncCommit();
 	dlist_foreach(it, &worker.ended)
@@ -1274,11 +1288,34 @@ note_unwritten(void *arg)
 		{
 			/* the longer it has waited, the longer it may wait */
 			TimestampTz now = GetCurrentTimestamp();
-			int64		waited = now - (row.attempted_at + (int64) 0);
+			int64		waited = now - row.attempted_at;
 
 			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US), WRITE_BACK_BACKOFF_MAX_US);
 		}
 		change_request(&row, &change);
+	}
+	work_end();
+}
+
+/*
+ * In a transaction: put off what may be this process's end, so that its
+ * successor does other things first.
+ */
+static void
+put_off_row(void *arg)
+{
+	RowToWrite *row_to_write = arg;
+	WorkRow		row;
+
+	if (!work_begin())
+		worker.gone = true;
+	else if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED && row.next_attempt_at != DT_NOEND)
+	{
+		WorkChange	change = no_change(&row);
+
+		change.finished = true;
+		change.next_attempt_at = GetCurrentTimestamp() + WRITE_BACK_BACKOFF_MAX_US;
+		work_change(row.id, &change);
 	}
 	work_end();
 }
@@ -1297,6 +1334,8 @@ write_rows(void)
 		RowToWrite	row = {.id = worker.to_write[n++]};
 
 		CHECK_FOR_INTERRUPTS();
+		if (worker.careful)
+			(void) transaction(put_off_row, &row);
 		row.error = transaction(write_row_back, &row);
 		write_back_clean_up();
 		if (row.error)
@@ -1336,9 +1375,10 @@ housekeeping(void *arg)
 	uint64		settings;
 
 	*more = false;
-	if (!work_begin())
+	worker.gone = !work_begin();
+	worker.disowned = !worker.gone && !work_is_ours();
+	if (worker.gone || worker.disowned)
 	{
-		worker.gone = true;
 		work_end();
 		return;
 	}
@@ -1348,8 +1388,6 @@ housekeeping(void *arg)
 		worker.draining = true;
 	worker.settings = settings;
 	worker.settings_known = true;
-	if (!work_is_ours())
-		worker.draining = true;
 	(void) work_set_aside();
 	if (settings_retention >= 0)
 	{
@@ -1497,13 +1535,61 @@ reload(void)
 }
 
 /*
+ * The extension is gone, and with it what the calls under way were for: what
+ * they have issued, or may have, is left to whom reads the log.
+ */
+static void
+log_abandoned(void)
+{
+	dlist_head *lists[] = {&worker.flying, &worker.ended};
+	dlist_iter	it;
+
+	for (int i = 0; i < (int) lengthof(lists); i++)
+	{
+		dlist_foreach(it, lists[i])
+		{
+			Flight	   *flight = dlist_container(Flight, node, it.cur);
+			char		id[SEAM_UUID_TEXT_LEN + 1];
+
+			if (flight->op != SEAM_GENERATE || (i == 1 && flight->result.sqlerrcode != 0 && !flight->result.in_doubt))
+				continue;
+			seam_put_uuid(id, &flight->row.identity);
+			ereport(WARNING,
+					(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+					 errmsg("extension seam_ik was dropped while an instant key was being issued: it may exist"),
+					 errdetail("User identity %s, in the outbox of database \"%s\".", id, worker.database)));
+		}
+	}
+}
+
+/*
  * Exit for a reason that is no failure.
  */
 static void
 leave(void)
 {
+	if (worker.gone)
+		log_abandoned();
 	launcher_expect_exit();
 	proc_exit(0);
+}
+
+/*
+ * Has a session called?  Then look what it has to tell.
+ */
+static bool
+hear(void)
+{
+	bool		reread;
+
+	if (!launcher_was_called(&reread))
+		return false;
+	if (launcher_wants_exit())
+		leave();
+	look_at_queues();
+	if (reread)
+		worker.doubts_changed = true;
+	return true;
 }
 
 /*
@@ -1513,6 +1599,7 @@ static void
 set_own_settings(void)
 {
 	static const char *const settings[][2] = {
+		{"role", "none"},
 		{"search_path", "pg_catalog, pg_temp"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
@@ -1569,6 +1656,7 @@ seam_ik_worker_main(Datum main_arg)
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	set_own_settings();
 	set_up();
+	worker.careful = start.careful;
 	for (;;)
 	{
 		int64		wake_at;
@@ -1597,24 +1685,16 @@ seam_ik_worker_main(Datum main_arg)
 			write_rows();
 			send_notices();
 		}
-		if (worker.gone || (worker.draining && worker.nflying == 0 && dlist_is_empty(&worker.ended)))
+		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0 && dlist_is_empty(&worker.ended)))
 			leave();
 
-		wake_at = next_turn();
-		if (wake_at > http_now() && worker.nflying == 0)
-			pgstat_report_stat(true);
+		pgstat_report_stat(worker.nflying == 0);
+		wake_at = hear() ? 0 : next_turn();
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{
 			flight_ended(request->owner);
 			request = http_wait(worker.run, 0, worker.wait_event);
-		}
-		if (http_was_woken(worker.run))
-		{
-			/* something was enqueued, or we shall go */
-			look_at_queues();
-			if (launcher_wants_exit())
-				leave();
 		}
 	}
 }
