@@ -99,13 +99,13 @@ like(error_of("INSERT INTO keyless VALUES ('$who')"), qr/primary key/, 'a table 
 
 # ---------- primary keys of every kind ----------
 
-sql(q{SET client_min_messages = error; CREATE SCHEMA "In n"; CREATE TYPE "In n".floor AS ENUM ('ground', 'first'); CREATE DOMAIN "In n".code AS varchar(9) CHECK (value <> '')});
+sql(q{SET client_min_messages = error; CREATE SCHEMA "In n"; CREATE TYPE "In n".floor AS ENUM ('ground', 'first'); CREATE TYPE "In n".pair AS (a int, "B" text); CREATE DOMAIN "In n".code AS varchar(9) CHECK (value <> '')});
 my @kinds = (
 	[ 'text' => q{E'a"b\\\\c\\'d{},\n\u00fc%$1'} ], [ 'text' => q{''} ], [ 'uuid' => q{'0f0e0d0c-0b0a-4908-8706-050403020100'} ], [ 'date' => q{'2026-02-01'} ], [ 'date' => q{'infinity'} ],
 	[ 'timestamptz' => q{'2026-10-25 01:30:00.123456+00'} ], [ 'timestamp' => q{'2026-02-01 00:00:00.000001'} ], [ 'time' => q{'23:59:59.999999'} ], [ 'interval' => q{'1 mon 2 days -03:00:00.5'} ],
 	[ 'numeric' => q{12345678901234567890.1230} ], [ 'numeric' => q{'NaN'} ], [ 'float8' => q{0.1::float8 + 0.2::float8} ], [ 'float8' => q{'-infinity'} ], [ 'float4' => q{'1.1'} ],
 	[ 'bigint' => q{9223372036854775807} ], [ 'smallint' => q{-3} ], [ 'boolean' => q{true} ], [ 'bytea' => q{'\x00ff27'} ], [ 'char(5)' => q{'ab'} ], [ 'name' => q{'x'} ], [ '"char"' => q{'x'} ], [ 'int[]' => q{'{{1,2},{3,4}}'} ], [ 'text[]' => q{ARRAY['a,"', NULL]} ],
-	[ '"In n".floor' => q{'first'} ], [ '"In n".code' => q{'x'} ], [ 'inet' => q{'10.0.0.1/8'} ], [ 'int4range' => q{'[1,4)'} ], [ 'jsonb' => q{'{"a": [1, null]}'} ], [ 'oid' => q{4294967295} ], [ 'bit varying' => q{B'0101'} ]);
+	[ '"In n".floor' => q{'first'} ], [ '"In n".code' => q{'x'} ], [ 'inet' => q{'10.0.0.1/8'} ], [ 'int4range' => q{'[1,4)'} ], [ 'jsonb' => q{'{"a": [1, null]}'} ], [ 'oid' => q{4294967295} ], [ 'bit varying' => q{B'0101'} ], [ '"In n".pair' => q{(1, E'a"b\\\\')} ]);
 $who = identity();
 foreach my $n (0 .. $#kinds)
 {
@@ -190,7 +190,7 @@ foreach my $both (0, 1)
 {
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	places($both);
-	my %who = map { $_ => identity() } qw(stays moved twice back rolled first handed deleted);
+	my %who = map { $_ => identity() } qw(stays moved twice both back renumbered rolled open first handed deleted);
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	slow($who{$_}, 900) for keys %who;
@@ -199,18 +199,38 @@ foreach my $both (0, 1)
 	my $new = identity();
 	sql("UPDATE part SET place = 2 WHERE id = $id{moved};
 UPDATE part SET place = 2 WHERE id = $id{twice}; UPDATE part SET place = 3 WHERE id = $id{twice};
+BEGIN; UPDATE part SET place = 2 WHERE id = $id{both}; UPDATE part SET place = 3 WHERE id = $id{both}; COMMIT;
 UPDATE part SET place = 2 WHERE id = $id{back}; UPDATE part SET place = 1 WHERE id = $id{back};
 BEGIN; UPDATE part SET place = 2 WHERE id = $id{rolled}; ROLLBACK;
 UPDATE part SET place = 2, guest = '$new' WHERE id = $id{handed};
-BEGIN; UPDATE part SET place = 2 WHERE id = $id{deleted}; DELETE FROM part WHERE id = $id{deleted}; COMMIT;");
+BEGIN; UPDATE part SET place = 2 WHERE id = $id{deleted}; DELETE FROM part WHERE id = $id{deleted}; COMMIT;
+UPDATE part SET place = 2, id = 200 WHERE id = $id{renumbered}");
+	# one moves while its key is to be written
+	my $holder = background($node, "BEGIN; UPDATE part SET place = 2 WHERE id = $id{open}; SELECT 5;");
+	ok(wait_for(sub { $holder->{run}->pump_nb; $holder->{out} =~ /^5$/m }), 'a session that moves one');
+	ok(settled($who{open}), 'the others end while it is open');
+	$holder->{in} .= "COMMIT;\n";
+	result_of($holder);
 	ok(settled, "rows that move before the key is there, $with");
-	foreach my $which (qw(stays moved twice back rolled first))
+	foreach my $which (qw(stays moved twice both back rolled open first))
 	{
 		is(sql("SELECT key_id FROM part WHERE id = $id{$which}"), live($who{$which}), "$which: the row has the key that lives");
 		is(length(live($who{$which})), 36, "$which: one");
 		is(of($who{$which}), 'issued', "$which: one request") or diag(of($who{$which}, 'request_id, target_table, target_key, status, error'));
 	}
 	is(live($who{$_}), '', "$_: no key lives") for qw(handed deleted);
+	is(sql("SELECT coalesce(key_id::text, '') FROM part WHERE id = 200"), live($who{renumbered}), 'renumbered: it has its key, or none lives');
+
+	# before the call
+	my ($waits, $goes) = (identity(), identity());
+	pause;
+	sql("INSERT INTO part VALUES (300, 1, '$waits'), (301, 1, '$goes'); UPDATE part SET place = 2 WHERE id IN (300, 301); UPDATE part SET place = 3 WHERE id IN (300, 301); UPDATE part SET place = 1 WHERE id = 300; DELETE FROM part WHERE id = 301");
+	go_on;
+	ok(settled, "rows that move before the call, $with");
+	is(of($waits), 'issued', 'one request');
+	is(sql('SELECT key_id FROM part WHERE id = 300'), live($waits), 'whose key the row has');
+	is(length(live($waits)), 36, 'one');
+	is(live($goes), '', 'a row that moved and was deleted has none');
 
 	# and afterwards
 	my $was = sql('SELECT id, key_id FROM part WHERE key_id IS NOT NULL ORDER BY id');
@@ -218,7 +238,7 @@ BEGIN; UPDATE part SET place = 2 WHERE id = $id{deleted}; DELETE FROM part WHERE
 	sql('UPDATE part SET place = 4 - place; UPDATE part SET place = 2; UPDATE part SET place = 3; UPDATE part SET place = 1 WHERE id % 2 = 0');
 	ok(settled, "rows that move with their key, $with");
 	is(sql('SELECT id, key_id FROM part WHERE key_id IS NOT NULL ORDER BY id'), $was, 'keep it');
-	is(sql("SELECT key_id FROM part WHERE id = $id{$_}"), live($who{$_}), "$_: the row has the key that lives") for qw(stays moved twice back rolled first);
+	is(sql("SELECT key_id FROM part WHERE id = $id{$_}"), live($who{$_}), "$_: the row has the key that lives") for qw(stays moved twice both back rolled open first);
 	is(mark, $mark, 'and nothing is called');
 	# beside rows that are new
 	my $fresh = identity();
@@ -375,7 +395,7 @@ my @messes = (
 	q{SET ROLE postgres}, q{RESET ROLE}, q{SET SESSION AUTHORIZATION DEFAULT}, q{RESET SESSION AUTHORIZATION}, q{SELECT set_config('role', 'postgres', false)}, q{SELECT set_config('role', 'none', false)}, q{SELECT set_config('session_authorization', 'postgres', false)},
 	q{SELECT public.rise()}, q{CREATE TEMP TABLE t (n int); CREATE INDEX ON t ((public.rise()))}, q{DECLARE c CURSOR WITH HOLD FOR SELECT public.rise()}, q{PREPARE p AS SELECT public.rise()}, q{CREATE TEMP TABLE pg_class (n int)}, q{SET LOCAL search_path = evil},
 	q{COMMIT}, q{ROLLBACK}, q{PREPARE TRANSACTION 'mess'}, q{BEGIN}, q{SELECT pg_notify('mess', 'x')}, q{SELECT set_config('session_replication_role', 'replica', false)}, q{TRUNCATE public.mess}, q{DROP TABLE public.mess}, q{DELETE FROM public.mess},
-	q{SELECT pg_reload_conf()}, q{UPDATE public.seam_instant_key_request SET status = 'pending'}, q{TABLE public.seam_instant_key_request}, q{SELECT public.seam_enqueue_instant_key(gen_random_uuid())}, q{SELECT public.seam_generate_instant_key(gen_random_uuid())}, q{ALTER ROLE hotel SUPERUSER}, q{SELECT lo_create(0)}, q{DISCARD ALL}, q{LOAD 'auto_explain'}, q{RAISE WARNING 'x'}, q{DO $d$ BEGIN RAISE 'x' USING ERRCODE = '40001'; END $d$}, q{DO $d$ BEGIN RAISE 'x' USING ERRCODE = '57P01'; END $d$}, q{SELECT pg_terminate_backend(pg_backend_pid())});
+	q{SELECT pg_reload_conf()}, q{UPDATE public.seam_instant_key_request SET status = 'pending'}, q{TABLE public.seam_instant_key_request}, q{SELECT public.seam_enqueue_instant_key(gen_random_uuid())}, q{SELECT public.seam_generate_instant_key(gen_random_uuid())}, q{ALTER ROLE hotel SUPERUSER}, q{SELECT lo_create(0)}, q{DISCARD ALL}, q{LOAD 'auto_explain'}, q{DO $d$ BEGIN RAISE WARNING 'x'; END $d$}, q{DO $d$ BEGIN RAISE 'x' USING ERRCODE = '57014'; END $d$}, q{DO $d$ BEGIN RAISE 'x' USING ERRCODE = '57P01'; END $d$}, q{SELECT pg_terminate_backend(pg_backend_pid())});
 sql("INSERT INTO seen VALUES ('start', '', '')");
 my $n = 0;
 my $log = -s $node->logfile;
@@ -383,7 +403,6 @@ foreach my $what (@messes)
 {
 	$n++;
 	$who = identity();
-	next if $what =~ /40001|pg_terminate/;
 	sql("INSERT INTO mess VALUES ($n, '$who', NULL, \$w\$$what\$w\$)");
 	ok(settled, $what);
 	like(of($who), qr/^(issued|revoked)$/, 'has an end') or diag(of($who, 'status, error'));
@@ -397,6 +416,43 @@ foreach my $what (@messes)
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $n + 10000") eq 't' }), 'the next request is as any');
 	cmp_ok(time - $begin, '<', 2, 'and in time');
 }
+# functions that run because the row is written
+sql(q{SET ROLE hotel;
+CREATE FUNCTION note(what text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.seen VALUES (current_user, session_user, what); BEGIN ALTER ROLE hotel SUPERUSER; EXCEPTION WHEN OTHERS THEN NULL; END; END $$;
+CREATE FUNCTION checks(v uuid) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('domain'); RETURN true; END $$;
+CREATE FUNCTION indexes(v uuid) RETURNS uuid IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('index'); RETURN v; END $$;
+CREATE FUNCTION generates(v uuid) RETURNS uuid IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('generated'); RETURN v; END $$;
+CREATE TYPE link AS ENUM ('link');
+CREATE FUNCTION casts(v text) RETURNS link LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('cast'); RETURN 'link'::public.link; END $$;
+CREATE CAST (text AS link) WITH FUNCTION casts(text) AS ASSIGNMENT;
+CREATE FUNCTION limits(v uuid) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('constraint'); RETURN true; END $$;
+CREATE DOMAIN key_id AS uuid CHECK (value IS NULL OR checks(value));
+CREATE TABLE calls (id int PRIMARY KEY, guest uuid, key_id key_id, url link, made uuid GENERATED ALWAYS AS (generates(key_id::uuid)) STORED, CHECK (limits(key_id)));
+CREATE INDEX ON calls ((indexes(key_id)));
+CREATE TRIGGER enqueue AFTER INSERT ON calls FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url')});
+$who = identity();
+sql("INSERT INTO seen VALUES ('start', '', ''); SET ROLE hotel; INSERT INTO calls VALUES (1, '$who')");
+ok(settled, 'functions of constraints, indexes, casts and the like');
+is(sql('SELECT key_id FROM calls'), live($who), 'the key is written') or diag(of($who, 'status, sqlstate, error'));
+is(sql("SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen WHERE what IN ('cast', 'constraint', 'domain', 'generated', 'index')"), 'cast constraint domain generated index', 'by all of them');
+# what can be tried again is, and others go on
+sql(q{CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM public.known) = 0 THEN RAISE 'again' USING ERRCODE = NEW.what; END IF; RETURN NEW; END $$;
+CREATE TABLE retried (LIKE mess INCLUDING ALL);} . triggers('retried') . q{CREATE TRIGGER again BEFORE UPDATE ON retried FOR EACH ROW EXECUTE FUNCTION again()});
+my @retried = map { identity() } 1 .. 3;
+sql("INSERT INTO retried VALUES (1, '$retried[0]', NULL, '40001'), (2, '$retried[1]', NULL, '40P01'), (3, '$retried[2]', NULL, '55P03')");
+foreach my $waits (@retried)
+{
+	ok(wait_for(sub { of($waits) eq 'issued' }), 'issued');
+}
+$who = identity();
+my $asked = time;
+sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
+ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
+cmp_ok(time - $asked, '<', 1, 'in time');
+sql('INSERT INTO known VALUES (gen_random_uuid())');
+ok(settled, 'which are, then');
+is(sql("SELECT key_id FROM retried WHERE id = $_"), live($retried[ $_ - 1 ]), 'with their keys') for 1 .. 3;
+
 is(sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'hotel'"), 'f', 'nobody rose');
 is(sql("SELECT string_agg(DISTINCT who, ' ') FROM seen WHERE who <> 'start'"), 'hotel', 'whatever ran was the owner of the table');
 is(sql("SELECT count(*) FROM pg_prepared_xacts"), 0, 'no transaction was prepared');
@@ -471,6 +527,40 @@ $begin = time;
 sql('DELETE FROM room WHERE id IN (18, 19)');
 ok(settled, 'rows with such keys are deleted');
 is(live($who), '', 'and the key is revoked');
+# a request that was cancelled already
+$who = identity();
+sql("INSERT INTO room VALUES (22, '$who')");
+ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 22') ne '' }) && settled, 'a room with its key');
+sql('SELECT seam_cancel_instant_key_request(' . of($who, 'request_id') . ')');
+ok(wait_for(sub { of($who) eq 'revoked' }), 'revoked by hand');
+sql('DELETE FROM room WHERE id = 22');
+ok(settled, 'and deleted');
+is(of($who), 'revoked', 'stays revoked');
+# many at once
+$who = identity();
+sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1200) g");
+ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 50 }), 'many');
+sql('DELETE FROM room WHERE id > 1000');
+ok(settled, 'are deleted while they are issued');
+is(live($who), '', 'none lives');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$who' AND status NOT IN ('cancelled', 'revoked')"), 0, 'each request has its end');
+# the same primary key in another table
+sql('CREATE TABLE other_room (LIKE room INCLUDING ALL);' . triggers('other_room', 1));
+my ($here, $there) = (identity(), identity());
+pause;
+sql("INSERT INTO room VALUES (23, '$here'); INSERT INTO other_room VALUES (23, '$there'); DELETE FROM other_room");
+is(of($here) . ' ' . of($there), 'pending cancelled', "another table's row of that key is another row");
+go_on;
+ok(settled, 'settled');
+is(sql('SELECT key_id FROM room WHERE id = 23'), live($here), 'it gets its key');
+# at the end of the transaction
+$who = identity();
+sql("CREATE TABLE deferred (LIKE room INCLUDING ALL); CREATE CONSTRAINT TRIGGER enqueue AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW $enqueue; CREATE CONSTRAINT TRIGGER cancel AFTER DELETE OR UPDATE ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW $cancel;
+INSERT INTO deferred VALUES (1, '$who')");
+ok(wait_for(sub { sql('SELECT key_id FROM deferred') ne '' }), 'a deferred trigger');
+sql('DELETE FROM deferred');
+ok(settled, 'and the other');
+is(live($who), '', 'revokes');
 # while Seam is away
 $who = identity();
 $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
@@ -478,6 +568,17 @@ $fake->behave($who, 'status=503,route=delete', 1);
 sql("INSERT INTO room VALUES (20, NULL, '$own'); DELETE FROM room WHERE id = 20");
 ok(settled, 'one that Seam does not revoke at once');
 is(live($who), '', 'is revoked later');
+# or never
+$who = identity();
+$own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
+$fake->behave($who, 'status=403,route=delete');
+$mark = mark;
+sql("INSERT INTO room VALUES (24, NULL, '$own'); DELETE FROM room WHERE id = 24");
+ok(wait_for(sub { calls($mark, $own) }), 'one that Seam never revokes');
+sleep 1;
+cmp_ok(scalar(calls($mark, $own)), '<', 5, 'is not asked for without end');
+note(sql('SELECT status, next_attempt_at - now(), sqlstate, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'));
+$fake->behave($who, '');
 # the creator needs EXECUTE, whoever fires it nothing
 like(error_of("SET ROLE clerk; CREATE TEMP TABLE t (id int PRIMARY KEY, guest uuid, key_id uuid); CREATE TRIGGER t AFTER INSERT ON t FOR EACH ROW $_"), qr/^42501/, 'a trigger made without EXECUTE') for $enqueue, $cancel;
 $who = identity();
