@@ -119,13 +119,12 @@ row_is_gone(Datum target_key, void *arg)
 
 /*
  * The row that the cancelling trigger has last seen leave a partition for
- * another one.  What is inserted there next is that row, whatever has become of
- * its key.
+ * another one.  The next INSERT that this trigger sees is of that row, whatever
+ * has become of its key.
  */
 static struct
 {
 	TransactionId transaction;
-	CommandId	command;
 	Oid			root;
 	int64		hash;
 }			moving;
@@ -134,7 +133,6 @@ static void
 note_moving(const Target *target)
 {
 	moving.transaction = GetTopTransactionIdIfAny();
-	moving.command = GetCurrentCommandId(false);
 	moving.root = target->table;
 	moving.hash = target->hash;
 }

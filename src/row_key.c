@@ -59,29 +59,20 @@ reset_text_forms(int level)
 }
 
 /*
- * Is a partitioned table that this one belongs to made into partitions by the
- * column?
+ * Is the table made into partitions by the column?  Those of its partitions'
+ * partitions do not count: the answer must be the same for each of them.
  */
 static bool
-column_moves(Relation rel, List *ancestors, const char *name)
+column_moves(Relation root, AttrNumber attnum)
 {
-	ListCell   *lc;
-	bool		moves = false;
+	PartitionKey key = RelationGetPartitionKey(root);
 
-	foreach(lc, ancestors)
+	for (int i = 0; key && i < key->partnatts; i++)
 	{
-		Relation	ancestor = table_open(lfirst_oid(lc), AccessShareLock);
-		PartitionKey key = RelationGetPartitionKey(ancestor);
-
-		for (int i = 0; key && i < key->partnatts; i++)
-		{
-			if (key->partattrs[i] != 0 &&
-				strcmp(NameStr(TupleDescAttr(RelationGetDescr(ancestor), key->partattrs[i] - 1)->attname), name) == 0)
-				moves = true;
-		}
-		table_close(ancestor, AccessShareLock);
+		if (key->partattrs[i] == attnum)
+			return true;
 	}
-	return moves;
+	return false;
 }
 
 /*
@@ -128,7 +119,7 @@ row_key_of(Relation rel)
 		row_key->is_partitioned = root->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 		row_key->ncolumns = IndexRelationGetNumberOfKeyAttributes(index);
 		row_key->columns = palloc0(row_key->ncolumns * sizeof(RowKeyColumn));
-		row_key->all_move = ancestors != NIL;
+		row_key->all_move = row_key->is_partitioned;
 		for (int i = 0; i < row_key->ncolumns; i++)
 		{
 			RowKeyColumn *column = &row_key->columns[i];
@@ -149,7 +140,7 @@ row_key_of(Relation rel)
 			column->is_plain = column->is_integer || column->type == UUIDOID || column->type == TEXTOID ||
 				column->type == VARCHAROID || column->type == BPCHAROID || column->type == NAMEOID ||
 				column->type == NUMERICOID || column->type == BOOLOID || column->type == OIDOID;
-			column->moves = column_moves(rel, ancestors, column->name);
+			column->moves = column_moves(root, att->attnum);
 			row_key->all_move = row_key->all_move && column->moves;
 			column->equal = operator_name(get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i],
 															  index->rd_opcintype[i], BTEqualStrategyNumber));
