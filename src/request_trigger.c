@@ -141,8 +141,7 @@ static bool
 was_moving(const Target *target)
 {
 	bool		was = moving.root == target->table && moving.hash == target->hash &&
-	moving.transaction == GetTopTransactionIdIfAny() &&
-	moving.command == GetCurrentCommandId(false);
+	moving.transaction == GetTopTransactionIdIfAny();
 
 	moving.root = InvalidOid;
 	return was;
