@@ -1,0 +1,503 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_calls.c
+ *	  The calls of the worker: what may be sent, and how it is sent.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "doubt.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker_state.h"
+
+/* Where Seam did not accept the key, one request is tried this often. */
+#define PROBE_FIRST_US (10 * INT64CONST(1000000))
+#define PROBE_MAX_US (300 * INT64CONST(1000000))
+
+/* How long a request stays allowed under rate_limit while none is sent. */
+#define RATE_BURST_S 0.05
+
+/* Seam's clock, as an answer tells it, is asked for again after this time. */
+#define CLOCK_GOOD_US (60 * INT64CONST(1000000))
+
+/* An answer that took longer tells too little of it. */
+#define CLOCK_DELAY_US (2 * INT64CONST(1000000))
+
+/* ---------- account ---------- */
+
+/*
+ * Read the account's settings, in a transaction.
+ */
+static void
+read_account(void *arg)
+{
+	SeamAccount *account = arg;
+	MemoryContext old = MemoryContextSwitchTo(worker.turn);
+
+	settings_account(account);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Keep a copy of the account, and make what depends on it.
+ */
+static void
+keep_account(const SeamAccount *account)
+{
+	MemoryContext old = MemoryContextSwitchTo(worker.account_context);
+	HttpProfile profile;
+
+	MemoryContextReset(worker.account_context);
+	worker.account.endpoint = pstrdup(account->endpoint);
+	worker.account.api_key = pstrdup(account->api_key);
+	worker.account.workspace_id = pstrdup(account->workspace_id);
+	worker.account.ca_file = pstrdup(account->ca_file);
+	for (int op = 0; op <= SEAM_DELETE; op++)
+		worker.urls[op] = seam_url(&worker.account, op);
+	MemoryContextSwitchTo(worker.turn);
+	seam_profile(&worker.account, &profile);
+	http_set_profile(worker.run, &profile);
+	MemoryContextSwitchTo(old);
+	worker.account_known = true;
+}
+
+/*
+ * Is the account the one that is kept?
+ */
+static bool
+same_account(const SeamAccount *account)
+{
+	return worker.account_known &&
+		strcmp(account->endpoint, worker.account.endpoint) == 0 &&
+		strcmp(account->api_key, worker.account.api_key) == 0 &&
+		strcmp(account->workspace_id, worker.account.workspace_id) == 0 &&
+		strcmp(account->ca_file, worker.account.ca_file) == 0;
+}
+
+/*
+ * Take the account as it is set now, also when the key file has changed.
+ * Returns whether there is one that can be used.
+ *
+ * The URLs of calls under way point into the account that is kept, so a change
+ * waits until they have ended.
+ */
+bool
+worker_refresh_account(void)
+{
+	SeamAccount account = {0};
+	ErrorData  *error = worker_transaction(read_account, &account);
+
+	if (error)
+	{
+		if (!worker.account_warned)
+			worker_log_error(error, "send anything");
+		worker.account_warned = true;
+		return false;
+	}
+	worker.account_warned = false;
+	if (same_account(&account))
+		return true;
+	if (worker.nflying > 0 || !dlist_is_empty(&worker.ended))
+		return false;
+	keep_account(&account);
+	worker.refused = false;
+	return true;
+}
+
+/*
+ * Seam did not accept the API key: nothing but a probe is sent until the
+ * configuration changes or the probe works.
+ */
+static void
+account_refused(void)
+{
+	int64		now = http_now();
+
+	if (!worker.refused)
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the outbox of database \"%s\" waits: Seam did not accept the API key", worker.database),
+				 errhint("Correct the API key; the requests are sent then.")));
+		worker.probe_pause = PROBE_FIRST_US;
+	}
+	else if (now >= worker.probe_at)
+		worker.probe_pause = Min(worker.probe_pause * 2, PROBE_MAX_US);
+	worker.refused = true;
+	worker.probe_at = now + worker.probe_pause;
+}
+
+/* ---------- Seam's clock ---------- */
+
+/*
+ * Seam's time at a time of http_now()'s clock.
+ */
+static TimestampTz
+seam_clock(int64 at)
+{
+	return worker.clock + (at - worker.clock_at);
+}
+
+/*
+ * Learn Seam's time from an answer.
+ */
+static void
+learn_clock(const Flight *flight)
+{
+	int64		delay = flight->ended_at - flight->started_at;
+	int64		off;
+
+	if (!flight->has_date || delay > CLOCK_DELAY_US)
+		return;
+	off = worker.clock_known ? flight->date - seam_clock(flight->ended_at) : 0;
+	if (worker.clock_known && delay >= worker.clock_delay &&
+		flight->ended_at - worker.clock_at < CLOCK_GOOD_US &&
+		off < DOUBT_MARGIN_US && off > -DOUBT_MARGIN_US)
+		return;
+	worker.clock_known = true;
+	worker.clock = flight->date;
+	worker.clock_at = flight->ended_at;
+	worker.clock_delay = delay;
+}
+
+/* ---------- calls ---------- */
+
+/*
+ * A flight for a request, in no list yet.
+ */
+static Flight *
+new_flight(SeamOp op, const WorkRow *row)
+{
+	Flight	   *flight;
+
+	if (!dlist_is_empty(&worker.unused))
+		flight = dlist_container(Flight, node, dlist_pop_head_node(&worker.unused));
+	else
+	{
+		flight = MemoryContextAllocZero(TopMemoryContext, sizeof(Flight));
+		flight->context = AllocSetContextCreate(TopMemoryContext, "seam_ik call", ALLOCSET_SMALL_SIZES);
+	}
+	flight->op = op;
+	flight->row = *row;
+	flight->row.error = flight->row.reference = NULL;
+	flight->keys = NULL;
+	flight->nkeys = flight->keys_size = 0;
+	flight->stored = false;
+	return flight;
+}
+
+/*
+ * Give back a flight that is in no list.
+ */
+void
+worker_free_flight(Flight *flight)
+{
+	MemoryContextReset(flight->context);
+	dlist_push_head(&worker.unused, &flight->node);
+}
+
+/*
+ * The request of a flight, as it is put to Seam.
+ */
+static SeamRequest
+seam_request(Flight *flight)
+{
+	SeamRequest request = {.op = flight->op};
+
+	if (flight->op == SEAM_DELETE)
+		request.instant_key_id = &flight->row.key;
+	else
+		request.user_identity_id = &flight->row.identity;
+	if (flight->op == SEAM_GENERATE)
+	{
+		request.max_use_count = flight->row.max_use_count;
+		if (flight->row.has_profile)
+			request.customization_profile_id = &flight->row.profile;
+	}
+	return request;
+}
+
+/*
+ * Send a flight's request.
+ */
+void
+worker_start_flight(Flight *flight)
+{
+	SeamRequest request = seam_request(flight);
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+
+	initStringInfo(&flight->body);
+	seam_body(&request, &flight->body);
+	MemoryContextSwitchTo(old);
+	flight->started_at = http_now();
+	flight->http.url = worker.urls[flight->op];
+	flight->http.body = flight->body.data;
+	flight->http.body_len = flight->body.len;
+	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
+	flight->http.connect_timeout = settings_connect_timeout;
+	flight->http.max_answer = flight->op == SEAM_LIST ?
+		(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER;
+	flight->http.owner = flight;
+	dlist_push_tail(&worker.flying, &flight->node);
+	worker.nflying++;
+	http_start(worker.run, &flight->http);
+}
+
+/*
+ * SeamKeyConsumer: remember a key of a list.
+ */
+static void
+keep_listed_key(const SeamKey *key, void *arg)
+{
+	Flight	   *flight = arg;
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+
+	if (flight->nkeys == flight->keys_size)
+	{
+		flight->keys_size = Max(16, flight->keys_size * 2);
+		flight->keys = flight->keys ?
+			repalloc_huge(flight->keys, flight->keys_size * sizeof(SeamKey)) :
+			MemoryContextAllocHuge(flight->context, flight->keys_size * sizeof(SeamKey));
+	}
+	flight->keys[flight->nkeys] = *key;
+	flight->keys[flight->nkeys].instant_key_url = pstrdup(key->instant_key_url);
+	if (key->customization)
+		flight->keys[flight->nkeys].customization = pstrdup(key->customization);
+	flight->nkeys++;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * A call has ended: keep what is to be stored of it.
+ */
+void
+worker_flight_ended(Flight *flight)
+{
+	const HttpAnswer *answer = &flight->http.answer;
+	SeamRequest request = seam_request(flight);
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+	int64		unix_time;
+
+	dlist_delete(&flight->node);
+	worker.nflying--;
+	flight->ended_at = http_now();
+	seam_result(&worker.account, &request, answer, keep_listed_key, flight, &flight->result);
+	flight->outcome = answer->outcome;
+	flight->failure = answer->failure;
+	flight->status = answer->status;
+	/* a little more than twice as long each time: see README */
+	flight->pause = pace_pause(answer, flight->row.attempts * 3 / 2, BACKOFF_MAX_US);
+	pace_answer(&worker.pace, answer, flight->pause, worker.nflying);
+	flight->has_date = http_date(answer, &unix_time);
+	if (flight->has_date)
+		flight->date = time_t_to_timestamptz((pg_time_t) unix_time);
+	learn_clock(flight);
+	MemoryContextSwitchTo(old);
+	http_release(&flight->http);
+	dlist_push_tail(&worker.ended, &flight->node);
+
+	if (flight->result.sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
+		account_refused();
+	else if (flight->status != 0 && worker.refused)
+	{
+		worker.refused = false;
+		ereport(LOG,
+				(errmsg("the outbox of database \"%s\" goes on: Seam accepts the API key", worker.database)));
+	}
+}
+
+/* ---------- claiming ---------- */
+
+/*
+ * How many requests may be sent now?  *again_at: when that may change by
+ * itself (http_now()'s clock).
+ */
+int
+worker_send_allowance(int64 now, int64 *again_at)
+{
+	int			n = worker.pace.limit - worker.nflying;
+
+	*again_at = PG_INT64_MAX;
+	if (!settings_worker || worker.draining)
+		return 0;
+	if (worker.pace.paused_until > now)
+	{
+		*again_at = worker.pace.paused_until;
+		return 0;
+	}
+	if (worker.refused)
+	{
+		*again_at = worker.probe_at;
+		return now >= worker.probe_at && worker.nflying == 0 ? 1 : 0;
+	}
+	if (settings_rate_limit > 0)
+	{
+		double		most = Max(1.0, settings_rate_limit * RATE_BURST_S);
+
+		worker.tokens = Min(most, worker.tokens + (double) (now - worker.tokens_at) * settings_rate_limit / USECS_PER_SEC);
+		worker.tokens_at = now;
+		if (worker.tokens < 1.0)
+			*again_at = now + (int64) ((1.0 - worker.tokens) * USECS_PER_SEC / settings_rate_limit) + 1;
+		n = Min(n, (int) worker.tokens);
+	}
+	return Max(n, 0);
+}
+
+/*
+ * Have a call made when this transaction has committed.
+ */
+static void
+claim(SeamOp op, const WorkRow *row)
+{
+	MemoryContext old = MemoryContextSwitchTo(worker.turn);
+
+	worker.claimed = lappend(worker.claimed, new_flight(op, row));
+	worker.tokens -= 1.0;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Is a call for the identity under way, or its result not stored yet?
+ */
+bool
+worker_identity_is_busy(const pg_uuid_t *identity)
+{
+	dlist_head *lists[] = {&worker.flying, &worker.ended};
+	dlist_iter	it;
+
+	for (int i = 0; i < (int) lengthof(lists); i++)
+	{
+		dlist_foreach(it, lists[i])
+		{
+			Flight	   *flight = dlist_container(Flight, node, it.cur);
+
+			if (flight->op != SEAM_DELETE && !flight->stored &&
+				memcmp(&flight->row.identity, identity, UUID_LEN) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Read which requests are in doubt.
+ */
+void
+worker_read_doubts(void)
+{
+	dlist_head *lists[] = {&worker.flying, &worker.ended};
+	Datum	   *active = palloc((worker.nflying + 1) * sizeof(Datum));
+	int			size = worker.nflying + 1;
+	int			n = 0;
+	dlist_iter	it;
+	MemoryContext old;
+
+	for (int i = 0; i < (int) lengthof(lists); i++)
+	{
+		dlist_foreach(it, lists[i])
+		{
+			Flight	   *flight = dlist_container(Flight, node, it.cur);
+
+			if (flight->op != SEAM_GENERATE || flight->stored)
+				continue;
+			if (n == size)
+				active = repalloc(active, (size *= 2) * sizeof(Datum));
+			active[n++] = Int64GetDatum(flight->row.id);
+		}
+	}
+	MemoryContextReset(worker.doubts_context);
+	old = MemoryContextSwitchTo(worker.doubts_context);
+	worker.ndoubts = work_doubts(worker_make_array(active, n, INT8OID), &worker.doubts);
+	MemoryContextSwitchTo(old);
+	worker.doubts_changed = false;
+}
+
+/*
+ * Ask for the keys of identities whose doubts have all waited long enough, at
+ * most limit of them.  Returns how many.
+ */
+static int
+claim_lists(int limit)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = 0;
+
+	for (int i = 0; i < worker.ndoubts && n < limit; i++)
+	{
+		WorkRow    *row = &worker.doubts[i];
+		bool		ready = row->has_identity;
+
+		for (int j = 0; j < worker.ndoubts && ready; j++)
+		{
+			if (memcmp(&worker.doubts[j].identity, &row->identity, UUID_LEN) != 0)
+				continue;
+			/* the first of the identity asks for all */
+			if (j < i || worker.doubts[j].next_attempt_at > now)
+				ready = false;
+		}
+		if (ready && !worker_identity_is_busy(&row->identity))
+		{
+			claim(SEAM_LIST, row);
+			n++;
+		}
+	}
+	return n;
+}
+
+/*
+ * The identities that no new request is sent for.
+ */
+static ArrayType *
+held_identities(void)
+{
+	Datum	   *ids = palloc(Max(worker.ndoubts, 1) * sizeof(Datum));
+
+	for (int i = 0; i < worker.ndoubts; i++)
+		ids[i] = UUIDPGetDatum(&worker.doubts[i].identity);
+	return worker_make_array(ids, worker.ndoubts, UUIDOID);
+}
+
+/*
+ * Is something of the queue due?
+ */
+bool
+worker_is_due(const WorkQueue *queue)
+{
+	return queue->next_due <= GetCurrentTimestamp();
+}
+
+/*
+ * Claim what may be sent now: first what is to be revoked, then what settles
+ * doubts, then new keys.
+ */
+void
+worker_claim_calls(void)
+{
+	int64		again_at;
+	int			limit = worker_send_allowance(http_now(), &again_at);
+	WorkAttempt attempt = {.timeout = Max(settings_request_timeout, settings_settle_delay)};
+	WorkRow    *rows;
+	int			n;
+
+	attempt.has_seam_time = worker.clock_known;
+	attempt.seam_time = worker.clock_known ? seam_clock(http_now()) : 0;
+	if (limit > 0 && worker_is_due(&worker.revoking))
+	{
+		n = work_claim(&worker.revoking, &attempt, NULL, limit, &rows);
+		for (int i = 0; i < n; i++)
+			claim(SEAM_DELETE, &rows[i]);
+		limit -= n;
+	}
+	if (limit > 0)
+		limit -= claim_lists(limit);
+	if (limit > 0 && worker_is_due(&worker.pending))
+	{
+		n = work_claim(&worker.pending, &attempt, held_identities(), limit, &rows);
+		for (int i = 0; i < n; i++)
+			claim(SEAM_GENERATE, &rows[i]);
+	}
+}

@@ -1,0 +1,452 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_results.c
+ *	  What becomes of a request when its call has ended.
+ *
+ * A call whose answer was lost is in doubt, and so is one that the table knows
+ * as in flight and this process does not.  No other request for its user
+ * identity is sent until Seam's list of keys has settled it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "doubt.h"
+#include "settings.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker_state.h"
+
+/*
+ * Something is due at this time.
+ */
+void
+worker_due_at(WorkQueue *queue, TimestampTz time)
+{
+	queue->next_due = Min(queue->next_due, time);
+}
+
+/*
+ * Have who listens told of a request's end, when the transaction has committed.
+ */
+void
+worker_add_notice(const WorkRow *row, RequestStatus status)
+{
+	MemoryContext old = MemoryContextSwitchTo(worker.turn);
+	Notice	   *notice = palloc(sizeof(Notice));
+
+	notice->id = row->id;
+	notice->reference = row->reference ? pstrdup(row->reference) : NULL;
+	notice->status = status;
+	worker.notices = lappend(worker.notices, notice);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Change a request that is locked, and see to what follows from it.
+ */
+void
+worker_change_request(const WorkRow *row, WorkChange *change)
+{
+	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
+
+	work_change(row->id, change);
+	if (change->next_attempt_at != DT_NOEND)
+	{
+		switch (change->status)
+		{
+			case STATUS_PENDING:
+				worker_due_at(&worker.pending, change->next_attempt_at);
+				break;
+			case STATUS_REVOKING:
+				worker_due_at(&worker.revoking, change->next_attempt_at);
+				break;
+			case STATUS_ISSUED:
+				worker_due_at(&worker.write_backs, change->next_attempt_at);
+				break;
+			default:
+				break;
+		}
+	}
+	if (written || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
+		worker_add_notice(row, change->status);
+}
+
+/*
+ * The change to a request that a key was issued for, or adopted.
+ */
+static void
+set_issued(const WorkRow *row, const SeamKey *key, WorkChange *change)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	change->key = key;
+	change->sqlerrcode = 0;
+	change->error = NULL;
+	if (row->status == STATUS_REVOKING)
+	{
+		change->attempts = 0;
+		change->next_attempt_at = now;
+		return;
+	}
+	change->status = STATUS_ISSUED;
+	change->finished = true;
+	change->next_attempt_at = row->has_target ? now : DT_NOEND;
+}
+
+/*
+ * The change to a request of which no key was issued: try again if that may
+ * help and is allowed.
+ */
+static void
+set_not_issued(const WorkRow *row, bool retry, int64 pause, WorkChange *change)
+{
+	if (row->status == STATUS_REVOKING)
+		change->status = STATUS_REVOKED;
+	else if (retry && row->attempts < settings_max_attempts)
+	{
+		change->status = STATUS_PENDING;
+		change->next_attempt_at = GetCurrentTimestamp() + pause;
+		return;
+	}
+	else
+		change->status = STATUS_FAILED;
+	change->finished = true;
+	change->next_attempt_at = DT_NOEND;
+}
+
+/*
+ * A change that leaves the request as it is.
+ */
+WorkChange
+worker_no_change(const WorkRow *row)
+{
+	WorkChange	change = {.status = row->status};
+
+	change.next_attempt_at = row->next_attempt_at;
+	change.attempts = row->attempts;
+	change.sqlerrcode = row->sqlerrcode;
+	change.error = row->error;
+	return change;
+}
+
+/*
+ * Put a failure into a change.
+ */
+static void
+set_error(const SeamResult *result, WorkChange *change)
+{
+	change->sqlerrcode = result->sqlerrcode;
+	change->error = seam_error_text(result);
+}
+
+/*
+ * Lock a flight's request.  Returns false when it is gone; then *later tells
+ * whether it is only locked by a session.
+ *
+ * A request with its id that was not claimed with it is another one: the table
+ * may have been emptied, and its sequence begun anew.
+ */
+static bool
+lock_request(const Flight *flight, WorkRow *row, bool *later)
+{
+	*later = false;
+	if (work_lock(flight->row.id, row))
+		return row->attempted_at == flight->row.attempted_at &&
+			row->attempts == flight->row.attempts &&
+			row->has_identity == flight->row.has_identity &&
+			memcmp(&row->identity, &flight->row.identity, UUID_LEN) == 0;
+	*later = work_exists(flight->row.id);
+	return false;
+}
+
+/*
+ * Store what came of a call that issues a key.  Returns false when that is not
+ * possible now.
+ */
+static bool
+store_generate(Flight *flight)
+{
+	const SeamResult *result = &flight->result;
+	WorkRow		row;
+	WorkChange	change;
+	bool		later;
+
+	if (!lock_request(flight, &row, &later) ||
+		(row.status != STATUS_IN_FLIGHT && (row.status != STATUS_REVOKING || row.has_key)))
+	{
+		/* somebody has deleted or changed the request by hand */
+		if (later)
+			return false;
+		if (result->sqlerrcode == 0)
+			outbox_revoke_key(work_outbox(), &result->key.instant_key_id);
+		worker_due_at(&worker.revoking, GetCurrentTimestamp());
+		return true;
+	}
+	change = worker_no_change(&row);
+	change.seam_request_id = result->request_id;
+	if (result->sqlerrcode == 0)
+		set_issued(&row, &result->key, &change);
+	else if (result->in_doubt)
+	{
+		/* it stays as it is until Seam's list has settled it */
+		set_error(result, &change);
+		worker.doubts_changed = true;
+	}
+	else if (result->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
+			 flight->failure == HTTP_FAILURE_DESCRIPTORS)
+	{
+		/* no fault of the request */
+		set_error(result, &change);
+		change.attempts--;
+		row.attempts = 0;
+		set_not_issued(&row, true, flight->failure == HTTP_FAILURE_DESCRIPTORS ? LOCKED_PAUSE_US : 0, &change);
+	}
+	else
+	{
+		set_error(result, &change);
+		set_not_issued(&row, flight->outcome == HTTP_NOT_SENT || flight->status == 429,
+					   flight->pause, &change);
+	}
+	worker_change_request(&row, &change);
+	return true;
+}
+
+/*
+ * Store what came of a call that revokes a key.
+ */
+static bool
+store_delete(Flight *flight)
+{
+	const SeamResult *result = &flight->result;
+	WorkRow		row;
+	WorkChange	change;
+	bool		later;
+
+	if (!lock_request(flight, &row, &later))
+		return !later;
+	if (row.status != STATUS_REVOKING)
+		return true;
+	change = worker_no_change(&row);
+	change.seam_request_id = result->request_id;
+	if (result->sqlerrcode == 0)
+	{
+		/* also when there was no such key (any more) */
+		change.status = STATUS_REVOKED;
+		change.sqlerrcode = 0;
+		change.finished = true;
+		change.next_attempt_at = DT_NOEND;
+	}
+	else
+	{
+		/* a key that lives on is never given up */
+		set_error(result, &change);
+		change.next_attempt_at = GetCurrentTimestamp() + flight->pause;
+	}
+	worker_change_request(&row, &change);
+	return true;
+}
+
+/*
+ * An array of uuids or int8s, in CurrentMemoryContext.
+ */
+ArrayType *
+worker_make_array(Datum *values, int n, Oid type)
+{
+	if (type == UUIDOID)
+		return construct_array(values, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+	return construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+}
+
+/*
+ * The keys of a list that no request owns.
+ */
+static int
+unowned_keys(Flight *flight, Candidate **candidates)
+{
+	Datum	   *ids = palloc(Max(flight->nkeys, 1) * sizeof(Datum));
+	pg_uuid_t  *owned;
+	int			nowned;
+	int			n = 0;
+
+	*candidates = palloc(Max(flight->nkeys, 1) * sizeof(Candidate));
+	for (int i = 0; i < flight->nkeys; i++)
+		ids[i] = UUIDPGetDatum(&flight->keys[i].instant_key_id);
+	nowned = work_owned(worker_make_array(ids, flight->nkeys, UUIDOID), &owned);
+	for (int i = 0; i < flight->nkeys; i++)
+	{
+		bool		is_owned = false;
+
+		for (int j = 0; j < nowned && !is_owned; j++)
+			is_owned = memcmp(&owned[j], &flight->keys[i].instant_key_id, UUID_LEN) == 0;
+		if (!is_owned)
+			(*candidates)[n++].key = &flight->keys[i];
+	}
+	return n;
+}
+
+/*
+ * The times between which a call may have issued a key, by Seam's clock: both
+ * as it was known when the call was made, and as the list's answer tells it, in
+ * case one of the clocks has been set meanwhile.
+ */
+static void
+set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
+{
+	int64		ago = GetCurrentTimestamp() - (http_now() - list->ended_at) - row->attempted_at;
+
+	doubt->from = list->date - ago;
+	doubt->until = doubt->from + (list->ended_at - list->started_at) + USECS_PER_SEC;
+	if (row->has_seam_time)
+	{
+		doubt->from = Min(doubt->from, row->seam_time);
+		doubt->until = Max(doubt->until, row->seam_time);
+	}
+	doubt->from -= DOUBT_MARGIN_US;
+	doubt->until += (int64) row->attempt_timeout * 1000 + DOUBT_MARGIN_US;
+}
+
+/*
+ * The ids of the keys of a group, for a message.
+ */
+static char *
+group_keys(const Candidate *candidates, int n, int group)
+{
+	StringInfoData ids;
+
+	initStringInfo(&ids);
+	for (int c = 0; c < n; c++)
+	{
+		char		id[SEAM_UUID_TEXT_LEN + 1];
+
+		if (candidates[c].group != group)
+			continue;
+		seam_put_uuid(id, &candidates[c].key->instant_key_id);
+		appendStringInfo(&ids, "%s%s", ids.len ? ", " : "", id);
+	}
+	return ids.data;
+}
+
+/*
+ * Settle the doubts of an identity by the list of its keys.
+ */
+static bool
+store_list(Flight *flight)
+{
+	const SeamResult *result = &flight->result;
+	WorkRow    *rows = palloc(Max(worker.ndoubts, 1) * sizeof(WorkRow));
+	Doubt	   *doubts = palloc0(Max(worker.ndoubts, 1) * sizeof(Doubt));
+	Candidate  *candidates;
+	int			ncandidates;
+	int			n = 0;
+	int			timeline = (int) GetWALInsertionTimeLine();
+
+	worker.doubts_changed = true;
+	for (int i = 0; i < worker.ndoubts; i++)
+	{
+		if (memcmp(&worker.doubts[i].identity, &flight->row.identity, UUID_LEN) != 0)
+			continue;
+		if (!work_lock(worker.doubts[i].id, &rows[n]))
+		{
+			/*
+			 * gone, or locked by a session: all of them wait for the next
+			 * list
+			 */
+			if (work_exists(worker.doubts[i].id))
+				return true;
+			continue;
+		}
+		if (rows[n].has_key || (rows[n].status != STATUS_IN_FLIGHT && rows[n].status != STATUS_REVOKING))
+			continue;
+		doubts[n].max_use_count = rows[n].max_use_count;
+		doubts[n].has_profile = rows[n].has_profile;
+		doubts[n].profile = rows[n].profile;
+		doubts[n].wanted = rows[n].status == STATUS_IN_FLIGHT;
+		set_window(&rows[n], flight, &doubts[n]);
+		n++;
+	}
+	if (result->sqlerrcode != 0 || !flight->has_date)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			WorkChange	change = worker_no_change(&rows[i]);
+
+			if (result->sqlerrcode != 0)
+				change.error = psprintf("could not look for an instant key: %s", seam_error_text(result));
+			else
+				change.error = "could not look for an instant key: Seam's answer has no Date";
+			if (change.sqlerrcode == 0)
+				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+			change.next_attempt_at = GetCurrentTimestamp() + flight->pause;
+			worker_change_request(&rows[i], &change);
+		}
+		return true;
+	}
+
+	ncandidates = unowned_keys(flight, &candidates);
+	doubt_settle(doubts, n, candidates, ncandidates);
+	for (int i = 0; i < n; i++)
+	{
+		WorkChange	change = worker_no_change(&rows[i]);
+		const char *keys = group_keys(candidates, ncandidates, doubts[i].group);
+
+		if (rows[i].timeline != timeline && doubts[i].verdict != VERDICT_NO_KEY)
+		{
+			/*
+			 * This may be a copy, whose origin has settled it: what is there
+			 * is not ours to take or to revoke.
+			 */
+			doubts[i].verdict = VERDICT_AMBIGUOUS;
+			change.error = psprintf("the answer was lost before a promotion or restore, and these instant keys may be of this request: %s", keys);
+			for (int c = 0; c < ncandidates; c++)
+				candidates[c].revoke = false;
+		}
+		else if (doubts[i].verdict == VERDICT_AMBIGUOUS)
+			change.error = psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s", keys);
+		switch (doubts[i].verdict)
+		{
+			case VERDICT_ADOPT:
+				set_issued(&rows[i], candidates[doubts[i].key].key, &change);
+				break;
+			case VERDICT_NO_KEY:
+			case VERDICT_REISSUE:
+				set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
+				break;
+			case VERDICT_AMBIGUOUS:
+				change.status = STATUS_FAILED;
+				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+				change.finished = true;
+				change.next_attempt_at = DT_NOEND;
+				break;
+		}
+		worker_change_request(&rows[i], &change);
+	}
+	for (int c = 0; c < ncandidates; c++)
+	{
+		if (!candidates[c].revoke)
+			continue;
+		work_revoke_copy(&rows[candidates[c].group], candidates[c].key);
+		worker_due_at(&worker.revoking, GetCurrentTimestamp());
+	}
+	return true;
+}
+
+/*
+ * Store what came of a call, in a transaction.  Returns false when that is not
+ * possible now, because a session has locked the request.
+ */
+bool
+worker_store(Flight *flight)
+{
+	switch (flight->op)
+	{
+		case SEAM_GENERATE:
+			return store_generate(flight);
+		case SEAM_DELETE:
+			return store_delete(flight);
+		default:
+			return store_list(flight);
+	}
+}

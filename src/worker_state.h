@@ -1,0 +1,138 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_state.h
+ *	  What the parts of the worker share.  Private to worker.c,
+ *	  worker_calls.c and worker_results.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_WORKER_STATE_H
+#define SEAM_IK_WORKER_STATE_H
+
+#include "http.h"
+#include "lib/ilist.h"
+#include "nodes/pg_list.h"
+#include "pace.h"
+#include "seam.h"
+#include "work.h"
+
+/* The longest pause between two tries of a call, and of a revocation. */
+#define BACKOFF_MAX_US (3600 * INT64CONST(1000000))
+
+/* While a result cannot be stored. */
+#define LOCKED_PAUSE_US (100 * INT64CONST(1000))
+
+/* A call on its way, or ended and not stored yet. */
+typedef struct Flight
+{
+	dlist_node	node;			/* in worker.unused, .flying or .ended */
+	SeamOp		op;
+	WorkRow		row;			/* of a list only the identity */
+	MemoryContext context;		/* of what follows */
+	int64		started_at;		/* http_now()'s clock */
+	HttpRequest http;
+	StringInfoData body;
+
+	/* when it has ended */
+	SeamResult	result;
+	HttpOutcome outcome;
+	HttpFailure failure;
+	int			status;
+	int64		pause;			/* before another try, microseconds */
+	bool		has_date;
+	TimestampTz date;			/* Seam's clock */
+	int64		ended_at;
+	SeamKey    *keys;			/* of a list */
+	int			nkeys;
+	int			keys_size;
+	bool		stored;			/* in the transaction under way */
+} Flight;
+
+/* What is to be told when the transaction has committed. */
+typedef struct Notice
+{
+	int64		id;
+	char	   *reference;		/* or NULL */
+	RequestStatus status;
+} Notice;
+
+typedef struct Worker
+{
+	char		database[NAMEDATALEN];
+	MemoryContext turn;			/* reset each time round */
+	HttpRun    *run;
+	uint32		wait_event;
+	dlist_head	unused;
+	dlist_head	flying;
+	dlist_head	ended;
+	int			nflying;
+
+	bool		account_known;
+	MemoryContext account_context;
+	SeamAccount account;
+	char	   *urls[SEAM_DELETE + 1];
+	bool		account_warned;
+
+	Pace		pace;
+	double		tokens;			/* requests that rate_limit allows now */
+	int64		tokens_at;
+	bool		refused;		/* Seam does not accept the API key */
+	int64		probe_at;
+	int64		probe_pause;
+
+	/* Seam's clock: at clock_at it was clock, or a little later */
+	bool		clock_known;
+	TimestampTz clock;
+	int64		clock_at;
+	int64		clock_delay;	/* what the sample took */
+
+	WorkQueue	pending;
+	WorkQueue	revoking;
+	WorkQueue	write_backs;
+	WorkQueue	cancelled;
+	bool		doubts_changed;
+	int			ndoubts;
+	WorkRow    *doubts;			/* in a context of their own */
+	MemoryContext doubts_context;
+	int64	   *to_write;		/* ids of requests whose row is to be written */
+	int			nto_write;
+
+	List	   *notices;		/* of Notice *, in turn */
+	List	   *claimed;		/* of Flight *, in turn: to be started at
+								 * commit */
+	int64		retry_at;		/* after an error, or a locked request */
+	int64		housekeeping_at;
+	uint64		settings;		/* of ALTER DATABASE and ALTER ROLE */
+	bool		settings_known;
+	bool		draining;		/* they have changed: send nothing more */
+	bool		gone;			/* the extension is */
+	bool		disowned;		/* the extension has another owner */
+	bool		careful;		/* the last worker may have died of a row */
+} Worker;
+
+extern Worker worker;
+
+/* worker.c */
+extern ErrorData *worker_transaction(void (*function) (void *arg), void *arg);
+extern void worker_log_error(const ErrorData *error, const char *what);
+
+/* worker_calls.c */
+extern bool worker_refresh_account(void);
+extern int	worker_send_allowance(int64 now, int64 *again_at);
+extern bool worker_is_due(const WorkQueue *queue);
+extern bool worker_identity_is_busy(const pg_uuid_t *identity);
+extern void worker_read_doubts(void);
+extern void worker_claim_calls(void);
+extern void worker_start_flight(Flight *flight);
+extern void worker_flight_ended(Flight *flight);
+extern void worker_free_flight(Flight *flight);
+
+/* worker_results.c */
+extern ArrayType *worker_make_array(Datum *values, int n, Oid type);
+extern void worker_due_at(WorkQueue *queue, TimestampTz time);
+extern void worker_add_notice(const WorkRow *row, RequestStatus status);
+extern WorkChange worker_no_change(const WorkRow *row);
+extern void worker_change_request(const WorkRow *row, WorkChange *change);
+extern bool worker_store(Flight *flight);
+
+#endif							/* SEAM_IK_WORKER_STATE_H */
