@@ -225,6 +225,9 @@ write_row_back(void *arg)
 	WorkChange	change;
 	const char *reason = NULL;
 
+	/* what a crash loses of it is done again: the row, and the note that it is */
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
 	worker.gone = !work_begin();
 	if (worker.gone)
 	{
