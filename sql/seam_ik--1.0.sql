@@ -120,6 +120,8 @@ CREATE TABLE seam_instant_key_request (
 	system_identifier bigint NOT NULL,
 	database_id oid NOT NULL,
 	timeline_id int,
+	transaction_id xid8,
+	account bigint,
 	CHECK (octet_length(reference) <= 200),
 	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
 ) WITH (
@@ -143,6 +145,8 @@ COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS
 	'when the worker has to do something about the request; NULL: never';
 COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
 	'milliseconds after attempted_at within which the attempt may have issued a key';
+COMMENT ON COLUMN seam_instant_key_request.transaction_id IS
+	'of a key of a synchronous call that is to be revoked: the transaction that asked for it, and rolled back';
 COMMENT ON COLUMN seam_instant_key_request.seam_time IS
 	'attempted_at by Seam''s clock, when that was known';
 
@@ -163,6 +167,44 @@ CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
 
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request', '');
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request_request_id_seq', '');
+
+-- The journal of synchronous calls: a row from before the call until its
+-- transaction's fate is known.
+CREATE TABLE seam_instant_key_call (
+	call_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	transaction_id xid8 NOT NULL,
+	user_identity_ids uuid[] NOT NULL,
+	max_use_count int,
+	customization_profile_id uuid,
+	requested_at timestamptz NOT NULL,
+	attempt_timeout int NOT NULL,
+	seam_time timestamptz,
+	answered boolean NOT NULL DEFAULT false,
+	owned boolean NOT NULL DEFAULT false,
+	instant_key_ids uuid[],
+	account bigint,
+	system_identifier bigint NOT NULL,
+	database_id oid NOT NULL,
+	timeline_id int NOT NULL
+) WITH (
+	autovacuum_vacuum_threshold = 1000,
+	autovacuum_vacuum_scale_factor = 0,
+	autovacuum_vacuum_cost_delay = 0
+);
+COMMENT ON TABLE seam_instant_key_call IS
+	'calls of synchronous functions and triggers whose transactions have not ended yet, or whose keys must be known to be owned';
+COMMENT ON SEQUENCE seam_instant_key_call_call_id_seq IS
+	'ids of calls';
+SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call', '');
+SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call_call_id_seq', '');
+
+CREATE VIEW seam_instant_key_orphan AS
+SELECT request_id, transaction_id, user_identity_id, (instant_key).instant_key_id, status,
+	enqueued_at AS since, attempts, sqlstate, error AS last_error
+FROM seam_instant_key_request
+WHERE transaction_id IS NOT NULL AND status IN ('revoking', 'failed');
+COMMENT ON VIEW seam_instant_key_orphan IS
+	'keys of synchronous calls whose transactions rolled back: what waits to be revoked, or was only reported';
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
@@ -233,8 +275,11 @@ COMMENT ON FUNCTION seam_cancel_instant_key_request_trigger() IS
 	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that has the row''s former instant key revoked after the commit; argument instant_key_id=column';
 
 REVOKE ALL ON TABLE seam_instant_key_request FROM PUBLIC;
+REVOKE ALL ON TABLE seam_instant_key_call FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
+REVOKE ALL ON TABLE seam_instant_key_orphan FROM PUBLIC;
 GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;
+GRANT SELECT ON TABLE seam_instant_key_orphan TO pg_monitor;
 REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_instant_key_request_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_cancel_instant_key_request(bigint) FROM PUBLIC;

@@ -56,6 +56,13 @@
 	pg_database_ownercheck((database), (role))
 #endif
 
+/* A number of this process's own, less than MaxBackends in a session. */
+#if PG_VERSION_NUM >= 170000
+#define MY_PROC_NUMBER MyProcNumber
+#else
+#define MY_PROC_NUMBER (MyProc->pgprocno)
+#endif
+
 /* From 17 on a background worker may connect as a role without LOGIN. */
 #if PG_VERSION_NUM >= 170000
 #define CAN_CONNECT_WITHOUT_LOGIN true

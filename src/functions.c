@@ -16,6 +16,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "functions.h"
+#include "intent.h"
 #include "key.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -105,7 +106,20 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 		.result = result,
 	};
 
+	if (request->op == SEAM_GENERATE)
+	{
+		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
+		intent_call(0, CALL_BEGUN, NULL);
+	}
 	calls_run(&single.calls);
+	if (request->op == SEAM_GENERATE)
+	{
+		if (result->sqlerrcode == 0)
+			intent_call(0, CALL_ISSUED, &result->key.instant_key_id);
+		else if (!result->in_doubt)
+			intent_call(0, CALL_NOT_ISSUED, NULL);
+		intent_end();
+	}
 	if (result->sqlerrcode != 0)
 		ereport(ERROR,
 				(errcode(result->sqlerrcode),
@@ -370,6 +384,7 @@ batch_request(Calls *calls, int64 i, SeamRequest *request)
 
 	*request = batch->request;
 	request->user_identity_id = DatumGetUUIDP(batch->elements[batch->element[i]]);
+	intent_call((int) i, CALL_BEGUN, NULL);
 }
 
 static bool
@@ -382,6 +397,10 @@ batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 
 	batch_request(calls, i, &request);
 	seam_result(calls->account, &request, answer, NULL, NULL, &result);
+	if (result.sqlerrcode == 0)
+		intent_call((int) i, CALL_ISSUED, &result.key.instant_key_id);
+	else if (!result.in_doubt)
+		intent_call((int) i, CALL_NOT_ISSUED, NULL);
 	if (result.sqlerrcode == 0)
 	{
 		calls->issued_id = result.key.instant_key_id;
@@ -486,7 +505,15 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	PG_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
 	{
 		if (batch->calls.n > 0)
+		{
+			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, batch->calls.n * sizeof(pg_uuid_t *));
+
+			for (int i = 0; i < batch->calls.n; i++)
+				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);
+			intent_begin(&account, &batch->request, (int) batch->calls.n, identities);
 			calls_run(&batch->calls);
+			intent_end();
+		}
 
 		/* what was not sent after Seam refused the API key */
 		none.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;

@@ -74,8 +74,8 @@ typedef struct Place
 	bool		changed;		/* the extension may have come or gone */
 	bool		starting;		/* a process is registered, and not there yet */
 	bool		expected;		/* it says that its end is no failure */
-	pg_atomic_uint32 wakes;		/* counts what its worker has to look at */
-	pg_atomic_uint32 rereads;	/* of these, changes to what is in doubt */
+	pg_atomic_uint32 wakes;		/* what its worker has to look at: bits, by
+								 * WakeKind */
 	pid_t		pid;			/* of the process, or 0 */
 	Latch	   *latch;			/* likewise; processes' latches outlive them */
 
@@ -183,7 +183,6 @@ get_place(Oid database, bool make)
 		return NULL;
 	memset(spare, 0, sizeof(Place));
 	pg_atomic_init_u32(&spare->wakes, 0);
-	pg_atomic_init_u32(&spare->rereads, 0);
 	spare->database = database;
 	return spare;
 }
@@ -209,19 +208,17 @@ wake_launcher(void)
 }
 
 /*
- * Have the worker of a place (or NULL) look for work.  The lock is held.
+ * Wake the worker of a place (or NULL) for this.  The lock is held.
  *
  * The latch alone would not do: the worker may be waiting for something else,
  * in a transaction, and reset it there.
  */
 static void
-wake_place(Place *place, bool reread)
+wake_place(Place *place, WakeKind kind)
 {
 	if (place == NULL)
 		return;
-	pg_atomic_fetch_add_u32(&place->wakes, 1);
-	if (reread)
-		pg_atomic_fetch_add_u32(&place->rereads, 1);
+	pg_atomic_fetch_or_u32(&place->wakes, 1 << kind);
 	if (place->pid != 0)
 		SetLatch(place->latch);
 }
@@ -260,7 +257,9 @@ at_transaction_end(XactEvent event, void *arg)
 			shared->scan = true;
 		if (change_at_commit || scan_at_commit)
 			wake_launcher();
-		wake_place(place, reread_at_commit);
+		wake_place(place, WAKE_WORK);
+		if (reread_at_commit)
+			wake_place(place, WAKE_DOUBTS);
 		LWLockRelease(shared->lock);
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
@@ -296,11 +295,22 @@ launcher_wake_at_commit(bool reread)
 }
 
 /*
- * A prepared transaction has committed: it may have enqueued something, or
- * created the extension.
+ * Wake the database's worker now, if there is one.  Never throws.
+ */
+void
+launcher_wake_now(WakeKind kind)
+{
+	LWLockAcquire(shared->lock, LW_SHARED);
+	wake_place(get_place(MyDatabaseId, false), kind);
+	LWLockRelease(shared->lock);
+}
+
+/*
+ * A prepared transaction has ended: it may have enqueued something, issued
+ * keys, or created the extension.
  */
 static void
-prepared_has_committed(void)
+prepared_has_ended(void)
 {
 	Place	   *place;
 
@@ -308,7 +318,8 @@ prepared_has_committed(void)
 	place = get_place(MyDatabaseId, true);
 	if (place)
 		place->changed = true;
-	wake_place(place, false);
+	wake_place(place, WAKE_WORK);
+	wake_place(place, WAKE_JUDGE);
 	wake_launcher();
 	LWLockRelease(shared->lock);
 }
@@ -330,7 +341,7 @@ hold_database(Oid database)
 	if (place)
 	{
 		place->holds++;
-		wake_place(place, false);
+		wake_place(place, WAKE_WORK);
 	}
 	LWLockRelease(shared->lock);
 	return place != NULL;
@@ -502,7 +513,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	}
 	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (prepared)
-		prepared_has_committed();
+		prepared_has_ended();
 }
 
 /* ---------- processes of a database ---------- */
@@ -547,22 +558,15 @@ launcher_attach(Datum main_arg)
 }
 
 /*
- * Was there a call to look for work since the last time?  *reread: also for
- * what is in doubt.
+ * What this worker was woken for since the last call of this function: bits, by
+ * WakeKind.
  */
-bool
-launcher_was_called(bool *reread)
+uint32
+launcher_calls(void)
 {
-	static uint32 seen = 0;
-	static uint32 seen_rereads = 0;
-	uint32		wakes = pg_atomic_read_u32(&my_place->wakes);
-	uint32		rereads = pg_atomic_read_u32(&my_place->rereads);
-	bool		called = wakes != seen;
-
-	*reread = rereads != seen_rereads;
-	seen = wakes;
-	seen_rereads = rereads;
-	return called;
+	if (pg_atomic_read_u32(&my_place->wakes) == 0)
+		return 0;
+	return pg_atomic_exchange_u32(&my_place->wakes, 0);
 }
 
 /*

@@ -17,13 +17,24 @@ typedef struct WorkerStart
 	bool		careful;		/* the last one has ended badly */
 } WorkerStart;
 
+/* What a worker is woken for. */
+typedef enum WakeKind
+{
+	WAKE_WORK,					/* something is due */
+	WAKE_DOUBTS,				/* what is in doubt has changed */
+	WAKE_RECORD,				/* an intent is to be recorded */
+	WAKE_JUDGE,					/* a transaction with intents has ended */
+	WAKE_KINDS
+}			WakeKind;
+
 extern void launcher_define(void);
 extern bool launcher_is_there(void);
 extern void launcher_wake_at_commit(bool reread);
+extern void launcher_wake_now(WakeKind kind);
 
 /* for the worker */
 extern WorkerStart launcher_attach(Datum main_arg);
-extern bool launcher_was_called(bool *reread);
+extern uint32 launcher_calls(void);
 extern bool launcher_wants_exit(void);
 extern void launcher_expect_exit(void);
 

@@ -73,6 +73,7 @@ outbox_find(Oid schema, Outbox *outbox)
 	outbox->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
+	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
 	return true;
 }
 

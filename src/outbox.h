@@ -39,6 +39,8 @@ enum
 	REQ_SYSTEM_IDENTIFIER,
 	REQ_DATABASE_ID,
 	REQ_TIMELINE_ID,
+	REQ_TRANSACTION_ID,
+	REQ_ACCOUNT,
 	REQ_NCOLUMNS
 };
 
@@ -58,6 +60,7 @@ typedef struct Outbox
 	Oid			table;
 	Oid			owner;			/* of the table */
 	const char *name;			/* of the table, quoted and qualified */
+	const char *calls;			/* of the table of synchronous calls, likewise */
 } Outbox;
 
 extern bool outbox_find(Oid schema, Outbox *outbox);

@@ -104,7 +104,7 @@ static const struct
 		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_RETRY] = {
-		"UPDATE %s SET status = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS
 		" WHERE request_id = $1",
 		3, {INT8OID, INT8OID, OIDOID}
 	},
@@ -493,8 +493,9 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	if (strcmp(status, "failed") == 0)
 	{
 		execute(&session, ST_RETRY, args);
-		launcher_wake_at_commit(false);
-		strlcpy(status, "pending", sizeof(status));
+		launcher_wake_at_commit(true);
+		locked = lock_request(&session, locked.id);
+		strlcpy(status, locked.status, sizeof(status));
 	}
 	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
 	{

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "intent.h"
 #include "launcher.h"
 #include "outbox.h"
 #include "settings.h"
@@ -25,4 +26,5 @@ _PG_init(void)
 	settings_define();
 	outbox_define();
 	launcher_define();
+	intent_define();
 }

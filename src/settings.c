@@ -57,6 +57,7 @@ int			settings_rate_limit = 0;
 int			settings_max_attempts = 12;
 int			settings_retention = 30 * SECS_PER_DAY;
 int			settings_settle_delay = 30000;
+bool		settings_revoke_on_rollback = true;
 
 static char *api_key;
 static char *api_key_file;
@@ -356,6 +357,12 @@ settings_define(void)
 							&settings_settle_delay, 30000, 0, 24 * 3600 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("seam_ik.revoke_on_rollback",
+							 "Whether keys are revoked whose transaction rolls back.",
+							 "Needs seam_ik in shared_preload_libraries.",
+							 &settings_revoke_on_rollback, true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	MarkGUCPrefixReserved("seam_ik");
 
 	defining = false;

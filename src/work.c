@@ -30,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/xid8.h"
 #include "utils/typcache.h"
 #include "work.h"
 
@@ -57,8 +58,8 @@ const char *const status_names[STATUS_COUNT] =
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
 	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
-	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference"
-#define ROW_NCOLUMNS 16
+	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference, r.account"
+#define ROW_NCOLUMNS 17
 
 /* Ours: the arguments $1 and $2 of every statement. */
 #define OURS " system_identifier = $1 AND database_id = $2 "
@@ -79,6 +80,11 @@ typedef enum WorkStatement
 	WS_CHANGE,
 	WS_OWNED,
 	WS_REVOKE_COPY,
+	WS_CALLS,
+	WS_CALL_RECORD,
+	WS_CALL_ANSWER,
+	WS_CALL_DELETE,
+	WS_ORPHAN,
 	WS_DELETE,
 	WS_SET_ASIDE,
 	WS_SETTINGS,
@@ -87,16 +93,16 @@ typedef enum WorkStatement
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
 #define DUE(condition, lock) \
-	"SELECT" ROW_COLUMNS " FROM %s r" \
+	"SELECT" ROW_COLUMNS " FROM %r r" \
 	" WHERE " condition " AND next_attempt_at <= $3 AND (next_attempt_at, request_id) > ($4, $5)" \
 	" AND" OURS \
 	" ORDER BY next_attempt_at, request_id LIMIT $6" lock
 #define LOCKED " FOR UPDATE SKIP LOCKED"
 #define DUE_TYPES INT8OID, OIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID
 
-#define MAX_ARGS 12
+#define MAX_ARGS 16
 
-/* The statements; %s is the table, which some name twice. */
+/* The statements; %r is the table, %c that of synchronous calls. */
 static const struct
 {
 	const char *sql;
@@ -126,64 +132,94 @@ static const struct
 		6, {DUE_TYPES}
 	},
 	[WS_CLAIM] = {
-		"UPDATE %s SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
+		"UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
 		" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7"
 		" WHERE request_id = ANY ($3)",
 		7, {INT8OID, OIDOID, INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID}
 	},
 	[WS_CLAIM_REVOKING] = {
-		"UPDATE %s SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * interval '1 ms'"
+		"UPDATE %r SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * interval '1 ms'"
 		" WHERE request_id = ANY ($3)",
 		5, {INT8OID, OIDOID, INT8ARRAYOID, TIMESTAMPTZOID, INT4OID}
 	},
 	[WS_TOLD] = {
-		"UPDATE %s SET next_attempt_at = NULL WHERE request_id = ANY ($3)",
+		"UPDATE %r SET next_attempt_at = NULL WHERE request_id = ANY ($3)",
 		3, {INT8OID, OIDOID, INT8ARRAYOID}
 	},
 	[WS_FIRST] = {
-		"SELECT next_attempt_at," OURS " FROM %s"
+		"SELECT next_attempt_at," OURS " FROM %r"
 		" WHERE status = $3 AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
 		3, {INT8OID, OIDOID, TEXTOID}
 	},
 	[WS_DOUBTS] = {
-		"SELECT" ROW_COLUMNS " FROM %s r WHERE status IN ('in_flight', 'revoking') AND next_attempt_at IS NOT NULL"
+		"SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND next_attempt_at IS NOT NULL"
 		" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
 		3, {INT8OID, OIDOID, INT8ARRAYOID}
 	},
 	[WS_LOCK] = {
-		"SELECT" ROW_COLUMNS " FROM %s r WHERE request_id = $3 FOR UPDATE SKIP LOCKED",
+		"SELECT" ROW_COLUMNS " FROM %r r WHERE request_id = $3 FOR UPDATE SKIP LOCKED",
 		3, {INT8OID, OIDOID, INT8OID}
 	},
 	[WS_EXISTS] = {
-		"SELECT 1 FROM %s WHERE request_id = $3",
+		"SELECT 1 FROM %r WHERE request_id = $3",
 		3, {INT8OID, OIDOID, INT8OID}
 	},
 	[WS_CHANGE] = {
-		"UPDATE %s SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
+		"UPDATE %r SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
 		" instant_key = CASE WHEN $8 IS NULL THEN instant_key ELSE $8 END,"
 		" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id)"
 		" WHERE request_id = $3",
 		11, {INT8OID, OIDOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, InvalidOid, TEXTOID, TEXTOID, TEXTOID}
 	},
 	[WS_OWNED] = {
-		"SELECT (instant_key).instant_key_id FROM %s WHERE (instant_key).instant_key_id = ANY ($3)",
+		"SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY ($3)"
+		" UNION ALL SELECT id FROM %c, unnest(instant_key_ids) id WHERE id = ANY ($3)",
 		3, {INT8OID, OIDOID, UUIDARRAYOID}
 	},
 	[WS_REVOKE_COPY] = {
-		"INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
+		"INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
 		" instant_key, error, system_identifier, database_id)"
 		" SELECT $3, $4, $5, 'revoking', now(), $6, $7, $1, $2",
 		7, {INT8OID, OIDOID, UUIDOID, INT4OID, UUIDOID, InvalidOid, TEXTOID}
 	},
+	[WS_CALLS] = {
+		"SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+		" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id," OURS
+		" FROM %c",
+		2, {INT8OID, OIDOID}
+	},
+	[WS_CALL_RECORD] = {
+		"INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+		" attempt_timeout, seam_time, account, timeline_id, system_identifier, database_id)"
+		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, $11, $1, $2) RETURNING call_id",
+		11, {INT8OID, OIDOID, XID8OID, UUIDARRAYOID, INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID}
+	},
+	[WS_CALL_ANSWER] = {
+		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6 WHERE call_id = $3",
+		6, {INT8OID, OIDOID, INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID}
+	},
+	[WS_CALL_DELETE] = {
+		"DELETE FROM %c WHERE call_id = $3",
+		3, {INT8OID, OIDOID, INT8OID}
+	},
+	[WS_ORPHAN] = {
+		"INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
+		" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
+		" timeline_id, system_identifier, database_id)"
+		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, CASE WHEN $6 = 'failed' THEN now() END, $11,"
+		" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2)",
+		15, {INT8OID, OIDOID, UUIDOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		UUIDOID, TEXTOID, XID8OID, INT8OID, INT4OID}
+	},
 	[WS_DELETE] = {
-		"DELETE FROM %s WHERE ctid = ANY (ARRAY(SELECT ctid FROM %s"
+		"DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
 		" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL"
 		" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
 		" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
 		6, {INT8OID, OIDOID, TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
 	},
 	[WS_SET_ASIDE] = {
-		"UPDATE %s SET next_attempt_at = 'infinity'"
+		"UPDATE %r SET next_attempt_at = 'infinity'"
 		" WHERE next_attempt_at < 'infinity' AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},
@@ -281,6 +317,25 @@ work_is_ours(void)
 }
 
 /*
+ * A statement with the names of the tables put in, palloc'd.
+ */
+static char *
+with_names(const char *sql)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (; *sql; sql++)
+	{
+		if (*sql != '%')
+			appendStringInfoChar(&text, *sql);
+		else
+			appendStringInfoString(&text, *++sql == 'r' ? outbox.name : outbox.calls);
+	}
+	return text.data;
+}
+
+/*
  * Execute a statement.  args and nulls have MAX_ARGS places, of which the first
  * two are filled in here; nulls may be NULL.
  */
@@ -297,7 +352,7 @@ execute(WorkStatement id, Datum *args, const char *nulls)
 
 		for (int i = 0; i < statements[id].nargs; i++)
 			types[i] = OidIsValid(statements[id].types[i]) ? statements[id].types[i] : key_type;
-		plan = SPI_prepare(psprintf(statements[id].sql, outbox.name, outbox.name),
+		plan = SPI_prepare(with_names(statements[id].sql),
 						   statements[id].nargs, types);
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -361,6 +416,7 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->sqlerrcode = nulls[13] ? 0 : sqlstate_from_text(TextDatumGetCString(values[13]));
 	row->error = nulls[14] ? NULL : TextDatumGetCString(values[14]);
 	row->reference = nulls[15] ? NULL : TextDatumGetCString(values[15]);
+	row->account = nulls[16] ? 0 : (uint64) DatumGetInt64(values[16]);
 }
 
 /*
@@ -634,6 +690,181 @@ work_revoke_copy(const WorkRow *row, const SeamKey *key)
 	args[6] = CStringGetTextDatum("issued by a call whose answer was lost, and it cannot be told by which one");
 	execute(WS_REVOKE_COPY, args, nulls);
 }
+
+/* ---------- synchronous calls ---------- */
+
+/*
+ * The calls that are recorded, in CurrentMemoryContext.
+ */
+int
+work_calls(CallRow * *calls)
+{
+	Datum		args[MAX_ARGS];
+	int			n;
+
+	execute(WS_CALLS, args, NULL);
+	n = (int) SPI_processed;
+	*calls = palloc0(Max(n, 1) * sizeof(CallRow));
+	for (int i = 0; i < n; i++)
+	{
+		CallRow    *call = &(*calls)[i];
+		Datum		values[14];
+		bool		nulls[14];
+		Datum	   *ids;
+		bool	   *id_nulls;
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+		call->id = DatumGetInt64(values[0]);
+		call->transaction = DatumGetFullTransactionId(values[1]);
+		deconstruct_array(DatumGetArrayTypePCopy(values[2]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL, &call->n);
+		call->calls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(IntentCall));
+		call->answered = DatumGetBool(values[8]);
+		for (int j = 0; j < call->n; j++)
+		{
+			memset(&call->calls[j], 0, sizeof(IntentCall));
+			call->calls[j].identity = *DatumGetUUIDP(ids[j]);
+			call->calls[j].state = call->answered ? CALL_NOT_ISSUED : CALL_BEGUN;
+		}
+		call->max_use_count = nulls[3] ? 0 : DatumGetInt32(values[3]);
+		call->has_profile = !nulls[4];
+		if (!nulls[4])
+			call->profile = *DatumGetUUIDP(values[4]);
+		call->requested_at = DatumGetTimestampTz(values[5]);
+		call->timeout = DatumGetInt32(values[6]);
+		call->has_seam_time = !nulls[7];
+		call->seam_time = nulls[7] ? 0 : DatumGetTimestampTz(values[7]);
+		call->owned = DatumGetBool(values[9]);
+		if (!nulls[10])
+		{
+			int			nkeys;
+
+			deconstruct_array(DatumGetArrayTypePCopy(values[10]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, &id_nulls, &nkeys);
+			for (int j = 0; j < nkeys && j < call->n; j++)
+			{
+				if (id_nulls[j])
+					continue;
+				call->calls[j].key = *DatumGetUUIDP(ids[j]);
+				call->calls[j].state = CALL_ISSUED;
+			}
+		}
+		call->account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
+		call->timeline = DatumGetInt32(values[12]);
+		call->is_ours = DatumGetBool(values[13]);
+	}
+	return n;
+}
+
+/*
+ * Record a call, and set its id.
+ */
+void
+work_record_call(CallRow * call)
+{
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	bool		isnull;
+
+	memset(nulls, ' ', sizeof(nulls));
+	for (int i = 0; i < call->n; i++)
+		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
+	args[2] = FullTransactionIdGetDatum(call->transaction);
+	args[3] = PointerGetDatum(construct_array(ids, call->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[4] = Int32GetDatum(call->max_use_count);
+	if (call->max_use_count == 0)
+		nulls[4] = 'n';
+	args[5] = UUIDPGetDatum(&call->profile);
+	if (!call->has_profile)
+		nulls[5] = 'n';
+	args[6] = TimestampTzGetDatum(call->requested_at);
+	args[7] = Int32GetDatum(call->timeout);
+	args[8] = TimestampTzGetDatum(call->seam_time);
+	if (!call->has_seam_time)
+		nulls[8] = 'n';
+	args[9] = Int64GetDatum((int64) call->account);
+	call->timeline = (int) GetWALInsertionTimeLine();
+	args[10] = Int32GetDatum(call->timeline);
+	execute(WS_CALL_RECORD, args, nulls);
+	call->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Note what is known of a recorded call.
+ */
+void
+work_answer_call(const CallRow * call)
+{
+	Datum		args[MAX_ARGS];
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	bool	   *id_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+	int			lower = 1;
+
+	for (int i = 0; i < call->n; i++)
+	{
+		ids[i] = UUIDPGetDatum(&call->calls[i].key);
+		id_nulls[i] = call->calls[i].state != CALL_ISSUED;
+	}
+	args[2] = Int64GetDatum(call->id);
+	args[3] = BoolGetDatum(call->answered);
+	args[4] = BoolGetDatum(call->owned);
+	args[5] = PointerGetDatum(construct_md_array(ids, id_nulls, 1, (int *) &call->n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	execute(WS_CALL_ANSWER, args, NULL);
+}
+
+/*
+ * Forget a call.
+ */
+void
+work_delete_call(int64 id)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	execute(WS_CALL_DELETE, args, NULL);
+}
+
+/*
+ * Make a request of the outbox from a call whose transaction rolled back: to
+ * have its key revoked, or, when there is a report, to be looked at only.
+ */
+void
+work_add_orphan(const CallRow * call, const IntentCall * one, int timeout, const char *report)
+{
+	Datum		args[MAX_ARGS];
+	char		nulls[MAX_ARGS];
+	bool		has_key = one->state == CALL_ISSUED;
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = UUIDPGetDatum(&one->identity);
+	args[3] = Int32GetDatum(call->max_use_count);
+	if (call->max_use_count == 0)
+		nulls[3] = 'n';
+	args[4] = UUIDPGetDatum(&call->profile);
+	if (!call->has_profile)
+		nulls[4] = 'n';
+	args[5] = CStringGetTextDatum(status_names[report ? STATUS_FAILED : STATUS_REVOKING]);
+	args[6] = TimestampTzGetDatum(call->requested_at);
+	args[7] = Int32GetDatum(timeout);
+	args[8] = TimestampTzGetDatum(call->seam_time);
+	if (!call->has_seam_time)
+		nulls[8] = 'n';
+	args[9] = TimestampTzGetDatum(has_key ? GetCurrentTimestamp() : call->requested_at + (int64) timeout * 1000);
+	if (report)
+		nulls[9] = 'n';
+	args[10] = UUIDPGetDatum(&one->key);
+	if (!has_key)
+		nulls[10] = 'n';
+	if (report)
+		args[11] = CStringGetTextDatum(report);
+	else
+		nulls[11] = 'n';
+	args[12] = FullTransactionIdGetDatum(call->transaction);
+	args[13] = Int64GetDatum((int64) call->account);
+	args[14] = Int32GetDatum(call->timeline);
+	execute(WS_ORPHAN, args, nulls);
+}
+
+/* ---------- now and then ---------- */
 
 /*
  * Delete some requests that were finished before this time, but none of the

@@ -9,6 +9,7 @@
 #define SEAM_IK_WORK_H
 
 #include "datatype/timestamp.h"
+#include "intent.h"
 #include "outbox.h"
 #include "utils/array.h"
 
@@ -49,7 +50,30 @@ typedef struct WorkRow
 	int			sqlerrcode;		/* 0 for NULL */
 	char	   *error;			/* or NULL */
 	char	   *reference;		/* or NULL */
+	uint64		account;		/* of a synchronous call's key, else 0 */
 } WorkRow;
+
+/* A synchronous call, or several, whose transaction has not been judged. */
+typedef struct CallRow
+{
+	int64		id;
+	FullTransactionId transaction;
+	int			n;
+	IntentCall *calls;			/* n of them, in a chunk of their own */
+	int			max_use_count;
+	bool		has_profile;
+	pg_uuid_t	profile;
+	TimestampTz requested_at;
+	int			timeout;		/* milliseconds */
+	bool		has_seam_time;
+	TimestampTz seam_time;
+	bool		answered;		/* what came of each is known */
+	bool		owned;			/* committed, and remembered for others'
+								 * doubts */
+	uint64		account;
+	int			timeline;
+	bool		is_ours;
+}			CallRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
 typedef struct WorkChange
@@ -95,6 +119,12 @@ extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern int	work_calls(CallRow * *calls);
+extern void work_record_call(CallRow * call);
+extern void work_answer_call(const CallRow * call);
+extern void work_delete_call(int64 id);
+extern void work_add_orphan(const CallRow * call, const IntentCall * one, int timeout,
+							const char *report);
 extern int64 work_delete_old(TimestampTz before, ArrayType *keep);
 extern int64 work_set_aside(void);
 extern uint64 work_settings(void);

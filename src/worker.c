@@ -225,7 +225,10 @@ write_row_back(void *arg)
 	WorkChange	change;
 	const char *reason = NULL;
 
-	/* what a crash loses of it is done again: the row, and the note that it is */
+	/*
+	 * what a crash loses of it is done again: the row, and the note that it
+	 * is
+	 */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	worker.gone = !work_begin();
@@ -383,6 +386,7 @@ housekeeping(void *arg)
 	worker.settings = settings;
 	worker.settings_known = true;
 	(void) work_set_aside();
+	worker_tidy_calls();
 	if (settings_retention >= 0)
 	{
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
@@ -484,7 +488,7 @@ next_turn(void)
 {
 	int64		http = http_now();
 	TimestampTz now = GetCurrentTimestamp();
-	int64		at = Min(worker.housekeeping_at, worker.retry_at);
+	int64		at = Min(Min(worker.housekeeping_at, worker.retry_at), worker.intents_at);
 	int64		again_at;
 
 	if (worker.draining)
@@ -508,6 +512,8 @@ next_turn(void)
 	{
 		if (!worker_identity_is_busy(&worker.doubts[i].identity))
 			at = Min(at, monotonic(worker.doubts[i].next_attempt_at, now, http));
+		else if (worker_call_is_open(&worker.doubts[i].identity))
+			at = Min(at, http + ERROR_PAUSE_US);
 	}
 	return at;
 }
@@ -569,19 +575,30 @@ leave(void)
 }
 
 /*
- * Has a session called?  Then look what it has to tell.
+ * Has a session called?  Then see what it has to tell.
  */
 static bool
 hear(void)
 {
-	bool		reread;
+	uint32		calls = launcher_calls();
+	bool		record = calls & (1 << WAKE_RECORD);
+	bool		judge = calls & (1 << WAKE_JUDGE);
 
-	if (!launcher_was_called(&reread))
+	if (worker.ndoubts > 0)
+		worker_take_answers();
+	if (record || judge || worker.intents_at <= http_now())
+	{
+		worker.intents_at = PG_INT64_MAX;
+		if (!worker_process_intents(record, judge || !record))
+			worker.intents_at = http_now() + ERROR_PAUSE_US;
+	}
+	if (calls == 0)
 		return false;
 	if (launcher_wants_exit())
 		leave();
-	look_at_queues();
-	if (reread)
+	if (calls & (1 << WAKE_WORK))
+		look_at_queues();
+	if (calls & (1 << WAKE_DOUBTS))
 		worker.doubts_changed = true;
 	return true;
 }

@@ -361,7 +361,8 @@ claim(SeamOp op, const WorkRow *row)
 }
 
 /*
- * Is a call for the identity under way, or its result not stored yet?
+ * Is a call for the identity under way, ours or a session's, or its result not
+ * stored yet?
  */
 bool
 worker_identity_is_busy(const pg_uuid_t *identity)
@@ -380,7 +381,7 @@ worker_identity_is_busy(const pg_uuid_t *identity)
 				return true;
 		}
 	}
-	return false;
+	return worker_call_is_open(identity);
 }
 
 /*

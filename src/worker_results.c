@@ -281,7 +281,7 @@ unowned_keys(Flight *flight, Candidate **candidates)
 
 		for (int j = 0; j < nowned && !is_owned; j++)
 			is_owned = memcmp(&owned[j], &flight->keys[i].instant_key_id, UUID_LEN) == 0;
-		if (!is_owned)
+		if (!is_owned && !worker_call_owns(&flight->keys[i], flight))
 			(*candidates)[n++].key = &flight->keys[i];
 	}
 	return n;
@@ -292,8 +292,8 @@ unowned_keys(Flight *flight, Candidate **candidates)
  * as it was known when the call was made, and as the list's answer tells it, in
  * case one of the clocks has been set meanwhile.
  */
-static void
-set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
+void
+worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
 	int64		ago = GetCurrentTimestamp() - (http_now() - list->ended_at) - row->attempted_at;
 
@@ -344,6 +344,9 @@ store_list(Flight *flight)
 	int			timeline = (int) GetWALInsertionTimeLine();
 
 	worker.doubts_changed = true;
+	worker_take_answers();
+	if (worker_call_is_open(&flight->row.identity))
+		return true;			/* a session issues a key for it right now */
 	for (int i = 0; i < worker.ndoubts; i++)
 	{
 		if (memcmp(&worker.doubts[i].identity, &flight->row.identity, UUID_LEN) != 0)
@@ -364,7 +367,7 @@ store_list(Flight *flight)
 		doubts[n].has_profile = rows[n].has_profile;
 		doubts[n].profile = rows[n].profile;
 		doubts[n].wanted = rows[n].status == STATUS_IN_FLIGHT;
-		set_window(&rows[n], flight, &doubts[n]);
+		worker_set_window(&rows[n], flight, &doubts[n]);
 		n++;
 	}
 	if (result->sqlerrcode != 0 || !flight->has_date)

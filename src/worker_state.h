@@ -2,13 +2,14 @@
  *
  * worker_state.h
  *	  What the parts of the worker share.  Private to worker.c,
- *	  worker_calls.c and worker_results.c.
+ *	  worker_calls.c, worker_results.c and worker_intents.c.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef SEAM_IK_WORKER_STATE_H
 #define SEAM_IK_WORKER_STATE_H
 
+#include "doubt.h"
 #include "http.h"
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
@@ -102,6 +103,7 @@ typedef struct Worker
 								 * commit */
 	int64		retry_at;		/* after an error, or a locked request */
 	int64		housekeeping_at;
+	int64		intents_at;		/* when to look at sessions' calls, unasked */
 	uint64		settings;		/* of ALTER DATABASE and ALTER ROLE */
 	bool		settings_known;
 	bool		draining;		/* they have changed: send nothing more */
@@ -127,7 +129,15 @@ extern void worker_start_flight(Flight *flight);
 extern void worker_flight_ended(Flight *flight);
 extern void worker_free_flight(Flight *flight);
 
+/* worker_intents.c */
+extern bool worker_process_intents(bool record, bool judge);
+extern void worker_take_answers(void);
+extern bool worker_call_is_open(const pg_uuid_t *identity);
+extern bool worker_call_owns(const SeamKey *key, const Flight *list);
+extern void worker_tidy_calls(void);
+
 /* worker_results.c */
+extern void worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt);
 extern ArrayType *worker_make_array(Datum *values, int n, Oid type);
 extern void worker_due_at(WorkQueue *queue, TimestampTz time);
 extern void worker_add_notice(const WorkRow *row, RequestStatus status);
