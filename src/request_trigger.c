@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(seam_enqueue_instant_key_trigger);
@@ -79,7 +80,8 @@ target_of(RequestPlan *plan, TriggerData *td)
 
 /*
  * Is there no row with this primary key?  Asked as the table's owner, so that
- * neither missing privileges nor row security hide it.
+ * neither missing privileges nor row security hide it; and restricted, since
+ * its types may run anybody's code.
  */
 static bool
 row_is_gone(Datum target_key, void *arg)
@@ -92,10 +94,9 @@ row_is_gone(Datum target_key, void *arg)
 	Oid			user;
 	Oid			owner;
 	int			context;
-	bool		gone;
+	bool		gone = false;
 
-	if (!row_key_args(row_key, target_key, args, types))
-		return false;
+	CommandCounterIncrement();
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row_key->root));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", row_key->root);
@@ -106,12 +107,21 @@ row_is_gone(Datum target_key, void *arg)
 	row_key_where(row_key, &sql, 1);
 
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql.data, row_key->ncolumns, types, args, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "SPI failed to look for a row");
-	gone = SPI_processed == 0;
-	SPI_finish();
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	if (row_key_args(row_key, target_key, args, types))
+	{
+		SPIPlanPtr	plan;
+
+		/* by the latest snapshot, as the request was found */
+		if (SPI_connect() != SPI_OK_CONNECT ||
+			(plan = SPI_prepare(sql.data, row_key->ncolumns, types)) == NULL ||
+			SPI_execute_snapshot(plan, args, NULL, GetLatestSnapshot(), InvalidSnapshot,
+								 false, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "SPI failed to look for a row");
+		gone = SPI_processed == 0;
+		SPI_finish();
+	}
 	SetUserIdAndSecContext(user, context);
 	return gone;
 }

@@ -225,7 +225,7 @@ write_row_back(void *arg)
 	WorkChange	change;
 	const char *reason = NULL;
 
-	/* what a crash loses of it is done again: the row, and the note that it is */
+	/* what a crash loses is done again: the row, and the note of it */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	worker.gone = !work_begin();
@@ -235,7 +235,15 @@ write_row_back(void *arg)
 		return;
 	}
 	outcome = write_back(work_outbox(), row_to_write->id, &reason);
-	if ((outcome == WRITE_BACK_DONE || outcome == WRITE_BACK_REVOKE) && work_lock(row_to_write->id, &row))
+	if ((outcome != WRITE_BACK_DONE && outcome != WRITE_BACK_REVOKE) ||
+		!work_lock(row_to_write->id, &row))
+		;						/* nothing to note, or its turn comes again */
+	else if (row.status != STATUS_ISSUED)
+	{
+		/* a trigger of the table has had the key revoked meanwhile */
+		worker_due_at(&worker.revoking, GetCurrentTimestamp());
+	}
+	else
 	{
 		change = worker_no_change(&row);
 		change.sqlerrcode = 0;
@@ -679,7 +687,7 @@ seam_ik_worker_main(Datum main_arg)
 			write_rows();
 			send_notices();
 		}
-		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0 && dlist_is_empty(&worker.ended)))
+		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0))
 			leave();
 
 		pgstat_report_stat(worker.nflying == 0);

@@ -101,7 +101,7 @@ worker_refresh_account(void)
 	worker.account_warned = false;
 	if (same_account(&account))
 		return true;
-	if (worker.nflying > 0 || !dlist_is_empty(&worker.ended))
+	if (worker.nflying > 0)
 		return false;
 	keep_account(&account);
 	worker.refused = false;
