@@ -32,8 +32,13 @@ sub of { my ($identity, $column) = @_; $column //= 'status'; return sql("SELECT 
 sub settled { my ($but) = @_; $but //= '00000000-0000-4000-8000-000000000000';
 	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND user_identity_id IS DISTINCT FROM '$but'") == 0 }); }
 
-sub slow { $fake->behave($_[0], 'route=generate_instant_key,delay=' . ($_[1] // 500)); return; }
-sub in_flight { my ($identity) = @_; return wait_for(sub { of($identity) eq 'in_flight' }); }
+sub slow { $fake->behave($_[0], 'route=generate_instant_key,delay=' . ($_[1] // 700)); return; }
+sub in_flight
+{
+	my @who = @_;
+	my $list = join(', ', map { "'$_'" } @who);
+	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight' AND user_identity_id IN ($list)") == @who });
+}
 
 # (no view tells that the worker has seen it)
 sub pause { sql("ALTER SYSTEM SET seam_ik.worker = 'off'; SELECT pg_reload_conf()"); sleep 0.5; return; }
@@ -140,11 +145,11 @@ foreach my $both (0, 1)
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	sql('DROP TABLE IF EXISTS stay; CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('stay', $both));
 	my %who = map { $_ => identity() } qw(deleted handed nobody noted renumbered again rolled);
-	slow($_) for values %who;
+	slow($_, 1000) for values %who;
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	sql(join(' ', map { "INSERT INTO stay VALUES ($id{$_}, '$who{$_}');" } sort keys %who));
-	ok(in_flight($_), 'in flight') for values %who;
+	ok(in_flight(values %who), 'in flight');
 	my $new = identity();
 	sql("DELETE FROM stay WHERE id = $id{deleted}; UPDATE stay SET guest = '$new' WHERE id = $id{handed}; UPDATE stay SET guest = NULL WHERE id = $id{nobody}; UPDATE stay SET note = 'x' WHERE id = $id{noted};
 UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id = $id{again}; INSERT INTO stay VALUES ($id{again}, '$new'); BEGIN; DELETE FROM stay WHERE id = $id{rolled}; ROLLBACK");
@@ -193,9 +198,9 @@ foreach my $both (0, 1)
 	my %who = map { $_ => identity() } qw(stays moved twice both back renumbered rolled open first handed deleted);
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
-	slow($who{$_}, 900) for keys %who;
+	slow($who{$_}, 1500) for keys %who;
 	sql(join(' ', map { "INSERT INTO part VALUES ($id{$_}, 1, '$who{$_}');" } grep { $_ ne 'first' } sort keys %who) . "BEGIN; INSERT INTO part VALUES ($id{first}, 1, '$who{first}'); UPDATE part SET place = 2 WHERE id = $id{first}; COMMIT");
-	ok(in_flight($_), 'in flight') for values %who;
+	ok(in_flight(values %who), 'in flight');
 	my $new = identity();
 	sql("UPDATE part SET place = 2 WHERE id = $id{moved};
 UPDATE part SET place = 2 WHERE id = $id{twice}; UPDATE part SET place = 3 WHERE id = $id{twice};
@@ -435,6 +440,23 @@ sql("INSERT INTO seen VALUES ('start', '', ''); SET ROLE hotel; INSERT INTO call
 ok(settled, 'functions of constraints, indexes, casts and the like');
 is(sql('SELECT key_id FROM calls'), live($who), 'the key is written') or diag(of($who, 'status, sqlstate, error'));
 is(sql("SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen WHERE what IN ('cast', 'constraint', 'domain', 'generated', 'index')"), 'cast constraint domain generated index', 'by all of them');
+# a trigger that takes its time holds up others for as long only, and not for ever
+sql(q{CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(NEW.nights); RETURN NEW; END $$;
+CREATE TABLE sleepy (LIKE booking INCLUDING ALL);} . triggers('sleepy') . q{CREATE TRIGGER sleeps BEFORE UPDATE ON sleepy FOR EACH ROW EXECUTE FUNCTION sleeps()});
+my $asked;
+foreach my $seconds (1, 60)
+{
+	my $sleepy = identity();
+	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($seconds, '$sleepy', $seconds)");
+	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }), "a trigger that sleeps $seconds s");
+	$who = identity();
+	$asked = time;
+	sql("INSERT INTO booking (id, guest) VALUES ($seconds + 9000, '$who')");
+	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $seconds + 9000") eq 't' }), 'another request');
+	cmp_ok(time - $asked, '<', 4, 'goes on soon');
+	ok(settled, 'settled');
+	is(of($sleepy, "status, error <> ''"), $seconds == 1 ? 'issued|' : 'issued|t', 'and so does that one');
+}
 # what can be tried again is, and others go on
 sql(q{CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM public.known) = 0 THEN RAISE 'again' USING ERRCODE = NEW.what; END IF; RETURN NEW; END $$;
 CREATE TABLE retried (LIKE mess INCLUDING ALL);} . triggers('retried') . q{CREATE TRIGGER again BEFORE UPDATE ON retried FOR EACH ROW EXECUTE FUNCTION again()});
@@ -445,7 +467,7 @@ foreach my $waits (@retried)
 	ok(wait_for(sub { of($waits) eq 'issued' }), 'issued');
 }
 $who = identity();
-my $asked = time;
+$asked = time;
 sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
 ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
 cmp_ok(time - $asked, '<', 1, 'in time');
@@ -518,6 +540,13 @@ cmp_ok(time - $begin, '<', 0.3, 'a DELETE waits for no answer');
 ok(settled, 'deleted while the call is made');
 is(of($who), 'revoked', 'it is revoked');
 is(live($who), '', 'no key lives');
+# rows whose request went after seam_ik.retention
+$who = identity();
+sql("INSERT INTO room VALUES (25, '$who'), (26, '$who')");
+ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id IN (25, 26) AND key_id IS NOT NULL') == 2 }) && settled, 'two rooms');
+sql("DELETE FROM seam_instant_key_request WHERE user_identity_id = '$who'; DELETE FROM room WHERE id = 25; UPDATE room SET key_id = NULL WHERE id = 26");
+ok(settled, 'are old');
+is(live($who), '', 'and their keys are revoked all the same');
 # keys that no request issued
 $who = identity();
 my $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
@@ -527,6 +556,10 @@ $begin = time;
 sql('DELETE FROM room WHERE id IN (18, 19)');
 ok(settled, 'rows with such keys are deleted');
 is(live($who), '', 'and the key is revoked');
+# a row that has its key already gets no other
+$who = identity();
+sql("INSERT INTO room VALUES (27, '$who', gen_random_uuid())");
+is(of($who), '', 'a row that is inserted with a key');
 # a request that was cancelled already
 $who = identity();
 sql("INSERT INTO room VALUES (22, '$who')");
@@ -587,6 +620,32 @@ ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 21') ne '' }), 'fired 
 sql('SET ROLE clerk; DELETE FROM room WHERE id = 21');
 ok(settled, 'deleted by it');
 is(live($who), '', 'and revoked');
+
+# ---------- under odd settings ----------
+
+sql('ALTER TABLE "In n".renamed RENAME TO composite; ALTER TABLE "In n".composite SET SCHEMA public; ALTER TABLE odd ADD CHECK (key_id IS NULL) NOT VALID');
+my @odd = ([ default_transaction_read_only => 'on', 'off' ], [ default_transaction_deferrable => 'on', 'off' ], [ statement_timeout => '1ms', '0' ], [ lock_timeout => '1ms', '0' ], [ idle_in_transaction_session_timeout => '1ms', '0' ], [ idle_session_timeout => '10ms', '0' ],
+	[ search_path => 'evil', 'public' ], [ DateStyle => 'German', 'ISO' ], [ TimeZone => 'Asia/Kathmandu', 'UTC' ], [ IntervalStyle => 'sql_standard', 'postgres' ], [ standard_conforming_strings => 'off', 'on' ], [ bytea_output => 'escape', 'hex' ], [ transform_null_equals => 'on', 'off' ],
+	[ array_nulls => 'off', 'on' ], [ quote_all_identifiers => 'on', 'off' ], [ row_security => 'off', 'on' ], [ synchronous_commit => 'off', 'on' ], [ enable_indexscan => 'off', 'on' ], [ jit_above_cost => '0', '-1' ], [ check_function_bodies => 'off', 'on' ], [ plan_cache_mode => 'force_generic_plan', 'auto' ]);
+foreach my $isolation ('repeatable read', 'serializable')
+{
+	my @set = ([ default_transaction_isolation => $isolation, 'read committed' ], $isolation eq 'serializable' ? @odd : ());
+	# (the test's own sessions stay as they are)
+	local $ENV{PGOPTIONS} = join(' ', map { "-c $_->[0]=" . ($_->[2] =~ s/ /\\ /gr) } @set);
+	sql(join(' ', map { "ALTER SYSTEM SET $_->[0] = '$_->[1]';" } @set) . ' SELECT pg_reload_conf()');
+	sleep 0.3;
+	my ($here, $there, $fails) = (identity(), identity(), identity());
+	sql("INSERT INTO room VALUES ($identities, '$here'); INSERT INTO composite VALUES ('2026-05-05', 'a\\b', $identities, '$there'); INSERT INTO odd VALUES ($identities, '$fails')");
+	ok(settled, scalar(@set) . ' odd settings');
+	is(of($_), 'issued', 'issued') for $here, $there, $fails;
+	is(sql("SELECT key_id FROM room WHERE guest = '$here'"), live($here), 'the row has its key');
+	is(sql("SELECT key_id FROM composite WHERE guest = '$there'"), live($there), 'and the other');
+	is(of($fails, "error <> ''"), 't', 'what fails says so');
+	sql("DELETE FROM room WHERE guest = '$here'");
+	ok(settled, 'deleted');
+	is(live($here), '', 'and revoked');
+	sql('ALTER SYSTEM RESET ALL; SELECT pg_reload_conf()');
+}
 
 # ---------- all in all ----------
 
