@@ -82,11 +82,11 @@ COPY booking (id, guest) FROM stdin;
 7	$who
 8	$who
 \\.
-INSERT INTO booking (id, guest) SELECT g, '$who' FROM generate_series(10, 109) g");
-ok(settled, 'ON CONFLICT, MERGE, COPY, and a hundred');
-is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$who' AND id <> 2"), 104, 'get a key each');
+INSERT INTO booking (id, guest) SELECT g, '$who' FROM generate_series(10, 29) g");
+ok(settled, 'ON CONFLICT, MERGE, COPY, and many');
+is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$who' AND id <> 2"), 24, 'get a key each');
 is(live($who), join(' ', map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $who } $fake->keys), 'which lives');
-is(scalar(calls($mark, $who)), 104, 'one call each');
+is(scalar(calls($mark, $who)), 24, 'one call each');
 
 # arguments and timing, as those of the other trigger
 foreach my $t ([ 'BEFORE INSERT ON booking FOR EACH ROW', "'user_identity_id=guest'" ], [ 'AFTER INSERT ON booking FOR EACH STATEMENT', "'user_identity_id=guest'" ], [ 'AFTER INSERT ON booking FOR EACH ROW', "'user_identity_id=nobody'" ],
@@ -410,9 +410,10 @@ foreach my $what (@messes)
 	$who = identity();
 	sql("INSERT INTO mess VALUES ($n, '$who', NULL, \$w\$$what\$w\$)");
 	ok(settled, $what);
-	like(of($who), qr/^(issued|revoked)$/, 'has an end') or diag(of($who, 'status, error'));
-	is(live($who), of($who) eq 'revoked' ? '' : of($who, '(instant_key).instant_key_id'), 'with one key or none');
-	note(of($who, 'status, sqlstate, error'));
+	# (whether it could be written or not: all of these rows are there)
+	my ($end, $key) = split /\|/, of($who, "status, (instant_key).instant_key_id, sqlstate, error");
+	is($end, 'issued', 'has an end');
+	is(live($who), $key, 'with its key');
 	is(sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), 0, 'no lock stays') if $what =~ /advisory/;
 	# others are as before
 	$who = identity();
@@ -571,8 +572,8 @@ ok(settled, 'and deleted');
 is(of($who), 'revoked', 'stays revoked');
 # many at once
 $who = identity();
-sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1200) g");
-ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 50 }), 'many');
+sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1080) g");
+ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 20 }), 'many');
 sql('DELETE FROM room WHERE id > 1000');
 ok(settled, 'are deleted while they are issued');
 is(live($who), '', 'none lives');
