@@ -257,6 +257,20 @@ MERGE INTO part p USING (VALUES ($id{stays}), (501)) v(id) ON p.id = v.id WHEN M
 	sql("UPDATE part SET place = 2, key_id = NULL WHERE id = $id{moved}; BEGIN; UPDATE part SET place = 2 WHERE id = $id{back}; DELETE FROM part WHERE id = $id{back}; COMMIT; DELETE FROM part WHERE id = $id{twice}");
 	ok(settled, 'moved and cleared, or deleted');
 	is(live($who{$_}), '', "$_: no key lives") for qw(moved back twice);
+	# cleared, failed or cancelled before
+	my ($cleared, $failed, $cancelled) = (identity(), identity(), identity());
+	$fake->behave($failed, 'status=400', 1);
+	sql("INSERT INTO part VALUES (700, 1, '$cleared'), (701, 1, '$failed')");
+	ok(settled, 'two more');
+	pause;
+	sql("UPDATE part SET key_id = NULL WHERE id = 700; INSERT INTO part VALUES (702, 1, '$cancelled'); SELECT seam_cancel_instant_key_request(" . 'max(request_id)) FROM seam_instant_key_request');
+	go_on;
+	ok(settled, 'one cleared, one failed, one cancelled');
+	is(join(' ', map { of($_) } $cleared, $failed, $cancelled), 'revoked failed cancelled', '(they are)');
+	sql('UPDATE part SET place = 2 WHERE id >= 700');
+	ok(settled, 'move');
+	is(join(' ', map { of($_) } $cleared, $failed, $cancelled), 'revoked failed cancelled', 'and ask for nothing');
+	is(join('', map { live($_) } $cleared, $failed, $cancelled), '', 'no key lives');
 }
 # a partition of its own
 $who = identity();
@@ -621,6 +635,43 @@ ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 21') ne '' }), 'fired 
 sql('SET ROLE clerk; DELETE FROM room WHERE id = 21');
 ok(settled, 'deleted by it');
 is(live($who), '', 'and revoked');
+
+# ---------- sessions that get into each other's way ----------
+
+my $seed = $ENV{SEED} // int rand 1_000_000;
+srand $seed;
+note "SEED=$seed";
+places(1);
+sql('ALTER TABLE part ADD note text');
+$fake->behave('*', 'route=generate_instant_key,delay=60,chance=0.5');
+
+# a statement, or a transaction, about one of a few rows
+sub anything
+{
+	my ($inside) = @_;
+	my ($row, $place) = (1 + int rand 15, 1 + int rand 3);
+	my @simple = ("INSERT INTO part SELECT $row, $place, gen_random_uuid() WHERE NOT EXISTS (SELECT FROM part WHERE id = $row)") x 3;
+	push @simple, ("UPDATE part SET place = $place WHERE id = $row") x 2, "DELETE FROM part WHERE id = $row", "UPDATE part SET key_id = NULL, note = 'cleared' WHERE id = $row AND key_id IS NOT NULL",
+		"UPDATE part SET place = $place, key_id = NULL, note = 'cleared' WHERE id = $row AND key_id IS NOT NULL", "UPDATE part SET note = coalesce(note, '') WHERE id = $row";
+	return $simple[ rand @simple ] if $inside || rand() < 0.7;
+	my ($one, $two) = (anything(1), anything(1));
+	return (map { "BEGIN; $_; COMMIT" } "$one; SAVEPOINT a; $two; ROLLBACK TO a", "$one; $two", "$one; SELECT pg_sleep(0.1); $two")[ rand 3 ] if rand() < 0.8;
+	return "BEGIN; $one; $two; ROLLBACK";
+}
+
+my @sessions = map { background($node, "SET lock_timeout = '2s'; SET deadlock_timeout = '100ms'; SET client_min_messages = fatal;" . join("\n", map { anything() . sprintf('; SELECT pg_sleep(%.3f);', rand 0.03) } 1 .. 150)) } 1 .. 5;
+foreach my $s (@sessions)
+{
+	my ($said) = result_of($s);
+	is(join(' ', grep { !/^(23505|25P02|40001|40P01|55P03)/ } $said =~ /ERROR:  (.*)/g), '', 'only their conflicts are errors');
+}
+ok(settled, 'sessions that insert, move, clear and delete the same rows');
+$fake->behave('*', '');
+my %rows = map { split /\|/ } split /\n/, sql("SELECT coalesce(key_id::text, 'no key ' || id), guest FROM part WHERE key_id IS NOT NULL OR note IS DISTINCT FROM 'cleared'");
+my %ours = map { $_ => 1 } split /\n/, sql("SELECT DISTINCT user_identity_id FROM seam_instant_key_request WHERE target_table = 'part'::regclass");
+my %lives = map { $_->{instant_key_id} => $_->{user_identity_id} } grep { !$_->{revoked} && $ours{ $_->{user_identity_id} } } $fake->keys;
+cmp_ok(scalar(keys %ours), '>', 30, 'of many');
+is_deeply(\%lives, \%rows, 'the keys of the rows live, and none besides');
 
 # ---------- under odd settings ----------
 
