@@ -296,6 +296,15 @@ $id = enqueue('b', $guest);
 ok(wait_issued('b', $id), 'the worker was terminated: another one goes on');
 isnt(worker_of('b'), $pid, '(another one)');
 
+$pid = worker_of('b');
+($guest, $id) = busy('b');
+sql('postgres', "SELECT pg_cancel_backend($pid)");
+works('b', 'a cancel request does nothing to it');
+is(worker_of('b'), $pid, '(the same worker)');
+$fake->behave($guest, '');
+ok(wait_issued('b', $id), 'nor to its calls');
+is(scalar(live($guest)), 1, '(one key)');
+
 my $former_launcher = sql('postgres', $launcher);
 $pid = worker_of('b');
 sql('postgres', "SELECT pg_terminate_backend($former_launcher, 5000)");
@@ -322,8 +331,11 @@ sub ended
 	wait_sent($_) for @guest[ 0 .. 2 ];
 	# whatever the client is told when the server goes, it has committed
 	$node->psql('b', "SET synchronous_commit = off; SELECT seam_enqueue_instant_key('$guest[3]') FROM pg_switch_wal()");
+	# another one of these tells that the server has begun anew
+	my $checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+	my $was = sql('b', $checkpointer);
 	$end->();
-	ok(wait_for(sub { my ($rc) = $node->psql('b', 'SELECT 1'); $rc == 0 }), "$how: the server is back");
+	ok(wait_for(sub { my ($rc, $out) = $node->psql('b', $checkpointer); $rc == 0 && $out =~ /\d/ && $out ne $was }), "$how: the server is back");
 	ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued' AND user_identity_id IN ('" . join("', '", @guest[ 0 .. 2 ]) . "')") eq '3' }), "$how: all are issued")
 		or diag sql('b', 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 4');
 	is_deeply([ map { my @k = live($_); scalar @k } @guest[ 0 .. 2 ] ], [ 1, 1, 1 ], "$how: with one key each");
@@ -465,6 +477,8 @@ else
 	sql('o', 'DROP SCHEMA empty');
 	ok(wait_issued('o', $id), 'until the owner may');
 }
+sql('o', 'DROP OWNED BY heir CASCADE');
+ok(wait_for(sub { worker_of('o') eq '' }), 'DROP OWNED ends the worker');
 $node->stop;
 
 # ---------- not preloaded, and not enough processes ----------
