@@ -264,14 +264,37 @@ $begin = time;
 sql('without', "COMMIT PREPARED 'p'");
 ok(wait_sent($guest), 'a request in a prepared transaction');
 cmp_ok(time - $begin, '<', 1, 'is sent within a second of COMMIT PREPARED');
-sql('without', 'DROP EXTENSION seam_ik');
+
+# Databases are looked at one by one, so the first has been when the second works.
+sql('postgres', "CREATE DATABASE $_") for qw(looked next);
+sql('next', 'CREATE EXTENSION seam_ik');
+wait_worker('next');
 append_to_file("$scripts/seam_ik_dependent.control", "default_version = '1'\nrequires = 'seam_ik'\n");
 append_to_file("$scripts/seam_ik_dependent--1.sql", "SELECT 1;\n");
-ok(wait_for(sub { worker_of('without') eq '' }), 'gone');
-sql('without', 'CREATE EXTENSION seam_ik_dependent CASCADE');
+sql('looked', 'CREATE EXTENSION seam_ik_dependent CASCADE');
+ok(wait_worker('looked'), 'CREATE EXTENSION of another one CASCADE');
+sql('looked', 'DROP EXTENSION seam_ik CASCADE');
 unlink "$scripts/seam_ik_dependent.control", "$scripts/seam_ik_dependent--1.sql";
-ok(wait_worker('without'), 'CREATE EXTENSION of another one CASCADE');
-sql('postgres', 'DROP DATABASE without');
+ok(wait_for(sub { worker_of('looked') eq '' }), 'gone again');
+
+# The probe has its snapshot, and waits for a lock.
+my $s = background($node, q{\c looked
+BEGIN;
+LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE;
+DO $$ BEGIN
+	FOR i IN 1 .. 400 LOOP
+		EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND wait_event_type = 'Lock');
+		PERFORM pg_sleep(0.02), pg_stat_clear_snapshot();
+	END LOOP;
+END $$;
+CREATE EXTENSION seam_ik;
+COMMIT;
+SELECT 'created';});
+wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = 'pg_extension'::regclass AND mode = 'AccessExclusiveLock' AND granted") eq '1' });
+sql('looked', 'CREATE SCHEMA empty; DROP SCHEMA empty');
+like((result_of($s))[0], qr/created/, 'the extension is committed while a probe looks');
+ok(wait_worker('looked'), 'which is not lost');
+sql('postgres', "DROP DATABASE $_") for qw(without looked next);
 
 # ---------- a slow call holds nothing ----------
 
@@ -282,7 +305,9 @@ my $pid = worker_of('slow');
 ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND xact_start IS NULL AND backend_xmin IS NULL AND backend_xid IS NULL") eq '1' }), 'no transaction or snapshot during a call');
 is(sql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $pid"), '0', 'and no lock');
 sql('slow', 'SELECT count(seam_enqueue_instant_key(gen_random_uuid())) FROM generate_series(1, 50)');
+$begin = time;
 ok(wait_for(sub { sql('slow', "SELECT n_tup_upd >= 101 FROM pg_stat_user_tables WHERE relname = 'seam_instant_key_request'") eq 't' }), 'statistics see what the worker writes while a call hangs');
+cmp_ok(time - $begin, '<', 10, '(soon)');
 is(worker_of('slow'), $pid, '(which it still');
 is(status('slow', $id), 'in_flight', 'does)');
 sql('postgres', 'DROP DATABASE slow');
@@ -346,7 +371,12 @@ sub ended
 ended('SIGKILL of the worker', sub { kill 'KILL', worker_of('b') or die $!; });
 ended('SIGKILL of the launcher', sub { kill 'KILL', sql('postgres', $launcher) or die $!; });
 ended('immediate stop', sub { $node->stop('immediate'); $node->start; });
+$pid = wait_worker('c');
+sql('postgres', 'ALTER DATABASE c SET seam_ik.request_timeout = 30000');
+$node->reload;
+wait_worker('c', $pid);
 ended('fast shutdown', sub {
+	busy('c');
 	my $begin = time;
 	$node->stop('fast');
 	my $took = time - $begin;
