@@ -429,7 +429,6 @@ $pid = worker_of('b');
 $node->append_conf('postgresql.conf', 'seam_ik.worker = off');
 $node->reload;
 wait_for(sub { sql('b', 'SHOW seam_ik.worker') eq 'off' });
-works('b', 'x') if 0;
 $id = enqueue('b', $guest);
 refused('b', "SET ROLE nobody; SET $_", '42501', "not for everybody: $_")
 	for 'seam_ik.worker = off', 'seam_ik.rate_limit = 1', 'seam_ik.max_attempts = 1', 'seam_ik.retention = 1', 'seam_ik.settle_delay = 1';
