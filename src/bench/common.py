@@ -99,6 +99,10 @@ class Machine:
                     process.kill()
                     process.wait()
         self.started = []
+        self.let_sleep()
+
+    def let_sleep(self):
+        """Undo spin()."""
         if self.spinner:
             os.killpg(self.spinner, signal.SIGKILL)
             os.waitpid(self.spinner, 0)
