@@ -493,7 +493,7 @@ def main():
     parser = argparse.ArgumentParser(prog='src/bench/run', description=(
         'Compare seam_ik with a bare libcurl loop, plpython3u and pgsql-http.'))
     parser.add_argument('--quick', action='store_true',
-                        help='fewer rounds: about 20 seconds')
+                        help='fewer rounds: about three minutes')
     parser.add_argument('--let-sleep', action='store_true',
                         help='let idle processors halt')
     parser.add_argument('parts', nargs='*', metavar='PART',
