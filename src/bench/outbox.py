@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import time
 
-from common import API_KEY, PATH, Failure, command, rotated
+from common import API_KEY, PATH, Failure, command, rotated, wait_for
 
 REQUESTS = 10_000
 PERIOD_MS = 20              # of the trickle
@@ -252,6 +252,15 @@ class Outbox:
 
     # -- sending --------------------------------------------------------
 
+    def wait(self, statement, wanted, seconds, pause=0.1):
+        """Wait until a statement's value is the wanted one."""
+        deadline = time.monotonic() + seconds
+        while self.session.value(statement) != wanted:
+            if time.monotonic() > deadline:
+                raise Failure('%s is not %s; the queue: %s' % (
+                    statement, wanted, self.session.ask('TABLE seam_instant_key_queue')))
+            time.sleep(pause)
+
     def drain(self, count, poll=0.1):
         """Enqueue so many in one statement, and wait until all are issued.
 
@@ -262,21 +271,12 @@ class Outbox:
             'BEGIN; SELECT min(id), max(id), pg_current_xact_id() FROM'
             ' (SELECT seam_enqueue_instant_key(%s) AS id FROM generate_series(1, %d) AS g'
             ' OFFSET 0) AS enqueued; COMMIT' % (identity('g'), count))[0]
-        deadline = time.monotonic() + 60 + count / 500
         table = 'FROM seam_instant_key_request WHERE request_id BETWEEN %s AND %s'
         ids = table % (first, last)
         # the last one is cheap to look at, and among the last to be issued
-        for looked_at in (table % (last, last), ids):
-            while self.session.value("SELECT count(*) %s AND status IN"
-                                     " ('pending', 'in_flight')" % looked_at) != '0':
-                if time.monotonic() > deadline:
-                    raise Failure('the outbox of %d requests is not done: %s' % (
-                        count, self.session.ask('TABLE seam_instant_key_queue')))
-                time.sleep(poll)
-        issued = self.session.value("SELECT count(*) %s AND status = 'issued'" % ids)
-        if int(issued) != count:
-            raise Failure('of %d requests %s were issued: %s' % (
-                count, issued, self.session.ask('TABLE seam_instant_key_queue')))
+        self.wait("SELECT count(*) %s AND status = 'issued'" % (table % (last, last)),
+                  '1', 60 + count / 500, poll)
+        self.wait("SELECT count(*) %s AND status = 'issued'" % ids, str(count), 60, poll)
         return [float(row[0]) for row in self.session.ask(
             "SELECT extract(epoch FROM at - pg_xact_commit_timestamp('%s'::xid)) FROM unnest("
             ' (SELECT percentile_disc(ARRAY[0, 0.1, 0.9, 1])'
@@ -288,13 +288,7 @@ class Outbox:
         xid = self.session.value(
             'BEGIN; INSERT INTO with_seam_ik SELECT g, %s FROM generate_series(1, %d) AS g;'
             ' SELECT pg_current_xact_id(); COMMIT' % (identity('g'), REQUESTS))
-        deadline = time.monotonic() + 120
-        while self.session.value(
-                'SELECT count(*) FROM with_seam_ik WHERE key_id IS NULL') != '0':
-            if time.monotonic() > deadline:
-                raise Failure('not all rows have their keys: %s' % self.session.ask(
-                    'TABLE seam_instant_key_queue'))
-            time.sleep(0.1)
+        self.wait('SELECT count(*) FROM with_seam_ik WHERE key_id IS NULL', '0', 120)
         return float(self.session.value(
             "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin))"
             " - pg_xact_commit_timestamp('%s'::xid)) FROM with_seam_ik" % xid))
@@ -342,10 +336,7 @@ class Outbox:
             " 'max_use_count', 1))) FROM generate_series(1, %d) AS g"
             % (base + PATH, identity('g'), REQUESTS))
         start = time.monotonic()
-        while int(self.session.value('SELECT count(*) FROM net._http_response')) < REQUESTS:
-            if time.monotonic() > start + 300:
-                raise Failure('pg_net is not done')
-            time.sleep(0.1)
+        self.wait('SELECT count(*) FROM net._http_response', str(REQUESTS), 300)
         return (time.monotonic() - start) * 1000
 
     def arrivals(self):
@@ -373,14 +364,8 @@ class Outbox:
         """Seconds from these commits until the request had come, and until its
         key was stored."""
         ids = ','.join(commits)
-        deadline = time.monotonic() + 30
-        while self.session.value(
-                "SELECT count(*) FROM seam_instant_key_request WHERE request_id IN (%s)"
-                " AND status = 'issued'" % ids) != str(len(commits)):
-            if time.monotonic() > deadline:
-                raise Failure('not all were issued: %s' % self.session.ask(
-                    'TABLE seam_instant_key_queue'))
-            time.sleep(0.1)
+        self.wait("SELECT count(*) FROM seam_instant_key_request WHERE request_id IN (%s)"
+                  " AND status = 'issued'" % ids, str(len(commits)), 30)
         arrivals = self.arrivals()
         committed = [float(row[0]) for row in self.session.ask(
             'SELECT extract(epoch FROM pg_xact_commit_timestamp(x))'
@@ -414,19 +399,14 @@ class Outbox:
     def behind_a_late_one(self):
         """Does a slow call hold up others?"""
         late = self.session.value("SELECT seam_enqueue_instant_key('%s')" % LATE_IDENTITY)
-        while LATE_IDENTITY not in self.arrivals():
-            time.sleep(0.05)
+        wait_for('the late request', lambda: LATE_IDENTITY in self.arrivals(), self.log)
         sent, stored = self.latencies(self.send_trickle(50))
         status = "SELECT status FROM seam_instant_key_request WHERE request_id = " + late
         if self.session.value(status) != 'in_flight':
             raise Failure('the late request is done too early')
         print('The same behind a request of 8 s (50 of them, while it is under way):')
         self.print_latencies('seam_ik', sent, stored, self.latency_ms)
-        deadline = time.monotonic() + 15
-        while self.session.value(status) != 'issued':
-            if time.monotonic() > deadline:
-                raise Failure('the late request is not issued')
-            time.sleep(0.1)
+        self.wait(status, 'issued', 15)
         print(flush=True)
 
     # -- size -----------------------------------------------------------
