@@ -128,31 +128,38 @@ row_is_gone(Datum target_key, void *arg)
 
 /*
  * The row that the cancelling trigger has last seen leave a partition for
- * another one.  The next INSERT that this trigger sees is of that row, whatever
- * has become of its key.
+ * another one.  The next INSERT that the other trigger sees is of that row,
+ * whatever has become of its key.
  */
 static struct
 {
 	TransactionId transaction;
-	Oid			root;
-	int64		hash;
+	Target		target;			/* its key is in TopTransactionContext */
 }			moving;
 
 static void
 note_moving(const Target *target)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
 	moving.transaction = GetTopTransactionIdIfAny();
-	moving.root = target->table;
-	moving.hash = target->hash;
+	moving.target = *target;
+	moving.target.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(target->key));
+	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Is this the row of the note?  The parts of its key that do not make the
+ * partitions tell, if there are any.
+ */
 static bool
-was_moving(const Target *target)
+was_moving(const Target *target, const RowKey *row_key)
 {
-	bool		was = moving.root == target->table && moving.hash == target->hash &&
-	moving.transaction == GetTopTransactionIdIfAny();
+	bool		was = moving.transaction == GetTopTransactionIdIfAny() &&
+	moving.target.table == target->table &&
+	(moving.target.hash == target->hash || row_key->all_move);
 
-	moving.root = InvalidOid;
+	moving.transaction = InvalidTransactionId;
 	return was;
 }
 
@@ -188,10 +195,12 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 		Target		target = target_of(request_plan, td);
 
 		trigger_request(plan, td, row, DatumGetUUIDP(identity), &request);
-		if (!td->tg_relation->rd_rel->relispartition ||
-			(!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
-								   row_is_gone, request_plan->row_key) &&
-			 !was_moving(&target)))
+		if (!td->tg_relation->rd_rel->relispartition)
+			outbox_enqueue(request_plan->outbox, &request, (Datum) 0, &target);
+		else if (was_moving(&target, request_plan->row_key))
+			requests_follow_target(request_plan->outbox, &moving.target, &target);
+		else if (!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
+									   row_is_gone, request_plan->row_key))
 			outbox_enqueue(request_plan->outbox, &request, (Datum) 0, &target);
 	}
 	error_context_stack = callback.previous;

@@ -49,13 +49,14 @@ typedef enum StatementId
 	ST_REVOKE,
 	ST_RETRY,
 	ST_WRITE_AGAIN,
+	ST_FOLLOW,
 	ST_MOVE,
 	ST_ADOPT,
 	ST_ADOPT_FINISHED,
 	ST_COUNT
 } StatementId;
 
-#define MAX_ARGS 4
+#define MAX_ARGS 5
 
 /* A request that came along with a copy waits until it is adopted. */
 #define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
@@ -119,6 +120,12 @@ static const struct
 	[ST_WRITE_AGAIN] = {
 		"UPDATE %s SET next_attempt_at = " NOW_IF_OURS " WHERE request_id = $1",
 		3, {INT8OID, INT8OID, OIDOID}
+	},
+	[ST_FOLLOW] = {
+		"UPDATE %s SET target_key = $4, target_hash = $5"
+		" WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
+		5, {INT8OID, REGCLASSOID, JSONBOID, JSONBOID, INT8OID}
 	},
 	[ST_MOVE] = {
 		"UPDATE %s SET target_key = $2 WHERE request_id = $1",
@@ -332,6 +339,20 @@ requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	end_session(&session);
 	if (!known)
 		outbox_revoke_key(outbox, key);
+}
+
+/*
+ * A row has moved: its requests follow it.
+ */
+void
+requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum(from->hash), ObjectIdGetDatum(from->table), from->key,
+	to->key, Int64GetDatum(to->hash)};
+
+	execute(&session, ST_FOLLOW, args);
+	end_session(&session);
 }
 
 /*

@@ -94,6 +94,16 @@ worker_transaction(void (*function) (void *arg), void *arg)
 }
 
 /*
+ * CHECK_FOR_INTERRUPTS between transactions, where there is nothing to cancel.
+ */
+static void
+check_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Log the error of a transaction of ours, as a warning.
  */
 void
@@ -335,7 +345,7 @@ write_rows(void)
 	{
 		RowToWrite	row = {.id = worker.to_write[n++]};
 
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		if (worker.careful)
 			(void) worker_transaction(put_off_row, &row);
 		row.error = worker_transaction(write_row_back, &row);
@@ -514,8 +524,10 @@ next_turn(void)
 	at = Min(at, monotonic(worker.revoking.next_due, now, http));
 	for (int i = 0; i < worker.ndoubts; i++)
 	{
-		if (!worker_identity_is_busy(&worker.doubts[i].identity))
-			at = Min(at, monotonic(worker.doubts[i].next_attempt_at, now, http));
+		int64		due = monotonic(worker.doubts[i].next_attempt_at, now, http);
+
+		if (due < at && !worker_identity_is_busy(&worker.doubts[i].identity))
+			at = due;
 	}
 	return at;
 }
@@ -609,10 +621,15 @@ set_own_settings(void)
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* from 17 on */
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) == NULL)
+			continue;
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 /*
@@ -627,7 +644,7 @@ set_up(void)
 	dlist_init(&worker.flying);
 	dlist_init(&worker.ended);
 	worker.turn = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
-	worker.account_context = AllocSetContextCreate(TopMemoryContext, "seam_ik account", ALLOCSET_SMALL_SIZES);
+	worker.old_accounts = AllocSetContextCreate(TopMemoryContext, "seam_ik former accounts", ALLOCSET_SMALL_SIZES);
 	worker.doubts_context = AllocSetContextCreate(TopMemoryContext, "seam_ik doubts", ALLOCSET_SMALL_SIZES);
 	worker.to_write = MemoryContextAlloc(TopMemoryContext, WRITE_BACKS_AT_ONCE * sizeof(int64));
 	worker.pending.status = STATUS_PENDING;
@@ -637,6 +654,7 @@ set_up(void)
 	worker.doubts_changed = true;
 	worker.retry_at = PG_INT64_MAX;
 	worker.wait_event = wait_event_seam();
+	write_back_define();
 	pace_init(&worker.pace, settings_max_concurrency);
 	MemoryContextSwitchTo(TopMemoryContext);
 	worker.run = http_begin(&none, settings_max_concurrency);
@@ -663,9 +681,10 @@ seam_ik_worker_main(Datum main_arg)
 	{
 		int64		wake_at;
 		int64		now;
+		long		stats_in;
 		HttpRequest *request;
 
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		MemoryContextReset(worker.turn);
 		if (ConfigReloadPending)
 			reload();
@@ -690,8 +709,10 @@ seam_ik_worker_main(Datum main_arg)
 		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0))
 			leave();
 
-		pgstat_report_stat(worker.nflying == 0);
+		stats_in = pgstat_report_stat(worker.nflying == 0);
 		wake_at = hear() ? 0 : next_turn();
+		if (stats_in > 0)
+			wake_at = Min(wake_at, http_now() + stats_in * 1000);
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{

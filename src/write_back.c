@@ -38,6 +38,9 @@
 #define LOCK_TIMEOUT "20ms"
 #define TIME_LIMIT_MS 2000
 
+/* When code that catches the cancel is ended with the whole process. */
+#define KILL_LIMIT_MS 4000
+
 #define MAX_ARGS (F_NFIELDS + INDEX_MAX_KEYS)
 
 /* What a request says of its target. */
@@ -50,6 +53,29 @@ typedef struct WriteBack
 	Datum		key[KEY_NCOLUMNS];	/* the key's columns */
 	bool		key_null[KEY_NCOLUMNS];
 } WriteBack;
+
+static TimeoutId kill_timeout;
+
+/*
+ * Timeout handler: a trigger of the table does not let itself be cancelled.  The
+ * worker ends, and the next one puts the row off.
+ */
+static void
+give_up(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * Called once, at the worker's start.
+ */
+void
+write_back_define(void)
+{
+	kill_timeout = RegisterTimeout(USER_TIMEOUT, give_up);
+}
 
 /*
  * Read the request, and lock it.  *outcome tells why, when it returns false.
@@ -241,6 +267,7 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 	enable_timeout_after(STATEMENT_TIMEOUT, TIME_LIMIT_MS);
+	enable_timeout_after(kill_timeout, KILL_LIMIT_MS);
 	rel = table_open(wb.table, RowExclusiveLock);
 	row_key = row_key_of(rel);
 	table_close(rel, NoLock);
@@ -254,6 +281,7 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	/* what a trigger may have deferred in spite of that */
 	AfterTriggerFireDeferred();
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(kill_timeout, false);
 	SetUserIdAndSecContext(user, context);
 	/* also what a trigger has set for the session */
 	AtEOXact_GUC(false, level);
@@ -267,5 +295,6 @@ void
 write_back_clean_up(void)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(kill_timeout, false);
 	LockReleaseAll(USER_LOCKMETHOD, true);
 }
