@@ -79,7 +79,14 @@ static const struct
 	[ST_LOCK_TARGET] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
 		" FROM %s WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed') FOR UPDATE",
+		" AND (status IN ('pending', 'in_flight', 'failed')"
+
+		/*
+		 * a key that was written is known by its row, which may have another
+		 * primary key now
+		 */
+		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%%')))) FOR UPDATE",
 		3, {INT8OID, REGCLASSOID, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {

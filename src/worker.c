@@ -43,6 +43,9 @@
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
 
+/* How soon others shall see what was written, in pg_stat_user_tables. */
+#define STATS_MS 1000
+
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
@@ -712,7 +715,7 @@ seam_ik_worker_main(Datum main_arg)
 		stats_in = pgstat_report_stat(worker.nflying == 0);
 		wake_at = hear() ? 0 : next_turn();
 		if (stats_in > 0)
-			wake_at = Min(wake_at, http_now() + stats_in * 1000);
+			wake_at = Min(wake_at, http_now() + Min(stats_in, STATS_MS) * 1000);
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{
