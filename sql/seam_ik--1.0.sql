@@ -138,7 +138,7 @@ COMMENT ON TABLE seam_instant_key_request IS
 COMMENT ON SEQUENCE seam_instant_key_request_request_id_seq IS
 	'ids of requests';
 COMMENT ON COLUMN seam_instant_key_request.target_key IS
-	'primary key of the row of target_table that the instant key is written to';
+	'values of the primary key of the row of target_table that the instant key is written to';
 COMMENT ON COLUMN seam_instant_key_request.target_fields IS
 	'field=column pairs: where in that row';
 COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS

@@ -29,6 +29,7 @@
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "http.h"
@@ -72,6 +73,7 @@ typedef struct Place
 	Oid			database;		/* InvalidOid: the place is free */
 	int			holds;			/* commands that want no process of ours there */
 	bool		changed;		/* the extension may have come or gone */
+	bool		managed;		/* the launcher waits for its process's end */
 	bool		starting;		/* a process is registered, and not there yet */
 	bool		expected;		/* it says that its end is no failure */
 	pg_atomic_uint32 wakes;		/* what its worker has to look at: bits, by
@@ -193,7 +195,8 @@ get_place(Oid database, bool make)
 static void
 free_place(Place *place)
 {
-	if (place->holds == 0 && place->pid == 0 && !place->starting && !place->changed)
+	if (place->holds == 0 && place->pid == 0 && !place->starting &&
+		!place->managed && !place->changed)
 		place->database = InvalidOid;
 }
 
@@ -312,11 +315,12 @@ launcher_wake_now(WakeKind kind)
 static void
 prepared_has_ended(void)
 {
+	bool		has_extension = OidIsValid(get_extension_oid("seam_ik", true));
 	Place	   *place;
 
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	place = get_place(MyDatabaseId, true);
-	if (place)
+	place = get_place(MyDatabaseId, has_extension);
+	if (place && has_extension)
 		place->changed = true;
 	wake_place(place, WAKE_WORK);
 	wake_place(place, WAKE_JUDGE);
@@ -467,8 +471,9 @@ wanted_database(const Node *stmt)
 static bool
 changes_extension(const Node *stmt)
 {
+	/* another extension may bring ours along */
 	if (IsA(stmt, CreateExtensionStmt))
-		return strcmp(((const CreateExtensionStmt *) stmt)->extname, "seam_ik") == 0;
+		return true;
 	if (IsA(stmt, DropStmt))
 		return ((const DropStmt *) stmt)->removeType == OBJECT_EXTENSION ||
 			((const DropStmt *) stmt)->removeType == OBJECT_SCHEMA;
@@ -771,7 +776,7 @@ start_process(Database *db)
 	if (place && place->holds == 0 && !is_there)
 	{
 		number = (int) (place - shared->places);
-		place->starting = true;
+		place->starting = place->managed = true;
 		place->expected = false;
 		place->has_extension = false;
 		if (probe)
@@ -809,7 +814,7 @@ start_process(Database *db)
 		return;
 	}
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	place->starting = false;
+	place->starting = place->managed = false;
 	free_place(place);
 	LWLockRelease(shared->lock);
 	ConditionVariableBroadcast(&shared->left);
@@ -836,7 +841,7 @@ process_ended(Database *db)
 	place = get_place(db->oid, false);
 	if (place)
 	{
-		place->starting = false;	/* it may never have begun */
+		place->starting = place->managed = false;	/* it may never have begun */
 		was = *place;
 		free_place(place);
 	}
@@ -860,7 +865,7 @@ process_ended(Database *db)
 		db->not_before = http_now() + Min(RESTART_FIRST_US << Min(db->failures, 8), RESTART_MAX_US);
 		db->failures++;
 	}
-	if (db->state != DB_PROBING || !was.expected || was.holds > 0)
+	if (db->state != DB_PROBING || !was.expected || was.holds > 0 || was.changed)
 		db->state = DB_UNKNOWN;
 	else if (!was.has_extension)
 		db->state = DB_WITHOUT;
@@ -918,6 +923,8 @@ take_news(void)
 		if (place->database == InvalidOid || !place->changed)
 			continue;
 		db = find_database(place->database);
+		if (db && db->state == DB_PROBING)
+			continue;			/* the probe may have looked before */
 		if (db == NULL)
 			scan = true;
 		else if (db->state == DB_WITHOUT || db->state == DB_BLOCKED)
@@ -943,7 +950,7 @@ seam_ik_launcher_main(Datum main_arg)
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	shared->launcher = MyLatch;
 	for (int i = 0; i < shared->nplaces; i++)
-		shared->places[i].starting = false;
+		shared->places[i].starting = shared->places[i].managed = false;
 	LWLockRelease(shared->lock);
 	on_shmem_exit(launcher_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(InvalidOid, InvalidOid, 0);

@@ -116,7 +116,8 @@ open_insertion(Outbox *outbox)
 		ins->estate = CreateExecutorState();
 		MemoryContextSwitchTo(ins->estate->es_query_cxt);
 		ins->result = makeNode(ResultRelInfo);
-		InitResultRelInfo(ins->result, ins->table, 1, NULL, 0);
+		/* 0: it is in no range table */
+		InitResultRelInfo(ins->result, ins->table, 0, NULL, 0);
 		/* no trigger runs with what the caller is granted by EXECUTE alone */
 		ins->result->ri_TrigDesc = NULL;
 		ExecOpenIndices(ins->result, false);
@@ -124,12 +125,16 @@ open_insertion(Outbox *outbox)
 		ins->pending = CStringGetTextDatum("pending");
 		ins->revoking = CStringGetTextDatum("revoking");
 	}
-	PG_FINALLY();
+	PG_CATCH();
 	{
+		if (ins->table)
+			table_close(ins->table, NoLock);
 		CurrentResourceOwner = old_owner;
-		MemoryContextSwitchTo(old_context);
+		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	CurrentResourceOwner = old_owner;
+	MemoryContextSwitchTo(old_context);
 	insertion = ins;
 }
 
@@ -177,6 +182,17 @@ at_transaction_end(XactEvent event, void *arg)
 }
 
 /*
+ * SubXactCallback.  What a subtransaction did to the table is undone, and what
+ * is open might not be what is there then.
+ */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		close_insertion();
+}
+
+/*
  * ProcessUtility hook
  */
 static void
@@ -212,7 +228,10 @@ begin_insertion(Outbox *outbox)
 	static bool registered = false;
 
 	if (!registered)
+	{
 		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterSubXactCallback(at_subtransaction_end, NULL);
+	}
 	registered = true;
 	PreventCommandDuringRecovery("enqueueing a request for an instant key");
 	PreventCommandIfReadOnly("enqueueing a request for an instant key");

@@ -21,6 +21,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(seam_enqueue_instant_key_trigger);
@@ -67,19 +68,34 @@ get_request_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
  * The target that a row is.
  */
 static Target
-target_of(RequestPlan *plan, TriggerData *td)
+target_of(RequestPlan *plan, TriggerData *td, HeapTuple row)
 {
 	Target		target = {.table = plan->row_key->root};
 
 	target.fields = plan->fields;
 	target.key = row_key_value(plan->row_key, RelationGetDescr(td->tg_relation),
-							   td->tg_trigtuple, &target.hash);
+							   row, &target.hash);
 	return target;
 }
 
 /*
+ * Did the UPDATE change the row's primary key (if the table has one)?
+ */
+static bool
+row_key_changed(RowKey *row_key, TriggerData *td)
+{
+	for (int i = 0; row_key && i < row_key->ncolumns; i++)
+	{
+		if (trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, row_key->columns[i].attnum))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Is there no row with this primary key?  Asked as the table's owner, so that
- * neither missing privileges nor row security hide it.
+ * neither missing privileges nor row security hide it; and restricted, since
+ * its types may run anybody's code.
  */
 static bool
 row_is_gone(Datum target_key, void *arg)
@@ -92,10 +108,9 @@ row_is_gone(Datum target_key, void *arg)
 	Oid			user;
 	Oid			owner;
 	int			context;
-	bool		gone;
+	bool		gone = false;
 
-	if (!row_key_args(row_key, target_key, args, types))
-		return false;
+	CommandCounterIncrement();
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row_key->root));
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", row_key->root);
@@ -106,43 +121,62 @@ row_is_gone(Datum target_key, void *arg)
 	row_key_where(row_key, &sql, 1);
 
 	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql.data, row_key->ncolumns, types, args, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "SPI failed to look for a row");
-	gone = SPI_processed == 0;
-	SPI_finish();
+	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	if (row_key_args(row_key, target_key, args, types))
+	{
+		SPIPlanPtr	plan;
+
+		/* by the latest snapshot, as the request was found */
+		if (SPI_connect() != SPI_OK_CONNECT ||
+			(plan = SPI_prepare(sql.data, row_key->ncolumns, types)) == NULL ||
+			SPI_execute_snapshot(plan, args, NULL, GetLatestSnapshot(), InvalidSnapshot,
+								 false, false, 1) != SPI_OK_SELECT)
+			elog(ERROR, "SPI failed to look for a row");
+		gone = SPI_processed == 0;
+		SPI_finish();
+	}
 	SetUserIdAndSecContext(user, context);
 	return gone;
 }
 
 /*
  * The row that the cancelling trigger has last seen leave a partition for
- * another one.  The next INSERT that this trigger sees is of that row, whatever
- * has become of its key.
+ * another one.  The next INSERT that the other trigger sees is of that row,
+ * whatever has become of its key.
  */
 static struct
 {
+	MemoryContext statement;	/* that moves it; NULL: none */
 	TransactionId transaction;
-	Oid			root;
-	int64		hash;
+	Target		target;			/* its key is in TopTransactionContext */
 }			moving;
 
 static void
-note_moving(const Target *target)
+note_moving(FunctionCallInfo fcinfo, const Target *target)
 {
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	moving.statement = fcinfo->flinfo->fn_mcxt;
 	moving.transaction = GetTopTransactionIdIfAny();
-	moving.root = target->table;
-	moving.hash = target->hash;
+	moving.target = *target;
+	moving.target.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(target->key));
+	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Is this the row of the note?  The parts of its key that do not make the
+ * partitions tell, if there are any.
+ */
 static bool
-was_moving(const Target *target)
+was_moving(FunctionCallInfo fcinfo, const Target *target, const RowKey *row_key)
 {
-	bool		was = moving.root == target->table && moving.hash == target->hash &&
-	moving.transaction == GetTopTransactionIdIfAny();
+	bool		was = moving.statement == fcinfo->flinfo->fn_mcxt &&
+	moving.transaction == GetTopTransactionIdIfAny() &&
+	moving.target.table == target->table &&
+	(moving.target.hash == target->hash || row_key->all_move);
 
-	moving.root = InvalidOid;
+	moving.statement = NULL;
 	return was;
 }
 
@@ -161,8 +195,10 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 	RequestPlan *request_plan = get_request_plan(fcinfo, td, plan);
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
+	Target		target;
 	Datum		identity;
 	bool		no_identity;
+	bool		moved;
 
 	callback.callback = trigger_context;
 	callback.arg = td;
@@ -171,17 +207,23 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 	if (request_plan->row_key == NULL)
 		trigger_bad_argument(td, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "the table has no primary key, by which the row could be found again");
+	if (td->tg_relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		trigger_bad_argument(td, ERRCODE_FEATURE_NOT_SUPPORTED,
+							 "the worker cannot write to a temporary table");
+	target = target_of(request_plan, td, row);
+	moved = td->tg_relation->rd_rel->relispartition &&
+		was_moving(fcinfo, &target, request_plan->row_key);
 	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
-	if (!no_identity && !trigger_row_has_key(plan, td, row))
+	if (moved)
+		requests_follow_target(request_plan->outbox, &moving.target, &target);
+	else if (!no_identity && !trigger_row_has_key(plan, td, row))
 	{
 		SeamRequest request;
-		Target		target = target_of(request_plan, td);
 
 		trigger_request(plan, td, row, DatumGetUUIDP(identity), &request);
 		if (!td->tg_relation->rd_rel->relispartition ||
-			(!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
-								   row_is_gone, request_plan->row_key) &&
-			 !was_moving(&target)))
+			!requests_move_target(request_plan->outbox, &request, &target, !request_plan->fills,
+								  row_is_gone, request_plan->row_key))
 			outbox_enqueue(request_plan->outbox, &request, (Datum) 0, &target);
 	}
 	error_context_stack = callback.previous;
@@ -215,21 +257,30 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 	error_context_stack = &callback;
 	id = trigger_field(plan, td, row, F_INSTANT_KEY_ID, &isnull);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+	{
 		isnull = isnull || !trigger_column_changed(td, row, td->tg_newtuple, column);
+		if (row_key_changed(request_plan->row_key, td))
+		{
+			Target		from = target_of(request_plan, td, row);
+			Target		to = target_of(request_plan, td, td->tg_newtuple);
+
+			requests_follow_target(request_plan->outbox, &from, &to);
+		}
+	}
 	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data))
 	{
 		if (request_plan->row_key)
 		{
-			Target		target = target_of(request_plan, td);
+			Target		target = target_of(request_plan, td, row);
 
-			note_moving(&target);
+			note_moving(fcinfo, &target);
 		}
 		if (!isnull)
 			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column, RelationGetDescr(td->tg_relation), &isnull));
 	}
 	else if (request_plan->row_key)
 	{
-		Target		target = target_of(request_plan, td);
+		Target		target = target_of(request_plan, td, row);
 
 		requests_cancel_target(request_plan->outbox, &target);
 	}

@@ -42,19 +42,21 @@ typedef enum StatementId
 {
 	ST_LOCK,
 	ST_LOCK_TARGET,
+	ST_FIND_TARGET,
 	ST_LOCK_KEY,
 	ST_RESULT,
 	ST_CANCEL,
 	ST_REVOKE,
 	ST_RETRY,
 	ST_WRITE_AGAIN,
+	ST_FOLLOW,
 	ST_MOVE,
 	ST_ADOPT,
 	ST_ADOPT_FINISHED,
 	ST_COUNT
 } StatementId;
 
-#define MAX_ARGS 3
+#define MAX_ARGS 5
 
 /* A request that came along with a copy waits until it is adopted. */
 #define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
@@ -73,11 +75,25 @@ static const struct
 		" FROM %s WHERE request_id = $1 FOR UPDATE",
 		1, {INT8OID}
 	},
+	/* other rows may have the same hash: they are not locked */
 	[ST_LOCK_TARGET] = {
-		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate, target_key, user_identity_id, next_attempt_at"
-		" FROM %s WHERE target_hash = $1 AND target_table = $2"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed') FOR UPDATE",
-		2, {INT8OID, REGCLASSOID}
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
+		" AND (status IN ('pending', 'in_flight', 'failed')"
+
+		/*
+		 * a key that was written is known by its row, which may have another
+		 * primary key now
+		 */
+		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%%')))) FOR UPDATE",
+		3, {INT8OID, REGCLASSOID, JSONBOID}
+	},
+	[ST_FIND_TARGET] = {
+		"SELECT request_id, target_key"
+		" FROM %s WHERE target_hash = $1 AND target_table = $2 AND user_identity_id = $3"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT NULL OR $4)",
+		4, {INT8OID, REGCLASSOID, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
@@ -111,6 +127,12 @@ static const struct
 	[ST_WRITE_AGAIN] = {
 		"UPDATE %s SET next_attempt_at = " NOW_IF_OURS " WHERE request_id = $1",
 		3, {INT8OID, INT8OID, OIDOID}
+	},
+	[ST_FOLLOW] = {
+		"UPDATE %s SET target_key = $4, target_hash = $5"
+		" WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
+		5, {INT8OID, REGCLASSOID, JSONBOID, JSONBOID, INT8OID}
 	},
 	[ST_MOVE] = {
 		"UPDATE %s SET target_key = $2 WHERE request_id = $1",
@@ -289,23 +311,16 @@ void
 requests_cancel_target(Outbox *outbox, const Target *target)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table)};
+	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table), target->key};
 	uint64		n;
 	Locked	   *found;
-	int			nfound = 0;
 
 	execute(&session, ST_LOCK_TARGET, args);
 	n = SPI_processed;
 	found = palloc(Max(n, 1) * sizeof(Locked));
 	for (uint64 i = 0; i < n; i++)
-	{
-		bool		isnull;
-		Datum		key = column(i, 5, &isnull);
-
-		if (!isnull && DatumGetBool(DirectFunctionCall2(jsonb_eq, key, target->key)))
-			found[nfound++] = get_locked(i);
-	}
-	for (int i = 0; i < nfound; i++)
+		found[i] = get_locked(i);
+	for (uint64 i = 0; i < n; i++)
 		cancel(&session, &found[i]);
 	end_session(&session);
 }
@@ -334,6 +349,20 @@ requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 }
 
 /*
+ * A row has moved: its requests follow it.
+ */
+void
+requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum(from->hash), ObjectIdGetDatum(from->table), from->key,
+	to->key, Int64GetDatum(to->hash)};
+
+	execute(&session, ST_FOLLOW, args);
+	end_session(&session);
+}
+
+/*
  * A row was inserted that may be one that moves between partitions, from a row
  * that has a request already: one for the same identity whose row is gone, which
  * is_gone() knows.  Then the request's target is this row from now on.
@@ -346,35 +375,40 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 					 bool finished_too, bool (*is_gone) (Datum target_key, void *arg),
 					 void *arg)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table)};
-	bool		moved = false;
-	SPITupleTable *rows;
-	uint64		n;
+	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table), UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
+	int			n;
+	int64	   *ids;
+	Datum	   *keys;
 
-	execute(&session, ST_LOCK_TARGET, args);
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n && !moved; i++)
+	execute(&session, ST_FIND_TARGET, args);
+	MemoryContextSwitchTo(caller);
+	n = (int) SPI_processed;
+	ids = palloc(Max(n, 1) * sizeof(int64));
+	keys = palloc(Max(n, 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
 	{
 		bool		isnull;
-		Datum		identity = SPI_getbinval(rows->vals[i], rows->tupdesc, 6, &isnull);
-		Datum		move[2];
 
-		if (isnull || memcmp(DatumGetUUIDP(identity), request->user_identity_id, UUID_LEN) != 0)
-			continue;
-		SPI_getbinval(rows->vals[i], rows->tupdesc, 7, &isnull);
-		if (isnull && !finished_too)
-			continue;
-		move[0] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
-		if (!is_gone(SPI_getbinval(rows->vals[i], rows->tupdesc, 5, &isnull), arg))
-			continue;
-		move[1] = target->key;
-		execute(&session, ST_MOVE, move);
-		moved = true;
+		ids[i] = DatumGetInt64(column(i, 1, &isnull));
+		keys[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(column(i, 2, &isnull)));
 	}
 	end_session(&session);
-	return moved;
+
+	/* not as the owner of the outbox: to look for a row runs its table's code */
+	for (int i = 0; i < n; i++)
+	{
+		Datum		move[] = {Int64GetDatum(ids[i]), target->key};
+
+		if (!is_gone(keys[i], arg))
+			continue;
+		session = begin_session(outbox);
+		execute(&session, ST_MOVE, move);
+		end_session(&session);
+		return true;
+	}
+	return false;
 }
 
 /*

@@ -12,6 +12,7 @@
 
 extern void requests_cancel_target(Outbox *outbox, const Target *target);
 extern void requests_revoke_key(Outbox *outbox, const pg_uuid_t *key);
+extern void requests_follow_target(Outbox *outbox, const Target *from, const Target *to);
 extern bool requests_move_target(Outbox *outbox, const SeamRequest *request,
 								 const Target *target, bool finished_too,
 								 bool (*is_gone) (Datum target_key, void *arg), void *arg);

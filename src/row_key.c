@@ -123,14 +123,9 @@ row_key_of(Relation rel)
 			RowKeyColumn *column = &row_key->columns[i];
 			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(root),
 												  index->rd_index->indkey.values[i] - 1);
-			StringInfoData label;
 			bool		is_varlena;
 
 			column->name = pstrdup(NameStr(att->attname));
-			initStringInfo(&label);
-			escape_json(&label, column->name);
-			appendStringInfoChar(&label, ':');
-			column->label = label.data;
 			column->attnum = get_attnum(RelationGetRelid(rel), column->name);
 			column->type = getBaseType(att->atttypid);
 			getTypeOutputInfo(column->type, &column->output, &is_varlena);
@@ -150,7 +145,7 @@ row_key_of(Relation rel)
 }
 
 /*
- * A row's primary key as a jsonb object, palloc'd, and a hash of it.  The hash
+ * A row's primary key as a jsonb array, palloc'd, and a hash of it.  The hash
  * leaves out what changes when a row moves between partitions, if anything
  * else is there.  Of an integer it is the number itself: rows that are inserted
  * one after another are neighbours in an index then.
@@ -175,8 +170,7 @@ row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash)
 
 		if (!column->is_plain && level < 0)
 			level = set_text_forms();
-		appendStringInfoChar(&json, i == 0 ? '{' : ',');
-		appendStringInfoString(&json, column->label);
+		appendStringInfoChar(&json, i == 0 ? '[' : ',');
 		begin = json.len;
 		if (isnull)
 			appendStringInfoString(&json, "null");
@@ -201,7 +195,7 @@ row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash)
 			nhashed++;
 		}
 	}
-	appendStringInfoChar(&json, '}');
+	appendStringInfoChar(&json, ']');
 	if (level >= 0)
 		reset_text_forms(level);
 	value = DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
@@ -260,9 +254,9 @@ row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types)
 		InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
 		fcinfo->args[0].value = key;
 		fcinfo->args[0].isnull = false;
-		fcinfo->args[1].value = CStringGetTextDatum(column->name);
+		fcinfo->args[1].value = Int32GetDatum(i);
 		fcinfo->args[1].isnull = false;
-		value = jsonb_object_field_text(fcinfo);
+		value = jsonb_array_element_text(fcinfo);
 		ok = !fcinfo->isnull;
 		if (!ok)
 			break;

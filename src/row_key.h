@@ -16,7 +16,6 @@
 typedef struct RowKeyColumn
 {
 	char	   *name;
-	char	   *label;			/* the name as JSON, and a colon */
 	AttrNumber	attnum;			/* in the rows that row_key_value() sees */
 	Oid			type;			/* without its domain */
 	Oid			output;			/* function */

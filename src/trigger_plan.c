@@ -394,7 +394,8 @@ trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(owner,
-						   context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+						   context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(query, 1, types, &key, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to look for an instant key");

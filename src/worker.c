@@ -43,6 +43,9 @@
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
 
+/* How soon others shall see what was written, in pg_stat_user_tables. */
+#define STATS_MS 1000
+
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
@@ -91,6 +94,16 @@ worker_transaction(void (*function) (void *arg), void *arg)
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker.turn);
 	return error;
+}
+
+/*
+ * CHECK_FOR_INTERRUPTS between transactions, where there is nothing to cancel.
+ */
+static void
+check_interrupts(void)
+{
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -225,10 +238,7 @@ write_row_back(void *arg)
 	WorkChange	change;
 	const char *reason = NULL;
 
-	/*
-	 * what a crash loses of it is done again: the row, and the note that it
-	 * is
-	 */
+	/* what a crash loses is done again: the row, and the note of it */
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
 	worker.gone = !work_begin();
@@ -238,7 +248,15 @@ write_row_back(void *arg)
 		return;
 	}
 	outcome = write_back(work_outbox(), row_to_write->id, &reason);
-	if ((outcome == WRITE_BACK_DONE || outcome == WRITE_BACK_REVOKE) && work_lock(row_to_write->id, &row))
+	if ((outcome != WRITE_BACK_DONE && outcome != WRITE_BACK_REVOKE) ||
+		!work_lock(row_to_write->id, &row))
+		;						/* nothing to note, or its turn comes again */
+	else if (row.status != STATUS_ISSUED)
+	{
+		/* a trigger of the table has had the key revoked meanwhile */
+		worker_due_at(&worker.revoking, GetCurrentTimestamp());
+	}
+	else
 	{
 		change = worker_no_change(&row);
 		change.sqlerrcode = 0;
@@ -330,7 +348,7 @@ write_rows(void)
 	{
 		RowToWrite	row = {.id = worker.to_write[n++]};
 
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		if (worker.careful)
 			(void) worker_transaction(put_off_row, &row);
 		row.error = worker_transaction(write_row_back, &row);
@@ -510,8 +528,12 @@ next_turn(void)
 	at = Min(at, monotonic(worker.revoking.next_due, now, http));
 	for (int i = 0; i < worker.ndoubts; i++)
 	{
+		int64		due = monotonic(worker.doubts[i].next_attempt_at, now, http);
+
+		if (due >= at)
+			continue;
 		if (!worker_identity_is_busy(&worker.doubts[i].identity))
-			at = Min(at, monotonic(worker.doubts[i].next_attempt_at, now, http));
+			at = due;
 		else if (worker_call_is_open(&worker.doubts[i].identity))
 			at = Min(at, http + ERROR_PAUSE_US);
 	}
@@ -618,10 +640,15 @@ set_own_settings(void)
 		{"statement_timeout", "0"},
 		{"lock_timeout", "0"},
 		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* from 17 on */
 	};
 
 	for (int i = 0; i < (int) lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) == NULL)
+			continue;
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 }
 
 /*
@@ -636,7 +663,7 @@ set_up(void)
 	dlist_init(&worker.flying);
 	dlist_init(&worker.ended);
 	worker.turn = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
-	worker.account_context = AllocSetContextCreate(TopMemoryContext, "seam_ik account", ALLOCSET_SMALL_SIZES);
+	worker.old_accounts = AllocSetContextCreate(TopMemoryContext, "seam_ik former accounts", ALLOCSET_SMALL_SIZES);
 	worker.doubts_context = AllocSetContextCreate(TopMemoryContext, "seam_ik doubts", ALLOCSET_SMALL_SIZES);
 	worker.to_write = MemoryContextAlloc(TopMemoryContext, WRITE_BACKS_AT_ONCE * sizeof(int64));
 	worker.pending.status = STATUS_PENDING;
@@ -646,6 +673,7 @@ set_up(void)
 	worker.doubts_changed = true;
 	worker.retry_at = PG_INT64_MAX;
 	worker.wait_event = wait_event_seam();
+	write_back_define();
 	pace_init(&worker.pace, settings_max_concurrency);
 	MemoryContextSwitchTo(TopMemoryContext);
 	worker.run = http_begin(&none, settings_max_concurrency);
@@ -672,9 +700,10 @@ seam_ik_worker_main(Datum main_arg)
 	{
 		int64		wake_at;
 		int64		now;
+		long		stats_in;
 		HttpRequest *request;
 
-		CHECK_FOR_INTERRUPTS();
+		check_interrupts();
 		MemoryContextReset(worker.turn);
 		if (ConfigReloadPending)
 			reload();
@@ -696,11 +725,13 @@ seam_ik_worker_main(Datum main_arg)
 			write_rows();
 			send_notices();
 		}
-		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0 && dlist_is_empty(&worker.ended)))
+		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0))
 			leave();
 
-		pgstat_report_stat(worker.nflying == 0);
+		stats_in = pgstat_report_stat(worker.nflying == 0);
 		wake_at = hear() ? 0 : next_turn();
+		if (stats_in > 0)
+			wake_at = Min(wake_at, http_now() + Min(stats_in, STATS_MS) * 1000);
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{

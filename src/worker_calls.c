@@ -48,10 +48,15 @@ read_account(void *arg)
 static void
 keep_account(const SeamAccount *account)
 {
-	MemoryContext old = MemoryContextSwitchTo(worker.account_context);
+	MemoryContext old;
 	HttpProfile profile;
 
-	MemoryContextReset(worker.account_context);
+	if (worker.account_context)
+		MemoryContextSetParent(worker.account_context, worker.old_accounts);
+	if (worker.nflying == 0)
+		MemoryContextDeleteChildren(worker.old_accounts);
+	worker.account_context = AllocSetContextCreate(TopMemoryContext, "seam_ik account", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(worker.account_context);
 	worker.account.endpoint = pstrdup(account->endpoint);
 	worker.account.api_key = pstrdup(account->api_key);
 	worker.account.workspace_id = pstrdup(account->workspace_id);
@@ -81,9 +86,6 @@ same_account(const SeamAccount *account)
 /*
  * Take the account as it is set now, also when the key file has changed.
  * Returns whether there is one that can be used.
- *
- * The URLs of calls under way point into the account that is kept, so a change
- * waits until they have ended.
  */
 bool
 worker_refresh_account(void)
@@ -101,8 +103,6 @@ worker_refresh_account(void)
 	worker.account_warned = false;
 	if (same_account(&account))
 		return true;
-	if (worker.nflying > 0 || !dlist_is_empty(&worker.ended))
-		return false;
 	keep_account(&account);
 	worker.refused = false;
 	return true;
@@ -430,7 +430,7 @@ claim_lists(int limit)
 	for (int i = 0; i < worker.ndoubts && n < limit; i++)
 	{
 		WorkRow    *row = &worker.doubts[i];
-		bool		ready = row->has_identity;
+		bool		ready = row->has_identity && row->next_attempt_at <= now;
 
 		for (int j = 0; j < worker.ndoubts && ready; j++)
 		{
@@ -494,7 +494,15 @@ worker_claim_calls(void)
 		limit -= n;
 	}
 	if (limit > 0)
-		limit -= claim_lists(limit);
+	{
+		/* they shall not keep new keys from being issued */
+		int			nlists = 0;
+		dlist_iter	it;
+
+		dlist_foreach(it, &worker.flying)
+			nlists += dlist_container(Flight, node, it.cur)->op == SEAM_LIST;
+		limit -= claim_lists(Min(limit, Max(worker.pace.limit / 2, 1) - nlists));
+	}
 	if (limit > 0 && worker_is_due(&worker.pending))
 	{
 		n = work_claim(&worker.pending, &attempt, held_identities(), limit, &rows);

@@ -382,7 +382,9 @@ store_list(Flight *flight)
 				change.error = "could not look for an instant key: Seam's answer has no Date";
 			if (change.sqlerrcode == 0)
 				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-			change.next_attempt_at = GetCurrentTimestamp() + flight->pause;
+			/* the longer it has waited, the longer it may wait */
+			change.next_attempt_at = GetCurrentTimestamp() +
+				Max(flight->pause, Min((GetCurrentTimestamp() - rows[i].attempted_at) / 4, BACKOFF_MAX_US));
 			worker_change_request(&rows[i], &change);
 		}
 		return true;

@@ -69,7 +69,8 @@ typedef struct Worker
 	int			nflying;
 
 	bool		account_known;
-	MemoryContext account_context;
+	MemoryContext account_context;	/* of account and urls */
+	MemoryContext old_accounts; /* whose URLs calls under way may have */
 	SeamAccount account;
 	char	   *urls[SEAM_DELETE + 1];
 	bool		account_warned;

@@ -15,11 +15,14 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "row_key.h"
+#include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "trigger_plan.h"
 #include "utils/array.h"
@@ -38,6 +41,9 @@
 #define LOCK_TIMEOUT "20ms"
 #define TIME_LIMIT_MS 2000
 
+/* When code that catches the cancel is ended with the whole process. */
+#define KILL_LIMIT_MS 4000
+
 #define MAX_ARGS (F_NFIELDS + INDEX_MAX_KEYS)
 
 /* What a request says of its target. */
@@ -45,11 +51,35 @@ typedef struct WriteBack
 {
 	Oid			table;
 	Datum		target_key;		/* jsonb */
+	Datum		fields;			/* the trigger's arguments then: text[] */
 	char	   *columns[F_NFIELDS]; /* by field, or NULL */
 	pg_uuid_t	identity;
 	Datum		key[KEY_NCOLUMNS];	/* the key's columns */
 	bool		key_null[KEY_NCOLUMNS];
 } WriteBack;
+
+static TimeoutId kill_timeout;
+
+/*
+ * Timeout handler: a trigger of the table does not let itself be cancelled.  The
+ * worker ends, and the next one puts the row off.
+ */
+static void
+give_up(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * Called once, at the worker's start.
+ */
+void
+write_back_define(void)
+{
+	kill_timeout = RegisterTimeout(USER_TIMEOUT, give_up);
+}
 
 /*
  * Read the request, and lock it.  *outcome tells why, when it returns false.
@@ -65,8 +95,6 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 	HeapTupleHeader key;
 	HeapTupleData key_tuple;
 	TupleDesc	key_desc;
-	Datum	   *fields;
-	int			nfields;
 
 	if (SPI_execute_with_args(psprintf("SELECT target_table, target_key, target_fields, user_identity_id, instant_key"
 									   " FROM %s WHERE request_id = $1 AND status = 'issued' AND next_attempt_at IS NOT NULL"
@@ -81,12 +109,75 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 	desc = SPI_tuptable->tupdesc;
 	wb->table = DatumGetObjectId(SPI_getbinval(tuple, desc, 1, &isnull));
 	wb->target_key = SPI_getbinval(tuple, desc, 2, &isnull);
-	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 3, &isnull)), TEXTOID, -1, false,
-					  TYPALIGN_INT, &fields, NULL, &nfields);
+	wb->fields = SPI_getbinval(tuple, desc, 3, &isnull);
 	wb->identity = *DatumGetUUIDP(SPI_getbinval(tuple, desc, 4, &isnull));
+	key = DatumGetHeapTupleHeader(SPI_getbinval(tuple, desc, 5, &isnull));
+	if (isnull)
+		return false;
+	key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key), HeapTupleHeaderGetTypMod(key));
+	key_check_type(key_desc);
+	key_tuple.t_len = HeapTupleHeaderGetDatumLength(key);
+	ItemPointerSetInvalid(&key_tuple.t_self);
+	key_tuple.t_tableOid = InvalidOid;
+	key_tuple.t_data = key;
+	heap_deform_tuple(&key_tuple, key_desc, wb->key, wb->key_null);
+	return true;
+}
+
+/*
+ * The function whose triggers enqueue rows.
+ */
+static Oid
+get_trigger_function(Outbox *outbox)
+{
+	oidvector  *no_args = buildoidvector(NULL, 0);
+
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum("seam_enqueue_instant_key_trigger"),
+						   PointerGetDatum(no_args), ObjectIdGetDatum(outbox->schema));
+}
+
+/*
+ * Are the trigger's arguments these?
+ */
+static bool
+has_arguments(const Trigger *trigger, Datum *fields, int nfields)
+{
+	if (trigger->tgnargs != nfields)
+		return false;
 	for (int i = 0; i < nfields; i++)
 	{
-		char	   *name = TextDatumGetCString(fields[i]);
+		if (strcmp(trigger->tgargs[i], TextDatumGetCString(fields[i])) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Take the columns from the arguments of the table's trigger, if it has one: the
+ * one with the arguments that the request says, or the first.
+ */
+static bool
+read_columns(Relation rel, Oid function, WriteBack *wb)
+{
+	const Trigger *found = NULL;
+	Datum	   *fields;
+	int			nfields;
+
+	deconstruct_array(DatumGetArrayTypeP(wb->fields), TEXTOID, -1, false, TYPALIGN_INT,
+					  &fields, NULL, &nfields);
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgfoid != function || trigger->tgenabled == TRIGGER_DISABLED)
+			continue;
+		if (found == NULL || has_arguments(trigger, fields, nfields))
+			found = trigger;
+	}
+	for (int i = 0; found && i < found->tgnargs; i++)
+	{
+		char	   *name = pstrdup(found->tgargs[i]);
 		char	   *column = strchr(name, '=');
 
 		if (column == NULL)
@@ -98,17 +189,37 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 				wb->columns[f] = column;
 		}
 	}
-	key = DatumGetHeapTupleHeader(SPI_getbinval(tuple, desc, 5, &isnull));
-	if (isnull || wb->columns[F_USER_IDENTITY_ID] == NULL)
-		return false;
-	key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key), HeapTupleHeaderGetTypMod(key));
-	key_check_type(key_desc);
-	key_tuple.t_len = HeapTupleHeaderGetDatumLength(key);
-	ItemPointerSetInvalid(&key_tuple.t_self);
-	key_tuple.t_tableOid = InvalidOid;
-	key_tuple.t_data = key;
-	heap_deform_tuple(&key_tuple, key_desc, wb->key, wb->key_null);
-	return true;
+	return wb->columns[F_USER_IDENTITY_ID] != NULL;
+}
+
+/*
+ * Take the columns from the trigger that the table, or one of its partitions,
+ * has now.  Who can write to the outbox cannot have a table written that has
+ * none.
+ */
+static void
+find_columns(Outbox *outbox, Relation rel, WriteBack *wb)
+{
+	Oid			function = get_trigger_function(outbox);
+	bool		found = read_columns(rel, function, wb);
+
+	if (!found && rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		List	   *partitions = find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL);
+		ListCell   *lc;
+
+		foreach(lc, partitions)
+		{
+			Relation	partition = table_open(lfirst_oid(lc), NoLock);
+
+			found = found || read_columns(partition, function, wb);
+			table_close(partition, NoLock);
+		}
+	}
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("the table has no enabled trigger that enqueues its rows")));
 }
 
 /*
@@ -232,6 +343,11 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	}
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
+	/* whoever has locked the table is not waited for */
+	if (!ConditionalLockRelationOid(wb.table, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the table is locked")));
 
 	level = NewGUCNestLevel();
 	for (int i = 0; i < (int) lengthof(settings); i++)
@@ -241,7 +357,9 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 	enable_timeout_after(STATEMENT_TIMEOUT, TIME_LIMIT_MS);
-	rel = table_open(wb.table, RowExclusiveLock);
+	enable_timeout_after(kill_timeout, KILL_LIMIT_MS);
+	rel = table_open(wb.table, NoLock);
+	find_columns(outbox, rel, &wb);
 	row_key = row_key_of(rel);
 	table_close(rel, NoLock);
 	if (row_key == NULL)
@@ -254,6 +372,7 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	/* what a trigger may have deferred in spite of that */
 	AfterTriggerFireDeferred();
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(kill_timeout, false);
 	SetUserIdAndSecContext(user, context);
 	/* also what a trigger has set for the session */
 	AtEOXact_GUC(false, level);
@@ -267,5 +386,6 @@ void
 write_back_clean_up(void)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(kill_timeout, false);
 	LockReleaseAll(USER_LOCKMETHOD, true);
 }

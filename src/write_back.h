@@ -18,6 +18,7 @@ typedef enum WriteBackOutcome
 	WRITE_BACK_REVOKE			/* the key is not wanted there */
 } WriteBackOutcome;
 
+extern void write_back_define(void);
 extern WriteBackOutcome write_back(Outbox *outbox, int64 id, const char **reason);
 extern void write_back_clean_up(void);
 

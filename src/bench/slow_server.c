@@ -1,13 +1,17 @@
 /*
  * slow_server.c
- *		An HTTP/1.1 server on loopback that gives every request the same answer
- *		after the same delay, without using the processor while it waits.
+ *		An HTTP/1.1 server on loopback that gives every request an answer after
+ *		the same delay, without using the processor while it waits.
  *
- *		slow_server DELAY_MS ANSWER_FILE
+ *		slow_server DELAY_MS ANSWER_FILE [LOG_FILE]
  *
  * Prints its port and serves until it is killed.  nginx has no delay of its
  * own, so the batch benchmark asks this one, for https and HTTP/2 with nginx in
- * front.  Requests need a Content-Length; nothing else in them is looked at.
+ * front.  Requests need a Content-Length.  The answer is the file's, but with
+ * the request's user_identity_id, if there is one, and with an instant_key_id
+ * that no other answer has.  An identity that begins with 88888888 gets it only
+ * after 8 seconds.  Each request is noted in the log file: its identity, and
+ * when it had come, in microseconds since 1970.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,6 +33,12 @@
 #define CONNECTIONS_MAX 4096	/* descriptors above this are refused */
 #define EVENTS_MAX 256
 
+#define UUID_LENGTH 36
+
+/* Whose requests are answered late, and how late, in nanoseconds. */
+#define LATE_IDENTITY "88888888"
+#define LATE_DELAY (INT64_C(8) * 1000000000)
+
 /* What has been read of the request of a connection, indexed by descriptor. */
 typedef struct Connection
 {
@@ -37,25 +47,41 @@ typedef struct Connection
 	char		request[REQUEST_MAX + 1];
 } Connection;
 
-/* An answer that is due.  All wait equally long, so a queue is a schedule. */
+/* An answer that is due. */
 typedef struct Due
 {
 	int64_t		at;
 	int			descriptor;
 	uint32_t	generation;		/* of the connection when it asked */
+	char		identity[UUID_LENGTH];
 } Due;
+
+#define QUEUE_SIZE (4 * CONNECTIONS_MAX)
+
+/*
+ * Those of a queue wait equally long, so it is a schedule.  At most one request
+ * of a connection waits, but closed ones stay queued.
+ */
+typedef struct Queue
+{
+	int64_t		delay;			/* nanoseconds */
+	unsigned int head;
+	unsigned int tail;
+	Due			due[QUEUE_SIZE];
+} Queue;
 
 static Connection *connections[CONNECTIONS_MAX];
 
-/* At most one request of a connection waits, but closed ones stay queued. */
-static Due	queue[4 * CONNECTIONS_MAX];
-static unsigned int queue_head;
-static unsigned int queue_tail;
+static Queue usual;
+static Queue late = {.delay = LATE_DELAY};
 
 static char answer[ANSWER_MAX];
 static size_t answer_length;
-static int64_t delay;
+static char *answer_identity;	/* where in it, or NULL */
+static char *answer_key;
+static uint64_t answers;
 static int	timer;
+static FILE *log_file;			/* or NULL */
 
 
 /* Say what went wrong, with errno, and leave with status 1. */
@@ -76,6 +102,20 @@ now(void)
 	return (int64_t) t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* Where the uuid of a field of a JSON text is, or NULL. */
+static char *
+find_uuid(char *text, const char *field)
+{
+	char		pattern[64];
+	char	   *found;
+
+	snprintf(pattern, sizeof(pattern), "\"%s\":\"", field);
+	found = strstr(text, pattern);
+	if (found == NULL || strlen(found) < strlen(pattern) + UUID_LENGTH)
+		return NULL;
+	return found + strlen(pattern);
+}
+
 /* Read the body from a file and put the head of the answer before it. */
 static void
 load_answer(const char *path)
@@ -94,6 +134,8 @@ load_answer(const char *path)
 							 "Content-Length: %zu\r\n"
 							 "seam-request-id: 0f0e0d0c-0b0a-4908-8706-050403020100\r\n"
 							 "\r\n%.*s", length, (int) length, body);
+	answer_identity = find_uuid(answer, "user_identity_id");
+	answer_key = find_uuid(answer, "instant_key_id");
 }
 
 /*
@@ -127,16 +169,19 @@ drop(int descriptor)
 	close(descriptor);
 }
 
-/* Set the timer to the moment when the first answer of the queue is due. */
+/* Set the timer to the moment when the first answer is due. */
 static void
 arm(void)
 {
 	struct itimerspec when = {0};
+	int64_t		at = INT64_MAX;
 
-	if (queue_head != queue_tail)
+	if (usual.head != usual.tail)
+		at = usual.due[usual.head].at;
+	if (late.head != late.tail && late.due[late.head].at < at)
+		at = late.due[late.head].at;
+	if (at != INT64_MAX)
 	{
-		int64_t		at = queue[queue_head].at;
-
 		when.it_value.tv_sec = at / 1000000000;
 		when.it_value.tv_nsec = at % 1000000000;
 	}
@@ -144,23 +189,83 @@ arm(void)
 		die("timerfd_settime");
 }
 
-/* Send every answer that is due by now. */
+/* Answer a request, if its connection is still there. */
 static void
-send_due(void)
+send_answer(const Due *due)
+{
+	char		number[13];
+
+	if (connections[due->descriptor]->generation != due->generation)
+		return;
+	if (answer_identity && due->identity[0])
+		memcpy(answer_identity, due->identity, UUID_LENGTH);
+	if (answer_key)
+	{
+		snprintf(number, sizeof(number), "%012llx", (unsigned long long) ++answers);
+		memcpy(answer_key + UUID_LENGTH - 12, number, 12);
+	}
+
+	/* so small an answer always fits an idle socket's buffer */
+	if (send(due->descriptor, answer, answer_length, MSG_NOSIGNAL) < 0)
+		drop(due->descriptor);
+}
+
+/* Send every answer of a queue that is due by now. */
+static void
+send_due(Queue *queue)
 {
 	int64_t		moment = now();
 
-	while (queue_head != queue_tail && queue[queue_head].at <= moment)
+	while (queue->head != queue->tail && queue->due[queue->head].at <= moment)
 	{
-		Due		   *due = &queue[queue_head];
-
-		/* so small an answer always fits an idle socket's buffer */
-		if (connections[due->descriptor]->generation == due->generation &&
-			send(due->descriptor, answer, answer_length, MSG_NOSIGNAL) < 0)
-			drop(due->descriptor);
-		queue_head = (queue_head + 1) % (sizeof(queue) / sizeof(queue[0]));
+		send_answer(&queue->due[queue->head]);
+		queue->head = (queue->head + 1) % QUEUE_SIZE;
 	}
-	arm();
+}
+
+/* Note that a request has come. */
+static void
+note_request(const Due *due)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	fprintf(log_file, "%.*s %lld\n", UUID_LENGTH, due->identity,
+			(long long) t.tv_sec * 1000000 + t.tv_nsec / 1000);
+	fflush(log_file);
+}
+
+/* Answer a whole request now, or have that done when it is due. */
+static void
+schedule(int descriptor, size_t size)
+{
+	Connection *connection = connections[descriptor];
+	Due			due = {.descriptor = descriptor,.generation = connection->generation};
+	char		after = connection->request[size];
+	char	   *identity;
+	Queue	   *queue = &usual;
+
+	connection->request[size] = '\0';
+	identity = find_uuid(connection->request, "user_identity_id");
+	if (identity != NULL)
+	{
+		memcpy(due.identity, identity, UUID_LENGTH);
+		if (strncmp(identity, LATE_IDENTITY, strlen(LATE_IDENTITY)) == 0)
+			queue = &late;
+	}
+	connection->request[size] = after;
+	if (log_file)
+		note_request(&due);
+	if (queue->delay == 0)
+	{
+		send_answer(&due);
+		return;
+	}
+	due.at = now() + queue->delay;
+	queue->due[queue->tail] = due;
+	queue->tail = (queue->tail + 1) % QUEUE_SIZE;
+	if (queue->tail == (queue->head + 1) % QUEUE_SIZE)
+		arm();
 }
 
 /* Read what came on a connection and schedule the answer of a whole request. */
@@ -184,15 +289,11 @@ read_request(int descriptor)
 
 	while ((size = request_size(connection)) > 0)
 	{
-		int			was_empty = queue_head == queue_tail;
-		Due		   *due = &queue[queue_tail];
+		uint32_t	generation = connection->generation;
 
-		due->at = now() + delay;
-		due->descriptor = descriptor;
-		due->generation = connection->generation;
-		queue_tail = (queue_tail + 1) % (sizeof(queue) / sizeof(queue[0]));
-		if (was_empty)
-			arm();
+		schedule(descriptor, size);
+		if (connection->generation != generation)
+			return;
 		connection->length -= size;
 		memmove(connection->request, connection->request + size,
 				connection->length);
@@ -236,13 +337,15 @@ main(int argc, char **argv)
 	int			listener;
 	int			epoll;
 
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 	{
-		fprintf(stderr, "usage: slow_server DELAY_MS ANSWER_FILE\n");
+		fprintf(stderr, "usage: slow_server DELAY_MS ANSWER_FILE [LOG_FILE]\n");
 		return 1;
 	}
-	delay = strtol(argv[1], NULL, 10) * INT64_C(1000000);
+	usual.delay = strtol(argv[1], NULL, 10) * INT64_C(1000000);
 	load_answer(argv[2]);
+	if (argc == 4 && (log_file = fopen(argv[3], "w")) == NULL)
+		die(argv[3]);
 
 	getrlimit(RLIMIT_NOFILE, &files);
 	files.rlim_cur = files.rlim_max;
@@ -278,7 +381,11 @@ main(int argc, char **argv)
 			if (events[i].data.fd == listener)
 				accept_all(listener, epoll);
 			else if (events[i].data.fd == timer)
-				send_due();
+			{
+				send_due(&usual);
+				send_due(&late);
+				arm();
+			}
 			else
 				read_request(events[i].data.fd);
 		}

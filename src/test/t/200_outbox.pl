@@ -112,6 +112,8 @@ foreach my $reference ("repeat('x', 200)", "repeat('\xc3\xbc', 100)", "''", q{E'
 }
 is(scalar(calls($mark, $who)), 0, 'nothing was sent for what failed');
 
+like(error_of("BEGIN READ ONLY; SELECT seam_enqueue_instant_key('$who')"), qr/^25006/, 'in a transaction that only reads');
+
 # ---------- transactions ----------
 
 my ($gone, $stays) = (identity(), identity());
@@ -176,6 +178,9 @@ like(error_of("SET ROLE nobody; SELECT $_"), qr/^42501/, "a role without EXECUTE
 is(sql("SELECT count(*) FROM pg_proc WHERE proname LIKE 'seam%' AND has_function_privilege('nobody', oid, 'EXECUTE')"), 0, 'PUBLIC has no EXECUTE on anything');
 like(error_of("SET ROLE $_; SELECT seam_instant_key_request_result(999999)"), qr/^P0002/, "the result of a request that there is not, for $_") for 'postgres', 'clerk';
 is(sql("BEGIN; SELECT seam_instant_key_request_result(seam_enqueue_instant_key('" . identity() . "')) IS NULL; ROLLBACK"), 't', 'or not yet');
+
+like(error_of("SET ROLE clerk; SET seam_ik.$_"), qr/^42501/, "who may not set: $_") for 'worker = off', 'rate_limit = 1', 'max_attempts = 1', "retention = '1d'", "settle_delay = '1s'";
+sql('GRANT SET ON PARAMETER seam_ik.rate_limit TO clerk; SET ROLE clerk; SET seam_ik.rate_limit = 1');
 
 # ---------- cancelling ----------
 
@@ -294,6 +299,16 @@ is(scalar(@calls), 2, 'by a second call');
 cmp_ok($calls[1]{time} - $calls[0]{time}, '>=', 1.95, 'not before the time');
 cmp_ok((calls($mark, $other))[0]{time} - $calls[0]{time}, '>=', 1.95, 'and no other either');
 is(field($id, 'attempts'), 2, 'attempts are counted');
+$who = identity();
+$fake->behave($who, 'status=429,retry_after=date+1', 1);
+$begin = time;
+$id = enqueue($who);
+ok(becomes($id, 'issued'), '429 with a date');
+cmp_ok(time - $begin, '>', 0.9, 'which is honoured');
+cmp_ok(time - $begin, '<', 4, 'and no more');
+$who = identity();
+$fake->behave($who, 'status=429', 1);
+ok(becomes(enqueue($who), 'issued'), '429 without a time');
 
 # nothing listens there
 my $refused = do { my $f = FakeSeam->start('--stall-tls'); my $p = $f->port; $f->stop; $p };
@@ -411,12 +426,38 @@ $id = enqueue(identity());
 is(sql("SELECT count, oldest_age < interval '20 s' FROM seam_instant_key_queue WHERE status = 'pending'"), '1|t', 'of pending ones, too');
 go_on;
 
+# ---------- another database ----------
+
+# one that has its own settings, encoding, and schema
+sql(q{CREATE DATABASE other TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'; ALTER DATABASE other SET seam_ik.endpoint = '} . $second->url . q{'});
+sub other { return $node->safe_psql('other', @_); }
+other(q{CREATE SCHEMA "Lo""cks"; CREATE EXTENSION seam_ik SCHEMA "Lo""cks"});
+$second->behave('*', '');
+$who = identity();
+my $there = other(q{SET search_path = "Lo""cks"; SET client_encoding = 'UTF8'; SELECT seam_enqueue_instant_key('} . $who . qq{', reference => '\xc3\xbc')});
+sub there { return other(qq{SET client_encoding = 'UTF8'; SELECT $_[0] FROM "Lo""cks".seam_instant_key_request WHERE request_id = $there}); }
+ok(wait_for(sub { there('status') eq 'issued' }), 'another database');
+is(scalar(grep { index($_->{body}, $who) >= 0 } $second->requests), 1, 'sends where it wants to');
+is(there('reference'), "\xc3\xbc", 'in its encoding');
+like(($node->psql('other', qq{SET search_path = "Lo""cks"; SELECT seam_enqueue_instant_key('$who', reference => repeat('\xc3\xbc', 201))}, extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2], qr/22001/, 'which is what a reference is measured in');
+sql("ALTER DATABASE other SET seam_ik.worker = off; SELECT pg_reload_conf()");
+sleep 0.5;
+$there = other(qq{SELECT "Lo""cks".seam_enqueue_instant_key('$who')});
+$id = enqueue(identity());
+ok(becomes($id, 'issued'), 'this one goes on');
+is(there('status'), 'pending', 'while that one pauses');
+sql("ALTER DATABASE other RESET seam_ik.worker; SELECT pg_reload_conf()");
+ok(wait_for(sub { there('status') eq 'issued' }), 'until it goes on, too');
+my %elsewhere = map { $_ => 1 } split /\n/, other(qq{SELECT (instant_key).instant_key_id FROM "Lo""cks".seam_instant_key_request});
+sql('DROP DATABASE other');
+is(sql("SELECT count(*) FROM pg_database WHERE datname = 'other'"), 0, 'it can be dropped');
+
 # ---------- the end ----------
 
 ok(becomes($slow_id, 'issued'), 'the slow one ends, too');
 ok(settled, 'everything is settled');
 sub all_live { my ($f) = @_; return map { $_->{instant_key_id} } grep { !$_->{revoked} } $f->keys; }
-is(join("\n", sort(all_live($fake), all_live($second))), sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued' ORDER BY ((instant_key).instant_key_id)::text COLLATE \"C\""), 'one live key for each issued request, and none besides');
+is(join("\n", sort(all_live($fake), grep { !$elsewhere{$_} } all_live($second))), sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued' ORDER BY ((instant_key).instant_key_id)::text COLLATE \"C\""), 'one live key for each issued request, and none besides');
 
 # old rows go, whatever ended them; what waits stays
 pause;

@@ -32,8 +32,13 @@ sub of { my ($identity, $column) = @_; $column //= 'status'; return sql("SELECT 
 sub settled { my ($but) = @_; $but //= '00000000-0000-4000-8000-000000000000';
 	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND user_identity_id IS DISTINCT FROM '$but'") == 0 }); }
 
-sub slow { $fake->behave($_[0], 'route=generate_instant_key,delay=' . ($_[1] // 500)); return; }
-sub in_flight { my ($identity) = @_; return wait_for(sub { of($identity) eq 'in_flight' }); }
+sub slow { $fake->behave($_[0], 'route=generate_instant_key,delay=' . ($_[1] // 700)); return; }
+sub in_flight
+{
+	my @who = @_;
+	my $list = join(', ', map { "'$_'" } @who);
+	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight' AND user_identity_id IN ($list)") == @who });
+}
 
 # (no view tells that the worker has seen it)
 sub pause { sql("ALTER SYSTEM SET seam_ik.worker = 'off'; SELECT pg_reload_conf()"); sleep 0.5; return; }
@@ -77,11 +82,11 @@ COPY booking (id, guest) FROM stdin;
 7	$who
 8	$who
 \\.
-INSERT INTO booking (id, guest) SELECT g, '$who' FROM generate_series(10, 109) g");
-ok(settled, 'ON CONFLICT, MERGE, COPY, and a hundred');
-is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$who' AND id <> 2"), 104, 'get a key each');
+INSERT INTO booking (id, guest) SELECT g, '$who' FROM generate_series(10, 29) g");
+ok(settled, 'ON CONFLICT, MERGE, COPY, and many');
+is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$who' AND id <> 2"), 24, 'get a key each');
 is(live($who), join(' ', map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $who } $fake->keys), 'which lives');
-is(scalar(calls($mark, $who)), 104, 'one call each');
+is(scalar(calls($mark, $who)), 24, 'one call each');
 
 # arguments and timing, as those of the other trigger
 foreach my $t ([ 'BEFORE INSERT ON booking FOR EACH ROW', "'user_identity_id=guest'" ], [ 'AFTER INSERT ON booking FOR EACH STATEMENT', "'user_identity_id=guest'" ], [ 'AFTER INSERT ON booking FOR EACH ROW', "'user_identity_id=nobody'" ],
@@ -140,11 +145,11 @@ foreach my $both (0, 1)
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	sql('DROP TABLE IF EXISTS stay; CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('stay', $both));
 	my %who = map { $_ => identity() } qw(deleted handed nobody noted renumbered again rolled);
-	slow($_) for values %who;
+	slow($_, 1000) for values %who;
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	sql(join(' ', map { "INSERT INTO stay VALUES ($id{$_}, '$who{$_}');" } sort keys %who));
-	ok(in_flight($_), 'in flight') for values %who;
+	ok(in_flight(values %who), 'in flight');
 	my $new = identity();
 	sql("DELETE FROM stay WHERE id = $id{deleted}; UPDATE stay SET guest = '$new' WHERE id = $id{handed}; UPDATE stay SET guest = NULL WHERE id = $id{nobody}; UPDATE stay SET note = 'x' WHERE id = $id{noted};
 UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id = $id{again}; INSERT INTO stay VALUES ($id{again}, '$new'); BEGIN; DELETE FROM stay WHERE id = $id{rolled}; ROLLBACK");
@@ -193,9 +198,9 @@ foreach my $both (0, 1)
 	my %who = map { $_ => identity() } qw(stays moved twice both back renumbered rolled open first handed deleted);
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
-	slow($who{$_}, 900) for keys %who;
+	slow($who{$_}, 1500) for keys %who;
 	sql(join(' ', map { "INSERT INTO part VALUES ($id{$_}, 1, '$who{$_}');" } grep { $_ ne 'first' } sort keys %who) . "BEGIN; INSERT INTO part VALUES ($id{first}, 1, '$who{first}'); UPDATE part SET place = 2 WHERE id = $id{first}; COMMIT");
-	ok(in_flight($_), 'in flight') for values %who;
+	ok(in_flight(values %who), 'in flight');
 	my $new = identity();
 	sql("UPDATE part SET place = 2 WHERE id = $id{moved};
 UPDATE part SET place = 2 WHERE id = $id{twice}; UPDATE part SET place = 3 WHERE id = $id{twice};
@@ -252,6 +257,20 @@ MERGE INTO part p USING (VALUES ($id{stays}), (501)) v(id) ON p.id = v.id WHEN M
 	sql("UPDATE part SET place = 2, key_id = NULL WHERE id = $id{moved}; BEGIN; UPDATE part SET place = 2 WHERE id = $id{back}; DELETE FROM part WHERE id = $id{back}; COMMIT; DELETE FROM part WHERE id = $id{twice}");
 	ok(settled, 'moved and cleared, or deleted');
 	is(live($who{$_}), '', "$_: no key lives") for qw(moved back twice);
+	# cleared, failed or cancelled before
+	my ($cleared, $failed, $cancelled) = (identity(), identity(), identity());
+	$fake->behave($failed, 'status=400', 1);
+	sql("INSERT INTO part VALUES (700, 1, '$cleared'), (701, 1, '$failed')");
+	ok(settled, 'two more');
+	pause;
+	sql("UPDATE part SET key_id = NULL WHERE id = 700; INSERT INTO part VALUES (702, 1, '$cancelled'); SELECT seam_cancel_instant_key_request(" . 'max(request_id)) FROM seam_instant_key_request');
+	go_on;
+	ok(settled, 'one cleared, one failed, one cancelled');
+	is(join(' ', map { of($_) } $cleared, $failed, $cancelled), 'revoked failed cancelled', '(they are)');
+	sql('UPDATE part SET place = 2 WHERE id >= 700');
+	ok(settled, 'move');
+	is(join(' ', map { of($_) } $cleared, $failed, $cancelled), 'revoked failed cancelled', 'and ask for nothing');
+	is(join('', map { live($_) } $cleared, $failed, $cancelled), '', 'no key lives');
 }
 # a partition of its own
 $who = identity();
@@ -367,11 +386,11 @@ foreach my $force ('NO FORCE', 'FORCE')
 	sql("ALTER TABLE secured $force ROW LEVEL SECURITY; SET ROLE clerk; INSERT INTO secured VALUES (1, '$who')");
 	ok(settled, "row security, $force");
 	is(length(live($who)), 36, 'the key lives');
-	is(of($who, "status, coalesce(error, '') <> '' OR (SELECT key_id FROM secured WHERE id = 1) = (instant_key).instant_key_id"), 'issued|t', 'and the row has it, or the request says why not');
-	is(sql("SELECT key_id FROM secured WHERE id = 1"), live($who), 'the row has it') if $force eq 'NO FORCE';
+	is(of($who, 'status, error'), 'issued|', 'and nothing is wrong');
+	is(sql("SELECT key_id FROM secured WHERE id = 1"), live($who), 'the row has it');
 	sql('SET ROLE clerk; DELETE FROM secured');
 	ok(settled, 'a clerk deletes');
-	is(live($who), '', 'the key is revoked') if $force eq 'NO FORCE';
+	is(live($who), '', 'the key is revoked');
 }
 
 # ---------- what a user's trigger leaves behind ----------
@@ -405,9 +424,10 @@ foreach my $what (@messes)
 	$who = identity();
 	sql("INSERT INTO mess VALUES ($n, '$who', NULL, \$w\$$what\$w\$)");
 	ok(settled, $what);
-	like(of($who), qr/^(issued|revoked)$/, 'has an end') or diag(of($who, 'status, error'));
-	is(live($who), of($who) eq 'revoked' ? '' : of($who, '(instant_key).instant_key_id'), 'with one key or none');
-	note(of($who, 'status, sqlstate, error'));
+	# (whether it could be written or not: all of these rows are there)
+	my ($end, $key) = split /\|/, of($who, "status, (instant_key).instant_key_id, sqlstate, error");
+	is($end, 'issued', 'has an end');
+	is(live($who), $key, 'with its key');
 	is(sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), 0, 'no lock stays') if $what =~ /advisory/;
 	# others are as before
 	$who = identity();
@@ -435,6 +455,23 @@ sql("INSERT INTO seen VALUES ('start', '', ''); SET ROLE hotel; INSERT INTO call
 ok(settled, 'functions of constraints, indexes, casts and the like');
 is(sql('SELECT key_id FROM calls'), live($who), 'the key is written') or diag(of($who, 'status, sqlstate, error'));
 is(sql("SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen WHERE what IN ('cast', 'constraint', 'domain', 'generated', 'index')"), 'cast constraint domain generated index', 'by all of them');
+# a trigger that takes its time holds up others for as long only, and not for ever
+sql(q{CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(NEW.nights); RETURN NEW; END $$;
+CREATE TABLE sleepy (LIKE booking INCLUDING ALL);} . triggers('sleepy') . q{CREATE TRIGGER sleeps BEFORE UPDATE ON sleepy FOR EACH ROW EXECUTE FUNCTION sleeps()});
+my $asked;
+foreach my $seconds (1, 60)
+{
+	my $sleepy = identity();
+	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($seconds, '$sleepy', $seconds)");
+	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }), "a trigger that sleeps $seconds s");
+	$who = identity();
+	$asked = time;
+	sql("INSERT INTO booking (id, guest) VALUES ($seconds + 9000, '$who')");
+	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $seconds + 9000") eq 't' }), 'another request');
+	cmp_ok(time - $asked, '<', 4, 'goes on soon');
+	ok(settled, 'settled');
+	is(of($sleepy, "status, error <> ''"), $seconds == 1 ? 'issued|' : 'issued|t', 'and so does that one');
+}
 # what can be tried again is, and others go on
 sql(q{CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM public.known) = 0 THEN RAISE 'again' USING ERRCODE = NEW.what; END IF; RETURN NEW; END $$;
 CREATE TABLE retried (LIKE mess INCLUDING ALL);} . triggers('retried') . q{CREATE TRIGGER again BEFORE UPDATE ON retried FOR EACH ROW EXECUTE FUNCTION again()});
@@ -445,7 +482,7 @@ foreach my $waits (@retried)
 	ok(wait_for(sub { of($waits) eq 'issued' }), 'issued');
 }
 $who = identity();
-my $asked = time;
+$asked = time;
 sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
 ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
 cmp_ok(time - $asked, '<', 1, 'in time');
@@ -518,6 +555,13 @@ cmp_ok(time - $begin, '<', 0.3, 'a DELETE waits for no answer');
 ok(settled, 'deleted while the call is made');
 is(of($who), 'revoked', 'it is revoked');
 is(live($who), '', 'no key lives');
+# rows whose request went after seam_ik.retention
+$who = identity();
+sql("INSERT INTO room VALUES (25, '$who'), (26, '$who')");
+ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id IN (25, 26) AND key_id IS NOT NULL') == 2 }) && settled, 'two rooms');
+sql("DELETE FROM seam_instant_key_request WHERE user_identity_id = '$who'; DELETE FROM room WHERE id = 25; UPDATE room SET key_id = NULL WHERE id = 26");
+ok(settled, 'are old');
+is(live($who), '', 'and their keys are revoked all the same');
 # keys that no request issued
 $who = identity();
 my $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
@@ -527,6 +571,10 @@ $begin = time;
 sql('DELETE FROM room WHERE id IN (18, 19)');
 ok(settled, 'rows with such keys are deleted');
 is(live($who), '', 'and the key is revoked');
+# a row that has its key already gets no other
+$who = identity();
+sql("INSERT INTO room VALUES (27, '$who', gen_random_uuid())");
+is(of($who), '', 'a row that is inserted with a key');
 # a request that was cancelled already
 $who = identity();
 sql("INSERT INTO room VALUES (22, '$who')");
@@ -538,8 +586,8 @@ ok(settled, 'and deleted');
 is(of($who), 'revoked', 'stays revoked');
 # many at once
 $who = identity();
-sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1200) g");
-ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 50 }), 'many');
+sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1080) g");
+ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 20 }), 'many');
 sql('DELETE FROM room WHERE id > 1000');
 ok(settled, 'are deleted while they are issued');
 is(live($who), '', 'none lives');
@@ -587,6 +635,69 @@ ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 21') ne '' }), 'fired 
 sql('SET ROLE clerk; DELETE FROM room WHERE id = 21');
 ok(settled, 'deleted by it');
 is(live($who), '', 'and revoked');
+
+# ---------- sessions that get into each other's way ----------
+
+my $seed = $ENV{SEED} // int rand 1_000_000;
+srand $seed;
+note "SEED=$seed";
+places(1);
+sql('ALTER TABLE part ADD note text');
+$fake->behave('*', 'route=generate_instant_key,delay=60,chance=0.5');
+
+# a statement, or a transaction, about one of a few rows
+sub anything
+{
+	my ($inside) = @_;
+	my ($row, $place) = (1 + int rand 15, 1 + int rand 3);
+	my @simple = ("INSERT INTO part SELECT $row, $place, gen_random_uuid() WHERE NOT EXISTS (SELECT FROM part WHERE id = $row)") x 3;
+	push @simple, ("UPDATE part SET place = $place WHERE id = $row") x 2, "DELETE FROM part WHERE id = $row", "UPDATE part SET key_id = NULL, note = 'cleared' WHERE id = $row AND key_id IS NOT NULL",
+		"UPDATE part SET place = $place, key_id = NULL, note = 'cleared' WHERE id = $row AND key_id IS NOT NULL", "UPDATE part SET note = coalesce(note, '') WHERE id = $row";
+	return $simple[ rand @simple ] if $inside || rand() < 0.7;
+	my ($one, $two) = (anything(1), anything(1));
+	return (map { "BEGIN; $_; COMMIT" } "$one; SAVEPOINT a; $two; ROLLBACK TO a", "$one; $two", "$one; SELECT pg_sleep(0.1); $two")[ rand 3 ] if rand() < 0.8;
+	return "BEGIN; $one; $two; ROLLBACK";
+}
+
+my @sessions = map { background($node, "SET lock_timeout = '2s'; SET deadlock_timeout = '100ms'; SET client_min_messages = error;" . join("\n", map { anything() . sprintf('; SELECT pg_sleep(%.3f);', rand 0.03) } 1 .. 150)) } 1 .. 5;
+foreach my $s (@sessions)
+{
+	my ($said) = result_of($s);
+	is(join(' ', grep { !/^(23505|25P02|3B001|40001|40P01|55P03)/ } $said =~ /ERROR:  (.*)/g), '', 'only their conflicts are errors');
+}
+ok(settled, 'sessions that insert, move, clear and delete the same rows');
+$fake->behave('*', '');
+my %rows = map { split /\|/ } split /\n/, sql("SELECT coalesce(key_id::text, 'no key ' || id), guest FROM part WHERE key_id IS NOT NULL OR note IS DISTINCT FROM 'cleared'");
+my %ours = map { $_ => 1 } split /\n/, sql("SELECT DISTINCT user_identity_id FROM seam_instant_key_request WHERE target_table = 'part'::regclass");
+my %lives = map { $_->{instant_key_id} => $_->{user_identity_id} } grep { !$_->{revoked} && $ours{ $_->{user_identity_id} } } $fake->keys;
+cmp_ok(scalar(keys %ours), '>', 30, 'of many');
+is_deeply(\%lives, \%rows, 'the keys of the rows live, and none besides');
+
+# ---------- under odd settings ----------
+
+sql('ALTER TABLE "In n".renamed RENAME TO composite; ALTER TABLE "In n".composite SET SCHEMA public; ALTER TABLE odd ADD CHECK (key_id IS NULL) NOT VALID');
+my @odd = ([ default_transaction_read_only => 'on', 'off' ], [ default_transaction_deferrable => 'on', 'off' ], [ statement_timeout => '1ms', '0' ], [ lock_timeout => '1ms', '0' ], [ idle_in_transaction_session_timeout => '1ms', '0' ], [ idle_session_timeout => '10ms', '0' ],
+	[ search_path => 'evil', 'public' ], [ DateStyle => 'German', 'ISO' ], [ TimeZone => 'Asia/Kathmandu', 'UTC' ], [ IntervalStyle => 'sql_standard', 'postgres' ], [ standard_conforming_strings => 'off', 'on' ], [ bytea_output => 'escape', 'hex' ], [ transform_null_equals => 'on', 'off' ],
+	[ array_nulls => 'off', 'on' ], [ quote_all_identifiers => 'on', 'off' ], [ row_security => 'off', 'on' ], [ synchronous_commit => 'off', 'on' ], [ enable_indexscan => 'off', 'on' ], [ jit_above_cost => '0', '-1' ], [ check_function_bodies => 'off', 'on' ], [ plan_cache_mode => 'force_generic_plan', 'auto' ]);
+foreach my $isolation ('repeatable read', 'serializable')
+{
+	my @set = ([ default_transaction_isolation => $isolation, 'read committed' ], $isolation eq 'serializable' ? @odd : ());
+	# (the test's own sessions stay as they are)
+	local $ENV{PGOPTIONS} = join(' ', map { "-c $_->[0]=" . ($_->[2] =~ s/ /\\ /gr) } @set);
+	sql(join(' ', map { "ALTER SYSTEM SET $_->[0] = '$_->[1]';" } @set) . ' SELECT pg_reload_conf()');
+	sleep 0.3;
+	my ($here, $there, $fails) = (identity(), identity(), identity());
+	sql("INSERT INTO room VALUES ($identities, '$here'); INSERT INTO composite VALUES ('2026-05-05', 'a\\b', $identities, '$there'); INSERT INTO odd VALUES ($identities, '$fails')");
+	ok(settled, scalar(@set) . ' odd settings');
+	is(of($_), 'issued', 'issued') for $here, $there, $fails;
+	is(sql("SELECT key_id FROM room WHERE guest = '$here'"), live($here), 'the row has its key');
+	is(sql("SELECT key_id FROM composite WHERE guest = '$there'"), live($there), 'and the other');
+	is(of($fails, "error <> ''"), 't', 'what fails says so');
+	sql("DELETE FROM room WHERE guest = '$here'");
+	ok(settled, 'deleted');
+	is(live($here), '', 'and revoked');
+	sql('ALTER SYSTEM RESET ALL; SELECT pg_reload_conf()');
+}
 
 # ---------- all in all ----------
 
