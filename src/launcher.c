@@ -492,7 +492,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	const Node *stmt = pstmt->utilityStmt;
 	Oid			database;
 	bool		prepared = IsA(stmt, TransactionStmt) &&
-	((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
+	(((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+	 ((const TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 
 	if (changes_extension(stmt))
 	{
@@ -854,13 +855,14 @@ process_ended(Database *db)
 	if (was.expected)
 	{
 		/* but not one after another */
-		db->failures = 0;
+		if (db->state == DB_WORKING)
+			db->failures = 0;
 		db->not_before = db->state == DB_WORKING ? db->started_at + RESTART_FIRST_US : 0;
 	}
 	else
 	{
 		/* one that had worked for long begins with the shortest pause */
-		if (http_now() - db->started_at > RESTART_MAX_US)
+		if (db->state == DB_WORKING && http_now() - db->started_at > RESTART_MAX_US)
 			db->failures = 0;
 		db->not_before = http_now() + Min(RESTART_FIRST_US << Min(db->failures, 8), RESTART_MAX_US);
 		db->failures++;

@@ -174,14 +174,21 @@ typedef struct Session
 static Session
 begin_session(Outbox *outbox)
 {
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		/* every statement has its index, whatever the statistics say */
+		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"},
+		{"plan_cache_mode", "force_generic_plan"},
+	};
 	Session		session = {.outbox = outbox};
 
 	GetUserIdAndSecContext(&session.user, &session.context);
 	SetUserIdAndSecContext(outbox->owner, session.context |
 						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
 	session.settings = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	return session;

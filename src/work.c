@@ -248,7 +248,7 @@ work_begin(void)
 	static const char *const settings[][2] = {
 		/* every statement has its index, whatever the statistics say */
 		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
-		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
+		{"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Oid			before = outbox.table;

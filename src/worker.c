@@ -46,6 +46,13 @@
 /* How soon others shall see what was written, in pg_stat_user_tables. */
 #define STATS_MS 1000
 
+/*
+ * A request is kept for so long, whatever seam_ik.retention says: a call that
+ * began soon after it ended may need to know whose its key is.  It is longer
+ * than DOUBT_MARGIN_US and CLOCK_DELAY_US together.
+ */
+#define KEEP_AT_LEAST_S 10
+
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
@@ -107,11 +114,19 @@ check_interrupts(void)
 }
 
 /*
- * Log the error of a transaction of ours, as a warning.
+ * Log the error of a transaction of ours, as a warning; one of a kind a minute.
  */
 void
 worker_log_error(const ErrorData *error, const char *what)
 {
+	static int	last = 0;
+	static int64 last_at = 0;
+
+	/* the same again, each second, tells nothing */
+	if (error->sqlerrcode == last && http_now() - last_at < HOUSEKEEPING_US)
+		return;
+	last = error->sqlerrcode;
+	last_at = http_now();
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
 			 errmsg("the outbox of database \"%s\" could not %s: %s", worker.database, what, error->message),
@@ -428,7 +443,7 @@ housekeeping(void *arg)
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
-		*more = work_delete_old(GetCurrentTimestamp() - (int64) settings_retention * USECS_PER_SEC,
+		*more = work_delete_old(GetCurrentTimestamp() - (int64) Max(settings_retention, KEEP_AT_LEAST_S) * USECS_PER_SEC,
 								worker_make_array(ids, n, UUIDOID)) >= 1000;
 	}
 	work_end();
@@ -716,6 +731,8 @@ seam_ik_worker_main(Datum main_arg)
 			if (error)
 				worker_log_error(error, "tidy up");
 			worker.housekeeping_at = http_now() + (more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
+			if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
+				worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_S * USECS_PER_SEC);
 			look_at_queues();
 		}
 		worker.retry_at = PG_INT64_MAX;

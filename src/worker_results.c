@@ -406,7 +406,7 @@ store_list(Flight *flight)
 			doubts[i].verdict = VERDICT_AMBIGUOUS;
 			change.error = psprintf("the answer was lost before a promotion or restore, and these instant keys may be of this request: %s", keys);
 			for (int c = 0; c < ncandidates; c++)
-				candidates[c].revoke = false;
+				candidates[c].revoke = candidates[c].revoke && candidates[c].group != doubts[i].group;
 		}
 		else if (doubts[i].verdict == VERDICT_AMBIGUOUS)
 			change.error = psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s", keys);

@@ -20,12 +20,15 @@ use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
 use constant CALL => "SELECT seam_generate_instant_key('" . guest . "')";
 
 # seam_cluster(lines of configuration): a started cluster with the extension.
+# Without preloading there is no worker that could revoke anything, and no warning
+# of that in each session's output.
 sub seam_cluster
 {
 	my @conf = @_;
 	my $node = PostgreSQL::Test::Cluster->new('main');
 
 	$node->init;
+	$node->append_conf('postgresql.conf', "seam_ik.revoke_on_rollback = off\n") unless grep { /shared_preload_libraries/ } @conf;
 	$node->append_conf('postgresql.conf', join("\n", @conf) . "\n");
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');

@@ -1,0 +1,190 @@
+# Keys of synchronous calls follow their transaction, however it ends.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster(
+	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
+	'restart_after_crash = on', 'max_prepared_transactions = 5');
+append_to_file($node->data_dir . '/seam_api_key', 'seam_test_rollback');
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+
+my $guests = 0;
+sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
+sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
+sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)'); $rc == 0 && $out eq '0' }); }
+sub up { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); $rc == 0 && $out eq '1' }); }
+sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+my $at = 'route=generate_instant_key';
+
+$node->safe_psql('postgres', q{
+CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
+CREATE TRIGGER issue BEFORE INSERT OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TABLE kept (key_id uuid);
+});
+up();
+
+# what happens to my key when: [ name, SQL with G for the guest, number of keys that live at the end, number ever issued ]
+foreach my $case (
+	[ 'commit', 'BEGIN; CALL; COMMIT', 1, 1 ],
+	[ 'no transaction block', 'CALL', 1, 1 ],
+	[ 'rollback', 'BEGIN; CALL; ROLLBACK', 0, 1 ],
+	[ 'a later error', 'BEGIN; CALL; SELECT 1 / 0; COMMIT', 0, 1 ],
+	[ 'an error of the same statement', "SELECT 1 / (length((seam_generate_instant_key('G')).instant_key_id::text) - 36)", 0, 1 ],
+	[ 'savepoint', 'BEGIN; SAVEPOINT s; CALL; ROLLBACK TO s; CALL; COMMIT', 1, 2 ],
+	[ 'released savepoint', 'BEGIN; SAVEPOINT s; CALL; RELEASE s; COMMIT', 1, 1 ],
+	[ 'released savepoint of a rolled back one', 'BEGIN; SAVEPOINT r; SAVEPOINT s; CALL; RELEASE s; ROLLBACK TO r; COMMIT', 0, 1 ],
+	[ 'released savepoint, rollback', 'BEGIN; SAVEPOINT s; CALL; RELEASE s; ROLLBACK', 0, 1 ],
+	[ 'caught exception', "DO \$\$ BEGIN BEGIN PERFORM seam_generate_instant_key('G'); RAISE EXCEPTION 'x'; EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM seam_generate_instant_key('G'); END \$\$", 1, 2 ],
+	[ 'several', "BEGIN; SELECT count(seam_generate_instant_key('G')) FROM generate_series(1, 5); ROLLBACK", 0, 5 ],
+	[ 'several, committed', "BEGIN; SELECT count(seam_generate_instant_key('G')) FROM generate_series(1, 5); COMMIT", 5, 5 ],
+	[ 'trigger', "INSERT INTO booking (guest) VALUES ('G')", 1, 1 ],
+	[ 'trigger, rollback', "BEGIN; INSERT INTO booking (guest) VALUES ('G'); ROLLBACK", 0, 1 ],
+	[ 'trigger, failing statement', "INSERT INTO booking (guest) SELECT 'G' FROM generate_series(0, 2) g WHERE 1 / (2 - g) >= 0", 0, 2 ],
+	[ 'batch', "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['G', 'G', 'G']::uuid[])", 3, 3 ],
+	[ 'batch, rollback', "BEGIN; SELECT count(*) FROM seam_generate_instant_keys(ARRAY['G', 'G', 'G']::uuid[]); ROLLBACK", 0, 3 ],
+	[ 'batch of one, rollback', "BEGIN; SELECT count(*) FROM seam_generate_instant_keys(ARRAY['G']::uuid[]); ROLLBACK", 0, 1 ],
+	[ 'prepared, committed', "BEGIN; CALL; PREPARE TRANSACTION 'p'; SELECT pg_sleep(0.2); COMMIT PREPARED 'p'", 1, 1 ],
+	[ 'prepared, rolled back', "BEGIN; CALL; PREPARE TRANSACTION 'p'; SELECT pg_sleep(0.2); ROLLBACK PREPARED 'p'", 0, 1 ],
+	[ 'no commit at the end of the session', 'BEGIN; CALL', 0, 1 ],
+	[ 'terminated', 'BEGIN; CALL; SELECT pg_terminate_backend(pg_backend_pid())', 0, 1 ],
+	[ 'read only', 'BEGIN READ ONLY; CALL; ROLLBACK', 0, 1 ],
+	[ 'cursor', "BEGIN; DECLARE c CURSOR FOR SELECT seam_generate_instant_key('G') FROM generate_series(1, 9); FETCH 2 FROM c; ROLLBACK", 0, 2 ],
+	[ 'protection off', 'SET seam_ik.revoke_on_rollback = off; BEGIN; CALL; ROLLBACK', 1, 1 ])
+{
+	my ($name, $sql, $live, $ever) = @$case;
+	my $guest = new_guest;
+	my $call = call('G');
+	$sql =~ s/CALL/$call/g;
+	$sql =~ s/G(?=['\)])/$guest/g;
+	my $begin = time;
+	$node->psql('postgres', $sql, on_error_stop => 0);
+	ok(quiet(), "$name: settled");
+	cmp_ok(time - $begin, '<', 5, "$name: soon");
+	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$name: $live of $ever");
+}
+is(sql('SELECT count(*) FROM booking WHERE key_id IS NULL'), '0', 'the rows have their keys');
+
+# Lost answers.
+foreach my $case ([ 'reset_after', 0, 1 ], [ 'reset', 0, 0 ], [ 'hang_after', 0, 1 ], [ 'status=500,issue', 0, 1 ], [ 'notjson', 0, 1 ])
+{
+	my ($spec, $live, $ever) = @$case;
+	my $guest = new_guest;
+	$fake->behave($guest, "$at,$spec", 1);
+	my ($rc, $out, $err) = $node->psql('postgres', call($guest));
+	isnt($rc, 0, "$spec: an error");
+	ok(quiet(), "$spec: settled");
+	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$spec: no key is left");
+}
+# A batch whose transaction commits keeps what was issued; what is in doubt there is not revoked.
+my @batch = map { new_guest } 1 .. 3;
+$fake->behave($batch[1], "$at,reset_after", 1);
+is(sql("SELECT string_agg(coalesce(sqlstate, 'ok'), ' ' ORDER BY ordinality) FROM seam_generate_instant_keys(ARRAY['" . join("','", @batch) . "']::uuid[])"), 'ok 08007 ok', 'a batch with a lost answer');
+wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE owned') eq '1' });
+is(join(' ', map { scalar split /,/, live($_) } @batch), '1 1 1', 'keeps all, if it commits');
+# ... and an outbox request for that identity does not take it
+$fake->behave($batch[1], "$at,reset", 1);
+sql("SELECT seam_enqueue_instant_key('$batch[1]')");
+ok(quiet(), 'an outbox request of the same identity');
+is(sql("SELECT status || ' ' || attempts FROM seam_instant_key_request WHERE user_identity_id = '$batch[1]'"), 'issued 2', 'gets a key of its own');
+
+# The key of a synchronous call is no candidate for a lost answer of the outbox.
+my $both = new_guest;
+$fake->behave($both, "$at,reset", 1);
+sql("SELECT seam_enqueue_instant_key('$both')");
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$both' AND sqlstate = '08007'") eq '1' });
+my $own = sql(call($both));
+ok(quiet(), 'a lost answer, and a synchronous call');
+isnt(sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$both'"), $own, 'each has its own');
+is(scalar(split /,/, live($both)), 2, 'both live');
+
+# Another issuer: reported, nothing revoked.
+my $other = new_guest;
+$fake->behave($other, "$at,hang_after", 1);
+my $s = background($node, call($other) . ';');
+wait_for(sub { keys_of($other) > 0 });
+$fake->ask('seed-keys', { user_identity_id => $other, count => 1 });
+result_of($s);
+ok(quiet(), 'another issuer at work');
+is(scalar(split /,/, live($other)), 2, 'nothing is revoked');
+like(sql("SET ROLE pg_monitor; SELECT last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$other'"), qr/another issuer/, 'and it is reported');
+
+# Pausing stops revocations, not calls.
+sql('ALTER SYSTEM SET seam_ik.worker = off');
+$node->reload;
+my $paused = new_guest;
+wait_for(sub { sql('SHOW seam_ik.worker') eq 'off' });
+sql('BEGIN; ' . call($paused) . '; ROLLBACK');
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_orphan WHERE user_identity_id = '$paused'") eq '1' });
+is(sql("SELECT status FROM seam_instant_key_orphan WHERE user_identity_id = '$paused'"), 'revoking', 'paused');
+is(scalar(split /,/, live($paused)), 1, 'the key waits');
+sql('ALTER SYSTEM RESET seam_ik.worker');
+$node->reload;
+ok(quiet(), 'no longer paused');
+is(live($paused), '', 'revoked');
+
+# A key that a client was told of survives a crash, whatever synchronous_commit says.
+my ($told, $untold) = (new_guest, new_guest);
+sql("SET synchronous_commit = off; INSERT INTO kept " . call($told));
+$s = background($node, 'BEGIN; ' . call($untold) . '; SELECT pg_sleep(60);');
+wait_for(sub { keys_of($untold) > 0 });
+$node->stop('immediate');
+$node->start;
+result_of($s);
+up();
+ok(quiet(), 'after a crash');
+is(live($told), sql('SELECT key_id FROM kept'), 'the key that was told of lives');
+is(live($untold), '', 'that of the open transaction does not');
+
+# A backend killed while its call is under way.
+my $killed = new_guest;
+$fake->behave($killed, "$at,delay=500", 1);
+$s = background($node, call($killed) . ';');
+wait_for(sub { grep { $_->{body} =~ /\Q$killed\E/ } $fake->requests });
+kill 'KILL', $s->{pid};
+result_of($s);
+up();
+ok(quiet(), 'a killed backend');
+is(live($killed), '', 'leaves no key');
+
+# Prepared before a crash.
+my @prepared = (new_guest, new_guest);
+sql("BEGIN; " . call($prepared[$_]) . "; PREPARE TRANSACTION 'p$_'") foreach 0, 1;
+$node->stop('immediate');
+$node->start;
+up();
+sql("COMMIT PREPARED 'p0'");
+sql("ROLLBACK PREPARED 'p1'");
+ok(quiet(), 'prepared before a crash');
+is(join(' ', map { scalar split /,/, live($_) } @prepared), '1 0', 'ends as it ended');
+
+# No worker: no call.
+my $nobody = new_guest;
+sql('CREATE DATABASE alone');
+$node->safe_psql('alone', 'CREATE EXTENSION seam_ik');
+$node->safe_psql('alone', 'SET seam_ik.connect_timeout = 5000; ' . call(new_guest));
+sql('ALTER SYSTEM SET max_worker_processes = 1');
+$node->restart;
+my ($rc, $out, $err) = $node->psql('alone', 'SET seam_ik.connect_timeout = 300; ' . call($nobody), extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($err, qr/ERROR:  55000: .*HINT:/s, 'without a worker a call fails');
+is(scalar(keys_of($nobody)), 0, 'and nothing is sent');
+
+# Not preloaded: a warning, once a session.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$node->restart;
+my $alive = new_guest;
+($rc, $out, $err) = $node->psql('postgres', 'BEGIN; ' . call($alive) . '; ' . call($alive) . '; ROLLBACK', extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+is(scalar(() = $err =~ /WARNING:  01000: an instant key will stay alive if its transaction rolls back/g), 1, 'a warning, once');
+is(scalar(split /,/, live($alive)), 2, 'which is true');
+
+$node->stop;
+done_testing();
