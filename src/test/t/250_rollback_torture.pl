@@ -13,7 +13,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $seed = $ENV{SEED} // int(time * 1000) % 1_000_000;
-my $wanted = $ENV{REQUESTS} // 2000;
+my $wanted = $ENV{REQUESTS} // 600;
 srand($seed);
 
 my $fake = FakeSeam->start;
