@@ -42,6 +42,7 @@ SELECT :'fake' || pg_temp.customized('plain') AS plain,
 SELECT $$
 CREATE EXTENSION seam_ik;
 SET seam_ik.api_key = 'seam_test_regress';
+SET seam_ik.revoke_on_rollback = off;
 CREATE FUNCTION pg_temp.call(endpoint text) RETURNS seam_instant_key LANGUAGE sql AS $f$
 	SELECT set_config('seam_ik.endpoint', $1, false);
 	SELECT seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358', 3);

@@ -26,6 +26,7 @@ INSERT INTO k SELECT created_at, expires_at FROM public.seam_generate_instant_ke
 RESET ALL;
 SELECT set_config('fake.port', :'port', false) \gset
 SET seam_ik.api_key = 'seam_test_key';
+SET seam_ik.revoke_on_rollback = off;
 SET TimeZone = 'UTC';
 SET DateStyle = 'ISO';
 SELECT created_at, expires_at, count(*) FROM k GROUP BY 1, 2;

@@ -481,6 +481,20 @@ changes_extension(const Node *stmt)
 }
 
 /*
+ * The next ProcessUtility hook, or the server's own function.
+ */
+static void
+next_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (next_process_utility)
+		next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
  * ProcessUtility hook
  */
 static void
@@ -488,7 +502,6 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
 	const Node *stmt = pstmt->utilityStmt;
 	Oid			database;
 	bool		prepared = IsA(stmt, TransactionStmt) &&
@@ -511,13 +524,13 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		PG_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
 		{
 			wait_until_left(database);
-			next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+			next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
 		release_database(0, ObjectIdGetDatum(database));
 		return;
 	}
-	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (prepared)
 		prepared_has_ended();
 }
