@@ -353,12 +353,9 @@ store_list(Flight *flight)
 			continue;
 		if (!work_lock(worker.doubts[i].id, &rows[n]))
 		{
-			/*
-			 * gone, or locked by a session: all of them wait for the next
-			 * list
-			 */
+			/* gone, or locked by a session: then all of them wait */
 			if (work_exists(worker.doubts[i].id))
-				return true;
+				return false;
 			continue;
 		}
 		if (rows[n].has_key || (rows[n].status != STATUS_IN_FLIGHT && rows[n].status != STATUS_REVOKING))
