@@ -42,6 +42,7 @@ static dlist_head calls = DLIST_STATIC_INIT(calls);
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the transaction
 													 * under way */
 static bool loaded;
+static int	nwaiting;			/* of calls, whose answers are not known yet */
 
 /* What becomes of a transaction's keys. */
 typedef enum Fate
@@ -152,6 +153,23 @@ take_answer(Open * open, const IntentCall * answer)
 }
 
 /*
+ * Count the calls whose answers are not known yet.
+ */
+static void
+count_waiting(void)
+{
+	dlist_iter	it;
+
+	nwaiting = 0;
+	dlist_foreach(it, &calls)
+	{
+		const		CallRow *row = &dlist_container(Open, node, it.cur)->row;
+
+		nwaiting += !row->answered && !row->owned;
+	}
+}
+
+/*
  * Take the answers that sessions have left.
  */
 void
@@ -167,15 +185,20 @@ worker_take_answers(void)
 		if (slot->database != MyDatabaseId || (id = pg_atomic_read_u64(&slot->answered)) == 0)
 			continue;
 		pg_read_barrier();
-		dlist_foreach(it, &calls)
+		/* it is one of the last */
+		dlist_reverse_foreach(it, &calls)
 		{
 			Open	   *open = dlist_container(Open, node, it.cur);
 
-			if (open->row.id == (int64) id && open->row.is_ours && !open->row.owned)
+			if (open->row.id != (int64) id || !open->row.is_ours)
+				continue;
+			if (!open->row.owned)
 				take_answer(open, &slot->answer);
+			break;
 		}
 		pg_atomic_write_u64(&slot->answered, 0);
 	}
+	count_waiting();
 }
 
 /*
@@ -312,6 +335,8 @@ is_needed(const Open * open)
 			return true;		/* not known yet */
 	}
 	/* other sessions' calls whose answers are not known yet */
+	if (nwaiting == 0)
+		return false;
 	dlist_foreach(it, &calls)
 	{
 		const		Open *other = dlist_container(Open, node, it.cur);
@@ -476,6 +501,7 @@ worker_process_intents(bool record, bool judge_too)
 	}
 	if (!error)
 		calls_are_recorded();
+	count_waiting();
 	return error == NULL;
 }
 

@@ -231,7 +231,18 @@ store_delete(Flight *flight)
 		return true;
 	change = worker_no_change(&row);
 	change.seam_request_id = result->request_id;
-	if (result->sqlerrcode == 0)
+	if (row.account != 0 && row.account != intent_account(&worker.account) &&
+		((result->sqlerrcode == 0 && !result->deleted) ||
+		 result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
+	{
+		/* it may be in another workspace, and not ours to revoke any more */
+		change.status = STATUS_FAILED;
+		change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		change.error = "the instant key was issued with another API key, endpoint or workspace, and is not found with the present one";
+		change.finished = true;
+		change.next_attempt_at = DT_NOEND;
+	}
+	else if (result->sqlerrcode == 0)
 	{
 		/* also when there was no such key (any more) */
 		change.status = STATUS_REVOKED;

@@ -145,6 +145,28 @@ ok(quiet(), 'after a crash');
 is(live($told), sql('SELECT key_id FROM kept'), 'the key that was told of lives');
 is(live($untold), '', 'that of the open transaction does not');
 
+# Its transaction id is not given out again, since the record of the call is younger: so its fate can be read.
+is(sql("SELECT bool_and(pg_xact_status(transaction_id) = 'aborted' AND transaction_id < pg_current_xact_id()) FROM seam_instant_key_request WHERE user_identity_id = '$untold'"), 't', 'whose id is not used again');
+
+# Another workspace: its keys are not ours to revoke.
+my $foreign = new_guest;
+$s = background($node, 'BEGIN; ' . call($foreign) . "; SELECT 'called'; SELECT pg_sleep(60);");
+wait_for(sub { keys_of($foreign) > 0 });
+my $elsewhere = FakeSeam->start;
+sql("ALTER SYSTEM SET seam_ik.endpoint = '" . $elsewhere->url . "'");
+$node->reload;
+wait_for(sub { sql('SHOW seam_ik.endpoint') eq $elsewhere->url });
+sql("SELECT pg_terminate_backend($s->{pid})");
+result_of($s);
+ok(quiet(), 'a rollback after a change of the endpoint');
+like(sql("SELECT status || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$foreign'"), qr/^failed .*another API key/, 'is reported');
+sql('ALTER SYSTEM RESET seam_ik.endpoint');
+$node->reload;
+wait_for(sub { sql('SHOW seam_ik.endpoint') eq $fake->url });
+sql("SELECT seam_retry_instant_key_request(request_id) FROM seam_instant_key_orphan WHERE user_identity_id = '$foreign'");
+ok(quiet(), 'and can be tried again');
+is(live($foreign), '', 'when it is ours again');
+
 # A backend killed while its call is under way.
 my $killed = new_guest;
 $fake->behave($killed, "$at,delay=500", 1);
