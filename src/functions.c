@@ -106,6 +106,7 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 		.result = result,
 	};
 
+	http_check_free();
 	if (request->op == SEAM_GENERATE)
 	{
 		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
@@ -510,6 +511,7 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 
 			for (int i = 0; i < batch->calls.n; i++)
 				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);
+			http_check_free();
 			intent_begin(&account, &batch->request, (int) batch->calls.n, identities);
 			calls_run(&batch->calls);
 			intent_end();

@@ -110,6 +110,7 @@ static struct
 struct HttpRun
 {
 	MemoryContextCallback callback;
+	bool		kept;			/* see http_keep() */
 };
 
 /*
@@ -660,6 +661,29 @@ http_set_profile(HttpRun *run, const HttpProfile *profile)
 }
 
 /*
+ * The run lasts as long as the process, which runs SQL meanwhile: no other may
+ * begin.
+ */
+void
+http_keep(HttpRun *run)
+{
+	run->kept = true;
+}
+
+/*
+ * Raise 0A000 when this process's run is one that is kept.
+ */
+void
+http_check_free(void)
+{
+	if (engine.run != NULL && engine.run->kept)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("Seam cannot be called by a trigger that the worker of seam_ik fires"),
+				 errhint("Enqueue a request instead.")));
+}
+
+/*
  * Have the run keep as many connections as requests are started at a time.
  */
 void
@@ -689,9 +713,11 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	 * Nothing that waits here runs SQL, so a run that is still there was left
 	 * by an error whose memory context has not been reset yet.
 	 */
+	http_check_free();
 	if (engine.run != NULL)
 		end_run(engine.run);
 
+	run->kept = false;
 	run->callback.func = end_run;
 	run->callback.arg = run;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &run->callback);

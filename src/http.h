@@ -96,6 +96,8 @@ extern const char *http_url_problem(const char *url);
 extern bool http_date(const HttpAnswer *answer, int64 *unix_time);
 
 extern HttpRun *http_begin(const HttpProfile *profile, int max_parallel);
+extern void http_keep(HttpRun *run);
+extern void http_check_free(void);
 extern void http_set_parallel(HttpRun *run, int max_parallel);
 extern void http_set_profile(HttpRun *run, const HttpProfile *profile);
 extern void http_start(HttpRun *run, HttpRequest *req);

@@ -694,6 +694,7 @@ set_up(void)
 	pace_init(&worker.pace, settings_max_concurrency);
 	MemoryContextSwitchTo(TopMemoryContext);
 	worker.run = http_begin(&none, settings_max_concurrency);
+	http_keep(worker.run);
 	MemoryContextSwitchTo(worker.turn);
 	look_at_queues();
 }

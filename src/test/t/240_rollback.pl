@@ -189,6 +189,20 @@ sql("ROLLBACK PREPARED 'p1'");
 ok(quiet(), 'prepared before a crash');
 is(join(' ', map { scalar split /,/, live($_) } @prepared), '1 0', 'ends as it ended');
 
+# A trigger that the worker fires cannot call Seam: it would wait for itself.
+$node->safe_psql('postgres', q{
+CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid);
+CREATE TRIGGER enqueue AFTER INSERT ON stay FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.seam_generate_instant_key(NEW.guest); RETURN NEW; END $$;
+CREATE TRIGGER one_more BEFORE UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION one_more();
+});
+my ($more, $slow) = (new_guest, new_guest);
+$fake->behave($slow, "$at,delay=500", 1);
+sql("INSERT INTO stay VALUES (1, '$more'); SELECT seam_enqueue_instant_key('$slow')");
+ok(quiet(), "a user's trigger that calls Seam in the worker");
+like(sql("SELECT status || ' ' || sqlstate FROM seam_instant_key_request WHERE user_identity_id = '$more'"), qr/issued 0A000/, 'fails');
+is(sql("SELECT status || ' ' || attempts FROM seam_instant_key_request WHERE user_identity_id = '$slow'"), 'issued 1', 'and disturbs no other call');
+
 # No worker: no call.
 my $nobody = new_guest;
 sql('CREATE DATABASE alone');
