@@ -622,13 +622,15 @@ hear(void)
 	uint32		calls = launcher_calls();
 	bool		record = calls & (1 << WAKE_RECORD);
 	bool		judge = calls & (1 << WAKE_JUDGE);
+	bool		unasked = worker.intents_at <= http_now();
 
 	if (worker.ndoubts > 0)
 		worker_take_answers();
-	if (record || judge || worker.intents_at <= http_now())
+	/* unasked at the beginning: who asked then had nobody to call */
+	if (record || judge || unasked)
 	{
 		worker.intents_at = PG_INT64_MAX;
-		if (!worker_process_intents(record, judge || !record))
+		if (!worker_process_intents(judge || unasked))
 			worker.intents_at = http_now() + ERROR_PAUSE_US;
 	}
 	if (calls == 0)

@@ -438,7 +438,7 @@ judge_calls(void)
 static void
 process(void *arg)
 {
-	const bool *what = arg;
+	bool		judge_too = *(bool *) arg;
 	dlist_iter	it;
 
 	worker.gone = !work_begin();
@@ -450,11 +450,10 @@ process(void *arg)
 	}
 	if (!loaded)
 		load_calls();
-	if (what[0])
-		record_calls();
+	record_calls();
 	if (!dlist_is_empty(&added))
 		ForceSyncCommit();
-	if (what[1])
+	if (judge_too)
 		judge_calls();
 	dlist_foreach(it, &calls)
 	{
@@ -467,18 +466,18 @@ process(void *arg)
 }
 
 /*
- * Record calls that are about to be made, and judge those whose transactions
- * have ended.  Returns whether that worked.
+ * Record calls that are about to be made, and, if judge_too is set, judge those
+ * whose transactions have ended.  Returns whether that worked.
  */
 bool
-worker_process_intents(bool record, bool judge_too)
+worker_process_intents(bool judge_too)
 {
-	bool		what[] = {record, judge_too || !loaded};
 	ErrorData  *error;
 	dlist_mutable_iter it;
 
+	judge_too = judge_too || !loaded;
 	worker_take_answers();
-	error = worker_transaction(process, what);
+	error = worker_transaction(process, &judge_too);
 	if (error)
 	{
 		worker_log_error(error, "record calls");

@@ -131,7 +131,7 @@ extern void worker_flight_ended(Flight *flight);
 extern void worker_free_flight(Flight *flight);
 
 /* worker_intents.c */
-extern bool worker_process_intents(bool record, bool judge);
+extern bool worker_process_intents(bool judge);
 extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern bool worker_call_owns(const SeamKey *key, const Flight *list);

@@ -189,6 +189,11 @@ sql("ROLLBACK PREPARED 'p1'");
 ok(quiet(), 'prepared before a crash');
 is(join(' ', map { scalar split /,/, live($_) } @prepared), '1 0', 'ends as it ended');
 
+# The first call of a new database comes before its worker.
+sql('CREATE DATABASE new');
+is($node->safe_psql('new', 'CREATE EXTENSION seam_ik; SELECT (seam_generate_instant_key(gen_random_uuid())).instant_key_id IS NOT NULL'), 't', 'a call right after CREATE EXTENSION');
+sql('DROP DATABASE new');
+
 # A trigger that the worker fires cannot call Seam: it would wait for itself.
 $node->safe_psql('postgres', q{
 CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid);
