@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -113,12 +114,20 @@ is(sql('hotel', "SELECT seam_cancel_instant_key_request($id{$_})"), 'revoking', 
 is(state_of('hotel', $id{$_}), 'in_flight 08007', "$_ is in doubt") for qw(lost never);
 my %keys = map { $_ => [ live($g{$_}) ] } qw(lost cancelled);
 
+# a session's own call, whose transaction is open when the primary fails
+my $open = new_guest;
+my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'), '-c', 'BEGIN', '-c', "SELECT seam_generate_instant_key('$open')", '-c', '\! sleep 30' ],
+	'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(60));
+ok(wait_for(sub { live($open) == 1 }), 'a call in an open transaction');
+
 $primary->wait_for_catchup($standby, 'replay');
 $node = $standby;
 is(state_of('hotel', $id{pending}), 'pending -', 'the standby has it all');
 is(processes(), '0', 'and no process of ours');
 my ($rc, $out, $err) = $node->psql('hotel', "SELECT seam_enqueue_instant_key('$g{issued}')", extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
 like($err, qr/25006/, 'nothing is enqueued on a standby');
+($rc, $out, $err) = $node->psql('hotel', 'SELECT seam_generate_instant_key(gen_random_uuid())');
+like($err, qr/WARNING:  an instant key will stay alive if its transaction rolls back\nDETAIL:  This server is a standby/, 'a call there is not protected');
 is(sql('hotel', "SELECT (seam_instant_key_request_result($id{issued})).user_identity_id"), $g{issued}, 'a result is read there');
 is(sql('hotel', "SELECT count FROM seam_instant_key_queue WHERE status = 'in_flight'"), '2', 'and the queue');
 
@@ -140,6 +149,9 @@ foreach my $case (qw(lost cancelled))
 ok(wait_for(sub { state_of('hotel', $id{never}) =~ /^(failed 08007|issued)/ }), 'what was in doubt and has no key is reported, or issued');
 cmp_ok(scalar(live($g{never})), '<=', 1, 'once');
 is(scalar(live($g{issued})), 1, 'what was issued stays');
+ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan WHERE user_identity_id = '$open'") eq 'failed 08007' }), 'the key of the open transaction is reported');
+is(scalar(live($open)), 1, 'and not revoked');
+$session->kill_kill;
 works('hotel', 'new requests are sent');
 
 # ---------- an outbox that is copied ----------
