@@ -108,6 +108,9 @@ intent_nslots(void)
 	return MaxBackends;
 }
 
+/*
+ * The place with this number.
+ */
 IntentSlot *
 intent_slot(int i)
 {

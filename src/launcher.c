@@ -115,12 +115,18 @@ PGDLLEXPORT void seam_ik_probe_main(Datum main_arg);
 
 /* ---------- shared memory ---------- */
 
+/*
+ * How many databases may have a process of ours, or be held, at once.
+ */
 static int
 number_of_places(void)
 {
 	return max_worker_processes + SPARE_PLACES;
 }
 
+/*
+ * The size of Shared, in bytes.
+ */
 static Size
 shared_size(void)
 {
@@ -699,6 +705,9 @@ launcher_gone(int code, Datum arg)
 	LWLockRelease(shared->lock);
 }
 
+/*
+ * The database that the launcher knows by this OID, or NULL.
+ */
 static Database *
 find_database(Oid oid)
 {

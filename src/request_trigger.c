@@ -152,6 +152,9 @@ static struct
 	Target		target;			/* its key is in TopTransactionContext */
 }			moving;
 
+/*
+ * Leave the note.  The target is copied.
+ */
 static void
 note_moving(FunctionCallInfo fcinfo, const Target *target)
 {

@@ -194,6 +194,9 @@ begin_session(Outbox *outbox)
 	return session;
 }
 
+/*
+ * Be the caller again, with his settings.
+ */
 static void
 end_session(Session *session)
 {
@@ -258,6 +261,9 @@ typedef struct Locked
 	bool		has_sqlstate;
 } Locked;
 
+/*
+ * Read a row of the statements that lock requests.
+ */
 static Locked
 get_locked(uint64 row)
 {

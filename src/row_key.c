@@ -50,6 +50,9 @@ set_text_forms(void)
 	return level;
 }
 
+/*
+ * Undo set_text_forms(), which has returned this level.
+ */
 static void
 reset_text_forms(int level)
 {
