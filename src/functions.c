@@ -154,6 +154,20 @@ key_row_type(FunctionCallInfo fcinfo)
 }
 
 /*
+ * The argument user_identity_id, which must not be NULL.
+ */
+const pg_uuid_t *
+get_user_identity(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("user_identity_id must not be NULL"),
+				 errhint("Give the id of a user identity at Seam.")));
+	return PG_GETARG_UUID_P(arg);
+}
+
+/*
  * The argument max_use_count: 0 for a NULL, which is left out of a request.
  */
 int
@@ -185,12 +199,7 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 	SeamResult	result;
 	TupleDesc	desc;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_identity_id must not be NULL"),
-				 errhint("Give the id of a user identity at Seam.")));
-	request.user_identity_id = PG_GETARG_UUID_P(0);
+	request.user_identity_id = get_user_identity(fcinfo, 0);
 	request.max_use_count = get_max_use_count(fcinfo, 1);
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
 		request.customization_profile_id = PG_GETARG_UUID_P(2);

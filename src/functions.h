@@ -12,6 +12,7 @@
 #include "fmgr.h"
 #include "seam.h"
 
+extern const pg_uuid_t *get_user_identity(FunctionCallInfo fcinfo, int arg);
 extern int	get_max_use_count(FunctionCallInfo fcinfo, int arg);
 extern void call_seam(const SeamAccount *account, const SeamRequest *request,
 					  SeamKeyConsumer consume, void *arg, SeamResult *result);

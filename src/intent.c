@@ -31,7 +31,7 @@
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
-static IntentSlot * slots;		/* by backend; NULL: not preloaded */
+static IntentSlot *slots;		/* by backend; NULL: not preloaded */
 
 static shmem_request_hook_type next_shmem_request;
 static shmem_startup_hook_type next_shmem_startup;
@@ -42,8 +42,7 @@ static struct
 	IntentSlot *slot;			/* NULL: there is none */
 	int64		id;
 	IntentCall *calls;			/* in the slot, or in the segment */
-	dsm_segment *segment;
-	bool		issued;
+	dsm_segment *segment;		/* NULL: there is none */
 }			current;
 
 /* Has this transaction, or a part of it, anything that the worker must judge? */
@@ -215,10 +214,13 @@ withdraw(int code, Datum arg)
  * within seam_ik.connect_timeout.
  */
 static void
-wait_until_recorded(IntentSlot * slot)
+wait_until_recorded(IntentSlot *slot)
 {
+	static uint32 wait_event = 0;
 	int64		give_up = http_now() + (int64) settings_connect_timeout * 1000;
 
+	if (wait_event == 0)
+		wait_event = wait_event_seam();
 	while ((pg_atomic_read_u32(&slot->wish) & WISH_MASK) != WISH_RECORDED)
 	{
 		int64		left = give_up - http_now();
@@ -230,11 +232,29 @@ wait_until_recorded(IntentSlot * slot)
 					 errdetail("No request was made: the key could not be revoked if the transaction rolled back."),
 					 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server log; max_worker_processes may be too low. A superuser can turn seam_ik.revoke_on_rollback off.")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 (long) (left / 1000) + 1, wait_event_seam());
+						 (long) (left / 1000) + 1, wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pg_read_barrier();
+}
+
+/*
+ * Have the worker record what is in the place.  Raises what
+ * wait_until_recorded() raises; then the wish is withdrawn.
+ */
+static void
+have_recorded(IntentSlot *slot)
+{
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->wish, ((pg_atomic_read_u32(&slot->wish) | WISH_MASK) + 1) | WISH_RECORD);
+	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
+	{
+		launcher_wake_now(WAKE_RECORD);
+		wait_until_recorded(slot);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
+	withdraw(0, PointerGetDatum(slot));
 }
 
 /*
@@ -251,6 +271,8 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 {
 	static bool registered = false;
 	IntentSlot *slot;
+	IntentCall *calls;
+	dsm_segment *segment = NULL;
 
 	if (!settings_revoke_on_rollback)
 		return;
@@ -285,29 +307,24 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 	slot->account = intent_account(account);
 	slot->ncalls = ncalls;
 	slot->segment = 0;
-	current.calls = &slot->call;
+	calls = &slot->call;
 	if (ncalls > 1)
 	{
-		current.segment = dsm_create(mul_size(ncalls, sizeof(IntentCall)), 0);
-		current.calls = dsm_segment_address(current.segment);
-		slot->segment = dsm_segment_handle(current.segment);
+		/* an error drops it with the resource owner */
+		segment = dsm_create(mul_size(ncalls, sizeof(IntentCall)), 0);
+		calls = dsm_segment_address(segment);
+		slot->segment = dsm_segment_handle(segment);
 	}
 	for (int i = 0; i < ncalls; i++)
 	{
-		memset(&current.calls[i], 0, sizeof(IntentCall));
-		current.calls[i].identity = *identities[i];
+		memset(&calls[i], 0, sizeof(IntentCall));
+		calls[i].identity = *identities[i];
 	}
 	pending_judgement = true;
-	pg_write_barrier();
-	pg_atomic_write_u32(&slot->wish, ((pg_atomic_read_u32(&slot->wish) | WISH_MASK) + 1) | WISH_RECORD);
-	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
-	{
-		launcher_wake_now(WAKE_RECORD);
-		wait_until_recorded(slot);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
-	withdraw(0, PointerGetDatum(slot));
+	have_recorded(slot);
 	current.id = slot->id;
+	current.calls = calls;
+	current.segment = segment;
 	current.slot = slot;
 }
 

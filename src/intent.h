@@ -21,7 +21,7 @@ typedef enum CallState
 	CALL_BEGUN,					/* a key may exist */
 	CALL_ISSUED,
 	CALL_NOT_ISSUED
-}			CallState;
+} CallState;
 
 /* One element of an intent. */
 typedef struct IntentCall
@@ -29,7 +29,7 @@ typedef struct IntentCall
 	pg_uuid_t	identity;
 	pg_uuid_t	key;			/* CALL_ISSUED */
 	uint32		state;			/* CallState; read by the worker at the end */
-}			IntentCall;
+} IntentCall;
 
 /*
  * What is wanted of the worker: the low bits of IntentSlot.wish.  The others
@@ -63,7 +63,7 @@ typedef struct IntentSlot
 	/* an intent that has come to its end; the worker makes it 0 */
 	pg_atomic_uint64 answered;	/* its id */
 	IntentCall	answer;			/* when it had one call */
-}			IntentSlot;
+} IntentSlot;
 
 extern void intent_define(void);
 extern void intent_begin(const SeamAccount *account, const SeamRequest *request,
@@ -74,6 +74,6 @@ extern uint64 intent_account(const SeamAccount *account);
 
 /* for the worker */
 extern int	intent_nslots(void);
-extern IntentSlot * intent_slot(int i);
+extern IntentSlot *intent_slot(int i);
 
 #endif							/* SEAM_IK_INTENT_H */

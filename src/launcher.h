@@ -25,7 +25,7 @@ typedef enum WakeKind
 	WAKE_RECORD,				/* an intent is to be recorded */
 	WAKE_JUDGE,					/* a transaction with intents has ended */
 	WAKE_KINDS
-}			WakeKind;
+} WakeKind;
 
 extern void launcher_define(void);
 extern bool launcher_is_there(void);

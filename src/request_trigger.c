@@ -203,10 +203,7 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 	bool		no_identity;
 	bool		moved;
 
-	callback.callback = trigger_context;
-	callback.arg = td;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	trigger_begin(td, &callback);
 	if (request_plan->row_key == NULL)
 		trigger_bad_argument(td, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
 							 "the table has no primary key, by which the row could be found again");
@@ -229,7 +226,7 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 								  row_is_gone, request_plan->row_key))
 			outbox_enqueue(request_plan->outbox, &request, (Datum) 0, &target);
 	}
-	error_context_stack = callback.previous;
+	trigger_end(&callback);
 	return PointerGetDatum(NULL);
 }
 
@@ -254,10 +251,7 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 	Datum		id;
 	bool		isnull;
 
-	callback.callback = trigger_context;
-	callback.arg = td;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	trigger_begin(td, &callback);
 	id = trigger_field(plan, td, row, F_INSTANT_KEY_ID, &isnull);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 	{
@@ -289,6 +283,6 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 	}
 	if (!isnull)
 		requests_revoke_key(request_plan->outbox, DatumGetUUIDP(id));
-	error_context_stack = callback.previous;
+	trigger_end(&callback);
 	return PointerGetDatum(NULL);
 }

@@ -434,12 +434,7 @@ seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 	SeamRequest request = {.op = SEAM_GENERATE};
 	Datum		reference = (Datum) 0;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("user_identity_id must not be NULL"),
-				 errhint("Give the id of a user identity at Seam.")));
-	request.user_identity_id = PG_GETARG_UUID_P(0);
+	request.user_identity_id = get_user_identity(fcinfo, 0);
 	request.max_use_count = get_max_use_count(fcinfo, 1);
 	if (!PG_ARGISNULL(2))
 		request.customization_profile_id = PG_GETARG_UUID_P(2);

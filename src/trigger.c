@@ -266,10 +266,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	Datum		identity;
 	bool		no_identity;
 
-	callback.callback = trigger_context;
-	callback.arg = td;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	trigger_begin(td, &callback);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 		row = td->tg_newtuple;
 	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
@@ -292,7 +289,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 				row = without_former_key(plan, td, row);
 		}
 	}
-	error_context_stack = callback.previous;
+	trigger_end(&callback);
 	return PointerGetDatum(row);
 }
 
@@ -317,10 +314,7 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 	Datum		id;
 	bool		isnull;
 
-	callback.callback = trigger_context;
-	callback.arg = td;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
+	trigger_begin(td, &callback);
 	id = trigger_field(plan, td, td->tg_trigtuple, F_INSTANT_KEY_ID, &isnull);
 	if (!isnull && TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 		isnull = !trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, column);
@@ -341,6 +335,6 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 		settings_account(&account);
 		call_seam(&account, &request, NULL, NULL, &result);
 	}
-	error_context_stack = callback.previous;
+	trigger_end(&callback);
 	return PointerGetDatum(NULL);
 }

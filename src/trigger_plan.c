@@ -57,13 +57,35 @@ const Field trigger_fields[F_NFIELDS] =
 /*
  * Error context callback of a check or of a call: which trigger.
  */
-void
+static void
 trigger_context(void *arg)
 {
 	TriggerData *td = arg;
 
 	errcontext("trigger \"%s\" of table \"%s\"",
 			   td->tg_trigger->tgname, RelationGetRelationName(td->tg_relation));
+}
+
+/*
+ * From here on errors tell which trigger they come from, until trigger_end().
+ * The callback is the caller's, on his stack.
+ */
+void
+trigger_begin(TriggerData *td, ErrorContextCallback *callback)
+{
+	callback->callback = trigger_context;
+	callback->arg = td;
+	callback->previous = error_context_stack;
+	error_context_stack = callback;
+}
+
+/*
+ * Undo trigger_begin().
+ */
+void
+trigger_end(const ErrorContextCallback *callback)
+{
+	error_context_stack = callback->previous;
 }
 
 /*

@@ -74,7 +74,8 @@ typedef struct TriggerPlan
 	void	   *extra;			/* of the trigger function; zeroed */
 } TriggerPlan;
 
-extern void trigger_context(void *arg);
+extern void trigger_begin(TriggerData *td, ErrorContextCallback *callback);
+extern void trigger_end(const ErrorContextCallback *callback);
 extern TriggerData *trigger_get_data(FunctionCallInfo fcinfo, const char *function,
 									 bool before, int16 events, const char *kind);
 pg_noreturn extern void trigger_bad_argument(TriggerData *td, int sqlerrcode,

@@ -544,7 +544,7 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 			/* what is due and was not taken is locked, or held */
 			queue->next_due = first > now ? first : now + USECS_PER_SEC;
 			if (!ours && first <= now)
-				(void) work_set_aside();
+				work_set_aside();
 		}
 	}
 	if (full)
@@ -697,7 +697,7 @@ work_revoke_copy(const WorkRow *row, const SeamKey *key)
  * The calls that are recorded, in CurrentMemoryContext.
  */
 int
-work_calls(CallRow * *calls)
+work_calls(CallRow **calls)
 {
 	Datum		args[MAX_ARGS];
 	int			n;
@@ -758,7 +758,7 @@ work_calls(CallRow * *calls)
  * Record a call, and set its id.
  */
 void
-work_record_call(CallRow * call)
+work_record_call(CallRow *call)
 {
 	Datum		args[MAX_ARGS];
 	char		nulls[MAX_ARGS];
@@ -792,7 +792,7 @@ work_record_call(CallRow * call)
  * Note what is known of a recorded call.
  */
 void
-work_answer_call(const CallRow * call)
+work_answer_call(const CallRow *call)
 {
 	Datum		args[MAX_ARGS];
 	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
@@ -828,7 +828,7 @@ work_delete_call(int64 id)
  * have its key revoked, or, when there is a report, to be looked at only.
  */
 void
-work_add_orphan(const CallRow * call, const IntentCall * one, int timeout, const char *report)
+work_add_orphan(const CallRow *call, const IntentCall *one, int timeout, const char *report)
 {
 	Datum		args[MAX_ARGS];
 	char		nulls[MAX_ARGS];
@@ -868,9 +868,9 @@ work_add_orphan(const CallRow * call, const IntentCall * one, int timeout, const
 
 /*
  * Delete some requests that were finished before this time, but none of the
- * identities to keep.  Returns their number.
+ * identities to keep.  Returns whether there may be more.
  */
-int64
+bool
 work_delete_old(TimestampTz before, ArrayType *keep)
 {
 	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED, STATUS_REVOKED};
@@ -887,16 +887,16 @@ work_delete_old(TimestampTz before, ArrayType *keep)
 		execute(WS_DELETE, args, NULL);
 		n += (int64) SPI_processed;
 		if (n >= DELETE_AT_ONCE)
-			break;
+			return true;
 	}
-	return n;
+	return false;
 }
 
 /*
- * Move requests that came along with a copy of the database out of the way.
- * Returns the number of those that were not there yet.
+ * Move requests that came along with a copy of the database out of the way,
+ * with a warning of those that were not there yet.
  */
-int64
+void
 work_set_aside(void)
 {
 	Datum		args[MAX_ARGS];
@@ -911,7 +911,6 @@ work_set_aside(void)
 						n, get_database_name(MyDatabaseId)),
 				 errdetail("They came along with a copy, a dump or an upgrade, and their origin may still send them."),
 				 errhint("If it will not, call seam_adopt_instant_key_requests().")));
-	return n;
 }
 
 /*

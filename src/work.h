@@ -73,7 +73,7 @@ typedef struct CallRow
 	uint64		account;
 	int			timeline;
 	bool		is_ours;
-}			CallRow;
+} CallRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
 typedef struct WorkChange
@@ -119,14 +119,14 @@ extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
-extern int	work_calls(CallRow * *calls);
-extern void work_record_call(CallRow * call);
-extern void work_answer_call(const CallRow * call);
+extern int	work_calls(CallRow **calls);
+extern void work_record_call(CallRow *call);
+extern void work_answer_call(const CallRow *call);
 extern void work_delete_call(int64 id);
-extern void work_add_orphan(const CallRow * call, const IntentCall * one, int timeout,
+extern void work_add_orphan(const CallRow *call, const IntentCall *one, int timeout,
 							const char *report);
-extern int64 work_delete_old(TimestampTz before, ArrayType *keep);
-extern int64 work_set_aside(void);
+extern bool work_delete_old(TimestampTz before, ArrayType *keep);
+extern void work_set_aside(void);
 extern uint64 work_settings(void);
 
 #endif							/* SEAM_IK_WORK_H */

@@ -420,7 +420,7 @@ housekeeping(void *arg)
 		worker.draining = true;
 	worker.settings = settings;
 	worker.settings_known = true;
-	(void) work_set_aside();
+	work_set_aside();
 	worker_tidy_calls();
 	if (settings_retention >= 0)
 	{
@@ -442,11 +442,12 @@ housekeeping(void *arg)
 			dlist_foreach(it, lists[i])
 				keep = lappend(keep, &dlist_container(Flight, node, it.cur)->row.identity);
 		}
+		keep = worker_called_identities(keep);
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
 		*more = work_delete_old(GetCurrentTimestamp() - (int64) Max(settings_retention, KEEP_AT_LEAST_S) * USECS_PER_SEC,
-								worker_make_array(ids, n, UUIDOID)) >= 1000;
+								worker_make_array(ids, n, UUIDOID));
 	}
 	work_end();
 }

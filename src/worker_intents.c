@@ -36,7 +36,7 @@ typedef struct Open
 	/* of one in added */
 	int			slot;
 	uint32		wish;
-}			Open;
+} Open;
 
 static dlist_head calls = DLIST_STATIC_INIT(calls);
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the transaction
@@ -51,7 +51,7 @@ typedef enum Fate
 	FATE_COMMITTED,
 	FATE_ABORTED,
 	FATE_UNKNOWN
-}			Fate;
+} Fate;
 
 /*
  * An Open, zeroed.
@@ -66,7 +66,7 @@ new_open(void)
  * Free an Open that is in no list.
  */
 static void
-free_open(Open * open)
+free_open(Open *open)
 {
 	if (open->segment)
 		dsm_detach(open->segment);
@@ -124,7 +124,7 @@ load_calls(void)
  * Take over what is known of a call that has ended.
  */
 static void
-take_answer(Open * open, const IntentCall * answer)
+take_answer(Open *open, const IntentCall *answer)
 {
 	CallRow    *row = &open->row;
 
@@ -163,10 +163,36 @@ count_waiting(void)
 	nwaiting = 0;
 	dlist_foreach(it, &calls)
 	{
-		const		CallRow *row = &dlist_container(Open, node, it.cur)->row;
+		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
 
 		nwaiting += !row->answered && !row->owned;
 	}
+}
+
+/*
+ * Take the answer that a session has left, if there is one.
+ */
+static void
+take_answer_of(IntentSlot *slot)
+{
+	uint64		id = pg_atomic_read_u64(&slot->answered);
+	dlist_iter	it;
+
+	if (slot->database != MyDatabaseId || id == 0)
+		return;
+	pg_read_barrier();
+	/* it is one of the last */
+	dlist_reverse_foreach(it, &calls)
+	{
+		Open	   *open = dlist_container(Open, node, it.cur);
+
+		if (open->row.id != (int64) id || !open->row.is_ours)
+			continue;
+		if (!open->row.owned)
+			take_answer(open, &slot->answer);
+		break;
+	}
+	pg_atomic_write_u64(&slot->answered, 0);
 }
 
 /*
@@ -175,29 +201,8 @@ count_waiting(void)
 void
 worker_take_answers(void)
 {
-	dlist_iter	it;
-
 	for (int s = 0; s < intent_nslots(); s++)
-	{
-		IntentSlot *slot = intent_slot(s);
-		uint64		id;
-
-		if (slot->database != MyDatabaseId || (id = pg_atomic_read_u64(&slot->answered)) == 0)
-			continue;
-		pg_read_barrier();
-		/* it is one of the last */
-		dlist_reverse_foreach(it, &calls)
-		{
-			Open	   *open = dlist_container(Open, node, it.cur);
-
-			if (open->row.id != (int64) id || !open->row.is_ours)
-				continue;
-			if (!open->row.owned)
-				take_answer(open, &slot->answer);
-			break;
-		}
-		pg_atomic_write_u64(&slot->answered, 0);
-	}
+		take_answer_of(intent_slot(s));
 	count_waiting();
 }
 
@@ -213,13 +218,15 @@ record_calls(void)
 		uint32		wish = pg_atomic_read_u32(&slot->wish);
 		Open	   *open;
 		CallRow    *row;
-		const		IntentCall *from = &slot->call;
+		const IntentCall *from = &slot->call;
 
 		if ((wish & WISH_MASK) != WISH_RECORD)
 			continue;
 		pg_read_barrier();
 		if (slot->database != MyDatabaseId)
 			continue;
+		/* it may have come with the wish, and the next one takes its place */
+		take_answer_of(slot);
 		open = new_open();
 		row = &open->row;
 		dlist_push_tail(&added, &open->node);
@@ -288,7 +295,7 @@ calls_are_recorded(void)
  * What has become of a call's transaction?
  */
 static Fate
-judge(const CallRow * row)
+judge(const CallRow *row)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 	Datum		status;
@@ -313,9 +320,9 @@ judge(const CallRow * row)
  * be known who owns this call's key?
  */
 static bool
-is_needed(const Open * open)
+is_needed(const Open *open)
 {
-	const		CallRow *row = &open->row;
+	const CallRow *row = &open->row;
 	dlist_iter	it;
 
 	for (int i = 0; i < row->n; i++)
@@ -339,7 +346,7 @@ is_needed(const Open * open)
 		return false;
 	dlist_foreach(it, &calls)
 	{
-		const		Open *other = dlist_container(Open, node, it.cur);
+		const Open *other = dlist_container(Open, node, it.cur);
 
 		if (other == open || other->row.answered || other->row.owned || other->done)
 			continue;
@@ -361,7 +368,7 @@ is_needed(const Open * open)
  * In a transaction: the call's transaction rolled back, or nobody can tell.
  */
 static void
-abandon(Open * open, const char *report)
+abandon(Open *open, const char *report)
 {
 	CallRow    *row = &open->row;
 
@@ -403,6 +410,9 @@ judge_calls(void)
 		last = row->is_ours ? row->transaction : InvalidFullTransactionId;
 		if (fate == FATE_OPEN)
 			continue;
+		/* what it has left before its end is there by now */
+		if (!row->answered)
+			worker_take_answers();
 		if (fate == FATE_COMMITTED)
 		{
 			if (!row->answered || is_needed(open))
@@ -512,9 +522,11 @@ worker_call_is_open(const pg_uuid_t *identity)
 {
 	dlist_iter	it;
 
+	if (nwaiting == 0)
+		return false;
 	dlist_foreach(it, &calls)
 	{
-		const		CallRow *row = &dlist_container(Open, node, it.cur)->row;
+		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
 
 		if (row->answered || row->owned)
 			continue;
@@ -528,6 +540,25 @@ worker_call_is_open(const pg_uuid_t *identity)
 }
 
 /*
+ * Append the identities (pg_uuid_t *) of calls under way, which may come to be
+ * in doubt.
+ */
+List *
+worker_called_identities(List *identities)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &calls)
+	{
+		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
+
+		for (int i = 0; i < row->n && !row->answered; i++)
+			identities = lappend(identities, &row->calls[i].identity);
+	}
+	return identities;
+}
+
+/*
  * Is the key, which a list has told of, a session's?  Also if a call that
  * committed may have issued it.
  */
@@ -538,7 +569,7 @@ worker_call_owns(const SeamKey *key, const Flight *list)
 
 	dlist_foreach(it, &calls)
 	{
-		const		CallRow *row = &dlist_container(Open, node, it.cur)->row;
+		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
 		WorkRow		attempt = {.attempted_at = row->requested_at};
 		Doubt		window;
 
@@ -547,7 +578,7 @@ worker_call_owns(const SeamKey *key, const Flight *list)
 		attempt.seam_time = row->seam_time;
 		for (int i = 0; i < row->n; i++)
 		{
-			const		IntentCall *one = &row->calls[i];
+			const IntentCall *one = &row->calls[i];
 
 			if (one->state == CALL_ISSUED && memcmp(&one->key, &key->instant_key_id, UUID_LEN) == 0)
 				return true;
@@ -579,7 +610,7 @@ worker_tidy_calls(void)
 	dlist_foreach_modify(it, &calls)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);
-		const		CallRow *row = &open->row;
+		const CallRow *row = &open->row;
 
 		if (!row->owned || is_needed(open) ||
 			(!row->answered && now < row->requested_at + (int64) row->timeout * 1000 + DOUBT_MARGIN_US))

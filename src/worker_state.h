@@ -135,6 +135,7 @@ extern bool worker_process_intents(bool judge);
 extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern bool worker_call_owns(const SeamKey *key, const Flight *list);
+extern List *worker_called_identities(List *identities);
 extern void worker_tidy_calls(void);
 
 /* worker_results.c */

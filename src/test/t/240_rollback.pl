@@ -218,6 +218,12 @@ $node->restart;
 my ($rc, $out, $err) = $node->psql('alone', 'SET seam_ik.connect_timeout = 300; ' . call($nobody), extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr/ERROR:  55000: .*HINT:/s, 'without a worker a call fails');
 is(scalar(keys_of($nobody)), 0, 'and nothing is sent');
+# ... and neither does a batch, after which the session goes on
+my $after = new_guest;
+($rc, $out, $err) = $node->psql('alone', "SET seam_ik.connect_timeout = 300; SELECT * FROM seam_generate_instant_keys(ARRAY['$nobody', '$nobody']::uuid[]); SET seam_ik.revoke_on_rollback = off; " . call($after), on_error_stop => 0, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+like($err, qr/ERROR:  55000: /, 'a batch fails, too');
+is(scalar(keys_of($nobody)), 0, 'nothing is sent');
+is($out, live($after), 'and the session goes on');
 
 # Not preloaded: a warning, once a session.
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
