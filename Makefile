@@ -64,6 +64,11 @@ PG_CPPFLAGS = -DSEAM_IK_VERSION='"$(EXTVERSION)"' \
 	-isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(shell pkg-config --cflags libcurl libcjson)
 SHLIB_LINK = $(shell pkg-config --libs libcurl libcjson)
+# The server loads libraries with their symbols global, and before 16 it does not
+# hide ours: they shall mean our own, whatever another library calls its own.
+ifeq ($(shell uname),Linux)
+SHLIB_LINK += -Wl,-Bsymbolic
+endif
 
 # The functions that PostgreSQL and libcurl call back have parameters that not
 # every one of them needs.

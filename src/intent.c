@@ -22,7 +22,7 @@
 #include "compat.h"
 #include "http.h"
 #include "intent.h"
-#include "launcher.h"
+#include "places.h"
 #include "miscadmin.h"
 #include "settings.h"
 #include "storage/ipc.h"
@@ -159,7 +159,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			hand_over();
 			if (pending_judgement)
-				launcher_wake_now(WAKE_JUDGE);
+				places_wake_now(WAKE_JUDGE);
 			pending_judgement = false;
 			break;
 		default:
@@ -176,7 +176,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 	if (event != SUBXACT_EVENT_ABORT_SUB || !pending_judgement)
 		return;
 	hand_over();
-	launcher_wake_now(WAKE_JUDGE);
+	places_wake_now(WAKE_JUDGE);
 }
 
 /*
@@ -250,7 +250,7 @@ have_recorded(IntentSlot *slot)
 	pg_atomic_write_u32(&slot->wish, ((pg_atomic_read_u32(&slot->wish) | WISH_MASK) + 1) | WISH_RECORD);
 	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
 	{
-		launcher_wake_now(WAKE_RECORD);
+		places_wake_now(WAKE_RECORD);
 		wait_until_recorded(slot);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));

@@ -23,7 +23,7 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
-#include "launcher.h"
+#include "places.h"
 #include "miscadmin.h"
 #include "outbox.h"
 #include "tcop/utility.h"
@@ -270,8 +270,8 @@ insert_row(Datum *values, bool *nulls)
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
 
-	launcher_wake_at_commit(false);
-	if (!launcher_is_there() && !warned)
+	places_wake_at_commit(false);
+	if (!places_preloaded() && !warned)
 	{
 		warned = true;
 		ereport(WARNING,

@@ -17,7 +17,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "functions.h"
-#include "launcher.h"
+#include "places.h"
 #include "miscadmin.h"
 #include "requests.h"
 #include "utils/acl.h"
@@ -305,13 +305,13 @@ cancel(Session *session, const Locked *locked)
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
 		execute(session, ST_CANCEL, args);
-		launcher_wake_at_commit(false);
+		places_wake_at_commit(false);
 		return "cancelled";
 	}
 	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
 	{
 		execute(session, ST_REVOKE, args);
-		launcher_wake_at_commit(false);
+		places_wake_at_commit(false);
 		return "revoking";
 	}
 	return locked->status;
@@ -535,14 +535,14 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	if (strcmp(status, "failed") == 0)
 	{
 		execute(&session, ST_RETRY, args);
-		launcher_wake_at_commit(true);
+		places_wake_at_commit(true);
 		locked = lock_request(&session, locked.id);
 		strlcpy(status, locked.status, sizeof(status));
 	}
 	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
-		launcher_wake_at_commit(false);
+		places_wake_at_commit(false);
 	}
 	end_session(&session);
 	PG_RETURN_TEXT_P(cstring_to_text(status));
@@ -562,7 +562,7 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 	execute(&session, ST_ADOPT, args);
 	n = (int64) SPI_processed;
 	execute(&session, ST_ADOPT_FINISHED, args);
-	launcher_wake_at_commit(true);
+	places_wake_at_commit(true);
 	end_session(&session);
 	PG_RETURN_INT64(n);
 }

@@ -11,6 +11,7 @@
 #include "intent.h"
 #include "launcher.h"
 #include "outbox.h"
+#include "places.h"
 #include "settings.h"
 
 PG_MODULE_MAGIC;
@@ -25,6 +26,7 @@ _PG_init(void)
 {
 	settings_define();
 	outbox_define();
+	places_define();
 	launcher_define();
 	intent_define();
 }

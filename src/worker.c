@@ -19,7 +19,7 @@
 #include "commands/dbcommands.h"
 #include "compat.h"
 #include "http.h"
-#include "launcher.h"
+#include "places.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -610,7 +610,7 @@ leave(void)
 {
 	if (worker.gone)
 		log_abandoned();
-	launcher_expect_exit();
+	places_expect_exit();
 	proc_exit(0);
 }
 
@@ -620,7 +620,7 @@ leave(void)
 static bool
 hear(void)
 {
-	uint32		calls = launcher_calls();
+	uint32		calls = places_calls();
 	bool		record = calls & (1 << WAKE_RECORD);
 	bool		judge = calls & (1 << WAKE_JUDGE);
 	bool		unasked = worker.intents_at <= http_now();
@@ -636,7 +636,7 @@ hear(void)
 	}
 	if (calls == 0)
 		return false;
-	if (launcher_wants_exit())
+	if (places_want_exit())
 		leave();
 	if (calls & (1 << WAKE_WORK))
 		look_at_queues();
@@ -708,7 +708,7 @@ set_up(void)
 void
 seam_ik_worker_main(Datum main_arg)
 {
-	WorkerStart start = launcher_attach(main_arg);
+	WorkerStart start = places_attach(main_arg);
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);

@@ -15,7 +15,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "launcher.h"
+#include "places.h"
 #include "miscadmin.h"
 #include "utils/fmgrprotos.h"
 #include "utils/builtins.h"

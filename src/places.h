@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * places.h
+ *	  In which databases processes of ours are, and how sessions reach them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_PLACES_H
+#define SEAM_IK_PLACES_H
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+
+/* A database that has a process of ours, or shall have none. */
+typedef struct Place
+{
+	Oid			database;		/* InvalidOid: the place is free */
+	int			holds;			/* commands that want no process of ours there */
+	bool		changed;		/* the extension may have come or gone */
+	bool		managed;		/* the launcher waits for its process's end */
+	bool		starting;		/* a process is registered, and not there yet */
+	bool		expected;		/* it says that its end is no failure */
+	pg_atomic_uint32 wakes;		/* what its worker has to look at: bits, by
+								 * WakeKind */
+	pid_t		pid;			/* of the process, or 0 */
+	Latch	   *latch;			/* likewise; processes' latches outlive them */
+
+	/* what the probe found */
+	bool		has_extension;
+	bool		may_login;
+	Oid			owner;
+} Place;
+
+typedef struct Places
+{
+	LWLock	   *lock;			/* of all that follows */
+	Latch	   *launcher;		/* NULL: there is none now */
+	bool		scan;			/* databases came or went */
+	ConditionVariable left;		/* a process has left its database */
+	int			nplaces;
+	Place		places[FLEXIBLE_ARRAY_MEMBER];
+} Places;
+
+/* What a worker is told at its start. */
+typedef struct WorkerStart
+{
+	Oid			database;
+	Oid			owner;			/* of the extension; InvalidOid: find out */
+	bool		careful;		/* the last one has ended badly */
+} WorkerStart;
+
+/* What a worker is woken for. */
+typedef enum WakeKind
+{
+	WAKE_WORK,					/* something is due */
+	WAKE_DOUBTS,				/* what is in doubt has changed */
+	WAKE_RECORD,				/* an intent is to be recorded */
+	WAKE_JUDGE,					/* a transaction with intents has ended */
+	WAKE_KINDS
+} WakeKind;
+
+extern void places_define(void);
+extern bool places_preloaded(void);
+extern void places_wake_at_commit(bool reread);
+extern void places_wake_now(WakeKind kind);
+
+/* for the worker */
+extern WorkerStart places_attach(Datum main_arg);
+extern uint32 places_calls(void);
+extern bool places_want_exit(void);
+extern void places_expect_exit(void);
+extern void places_report(bool has_extension, bool may_login, Oid owner);
+
+/* for the launcher */
+extern Places *places;
+extern Place *places_get(Oid database, bool make);
+extern void places_free(Place *place);
+extern void places_wake_launcher(void);
+
+#endif							/* SEAM_IK_PLACES_H */
