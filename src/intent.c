@@ -25,6 +25,7 @@
 #include "places.h"
 #include "miscadmin.h"
 #include "settings.h"
+#include "stop_point.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -141,6 +142,7 @@ hand_over(void)
 		return;
 	slot->answer = slot->call;
 	pg_write_barrier();
+	STOP_POINT("hand-over");
 	pg_atomic_write_u64(&slot->answered, (uint64) current.id);
 	current.slot = NULL;
 	current.segment = NULL;
@@ -154,10 +156,16 @@ at_transaction_end(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			STOP_POINT("before-commit");
+			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
+			STOP_POINT("transaction-end");
 			hand_over();
+			STOP_POINT("handed-over");
 			if (pending_judgement)
 				places_wake_now(WAKE_JUDGE);
 			pending_judgement = false;
@@ -175,6 +183,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 {
 	if (event != SUBXACT_EVENT_ABORT_SUB || !pending_judgement)
 		return;
+	STOP_POINT("subtransaction-end");
 	hand_over();
 	places_wake_now(WAKE_JUDGE);
 }
@@ -250,10 +259,12 @@ have_recorded(IntentSlot *slot)
 	pg_atomic_write_u32(&slot->wish, ((pg_atomic_read_u32(&slot->wish) | WISH_MASK) + 1) | WISH_RECORD);
 	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
 	{
+		STOP_POINT("wish");
 		places_wake_now(WAKE_RECORD);
 		wait_until_recorded(slot);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
+	STOP_POINT("fulfilled");
 	withdraw(0, PointerGetDatum(slot));
 }
 
@@ -321,6 +332,7 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 		calls[i].identity = *identities[i];
 	}
 	pending_judgement = true;
+	STOP_POINT("before-wish");
 	have_recorded(slot);
 	current.id = slot->id;
 	current.calls = calls;
@@ -339,10 +351,14 @@ intent_call(int i, CallState state, const pg_uuid_t *key)
 {
 	if (current.slot == NULL)
 		return;
+	if (state != CALL_BEGUN)
+		STOP_POINT("answer");
 	if (key)
 		current.calls[i].key = *key;
 	pg_write_barrier();
 	current.calls[i].state = state;
+	if (state == CALL_BEGUN)
+		STOP_POINT("before-call");
 	if (state == CALL_ISSUED)
 		ForceSyncCommit();
 }
@@ -355,6 +371,7 @@ intent_end(void)
 {
 	dsm_segment *segment = current.segment;
 
+	STOP_POINT("call-end");
 	hand_over();
 	if (segment)
 		dsm_detach(segment);	/* the worker has it, too */

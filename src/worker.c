@@ -26,6 +26,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "settings.h"
+#include "stop_point.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -495,6 +496,7 @@ take_turn(void)
 
 		if (flight->stored)
 		{
+			STOP_POINT("worker-stored");
 			dlist_delete(&flight->node);
 			worker_free_flight(flight);
 		}

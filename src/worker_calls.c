@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "doubt.h"
 #include "settings.h"
+#include "stop_point.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker_state.h"
@@ -244,6 +245,7 @@ worker_start_flight(Flight *flight)
 	flight->http.owner = flight;
 	dlist_push_tail(&worker.flying, &flight->node);
 	worker.nflying++;
+	STOP_POINT(flight->op == SEAM_LIST ? "worker-before-list" : "worker-before-call");
 	http_start(worker.run, &flight->http);
 }
 
@@ -282,6 +284,7 @@ worker_flight_ended(Flight *flight)
 	MemoryContext old = MemoryContextSwitchTo(flight->context);
 	int64		unix_time;
 
+	STOP_POINT(flight->op == SEAM_LIST ? "worker-list" : "worker-answer");
 	dlist_delete(&flight->node);
 	worker.nflying--;
 	flight->ended_at = http_now();
@@ -356,6 +359,7 @@ claim(SeamOp op, const WorkRow *row)
 	MemoryContext old = MemoryContextSwitchTo(worker.turn);
 
 	worker.claimed = lappend(worker.claimed, new_flight(op, row));
+	STOP_POINT("worker-claim");
 	worker.tokens -= 1.0;
 	MemoryContextSwitchTo(old);
 }

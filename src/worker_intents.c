@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "places.h"
 #include "miscadmin.h"
+#include "stop_point.h"
 #include "utils/fmgrprotos.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -269,6 +270,8 @@ record_calls(void)
 static void
 calls_are_recorded(void)
 {
+	if (!dlist_is_empty(&added))
+		STOP_POINT("worker-recorded");
 	while (!dlist_is_empty(&added))
 	{
 		Open	   *open = dlist_container(Open, node, dlist_pop_head_node(&added));
@@ -410,6 +413,7 @@ judge_calls(void)
 		last = row->is_ours ? row->transaction : InvalidFullTransactionId;
 		if (fate == FATE_OPEN)
 			continue;
+		STOP_POINT("worker-judge");
 		/* what it has left before its end is there by now */
 		if (!row->answered)
 			worker_take_answers();
@@ -462,7 +466,10 @@ process(void *arg)
 		load_calls();
 	record_calls();
 	if (!dlist_is_empty(&added))
+	{
+		STOP_POINT("worker-record");
 		ForceSyncCommit();
+	}
 	if (judge_too)
 		judge_calls();
 	dlist_foreach(it, &calls)
@@ -494,6 +501,8 @@ worker_process_intents(bool judge_too)
 		while (!dlist_is_empty(&added))
 			free_open(dlist_container(Open, node, dlist_pop_head_node(&added)));
 	}
+	if (judge_too)
+		STOP_POINT("worker-judged");
 	dlist_foreach_modify(it, &calls)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);

@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "doubt.h"
 #include "settings.h"
+#include "stop_point.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker_state.h"
@@ -453,6 +454,7 @@ store_list(Flight *flight)
 bool
 worker_store(Flight *flight)
 {
+	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
 	switch (flight->op)
 	{
 		case SEAM_GENERATE:

@@ -1,0 +1,164 @@
+# Sessions, the worker, the postmaster, or all of them are killed, terminated or
+# cancelled at each step between the record of a call, its request, its answer and
+# the end of its transaction: at the end exactly the keys live that committed
+# transactions have returned.
+#
+# What ends a step is tried with one way to come there, chosen at random; with
+# ALL=1, with every one.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+use Time::HiRes qw(sleep);
+use Torture;
+
+# ---------- a server that can be held ----------
+
+my $build = PostgreSQL::Test::Utils::tempdir();
+mkdir "$build/source" or die $!;
+system_or_bail('sh', '-c', "tar -cf - --exclude='*.o' --exclude='*.so' . | tar -xf - -C $build/source");
+{
+	local $ENV{STAGE} = "$build/stage";
+	local $ENV{WORK} = $build;
+	system_or_bail('src/tools/stage', '-C', "$build/source", 'WERROR=1', 'with_llvm=no', 'COPT=-DSEAM_IK_STOP_POINTS');
+}
+my $torture = Torture->new(slurp_file("$build/stage.conf"), 'seam_ik.max_retries = 0', 'max_prepared_transactions = 20');
+my ($node, $fake) = @$torture{qw(node fake)};
+my $folder = $node->data_dir . '/seam_ik_stop';
+mkdir $folder or die $!;
+$node->safe_psql('postgres', q{
+CREATE TABLE kept (guest uuid NOT NULL, key_id uuid NOT NULL);
+CREATE FUNCTION caught(guest uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO kept SELECT guest, (seam_generate_instant_key(guest)).instant_key_id;
+	RAISE EXCEPTION 'x';
+EXCEPTION WHEN OTHERS THEN NULL;
+END $$;
+});
+
+# ---------- the ways to come to a step ----------
+
+my $keep = "INSERT INTO kept SELECT 'GUEST', (seam_generate_instant_key('GUEST')).instant_key_id;";
+my $keep3 = "INSERT INTO kept SELECT user_identity_id, (instant_key).instant_key_id FROM seam_generate_instant_keys(array_fill('GUEST'::uuid, ARRAY[3]));";
+my %ways = (
+	'commit' => "BEGIN; $keep COMMIT;",
+	'rollback' => "BEGIN; $keep ROLLBACK;",
+	'savepoint' => "BEGIN; SAVEPOINT s; $keep ROLLBACK TO s; $keep COMMIT;",
+	'caught exception' => "BEGIN; SELECT caught('GUEST'); $keep COMMIT;",
+	'batch' => "BEGIN; $keep3 COMMIT;",
+	'batch, rollback' => "BEGIN; $keep3 ROLLBACK;",
+	'prepared' => "BEGIN; $keep PREPARE TRANSACTION 'COMMIT GUEST'; COMMIT PREPARED 'COMMIT GUEST';",
+	'prepared, rollback' => "BEGIN; $keep PREPARE TRANSACTION 'ROLLBACK GUEST'; ROLLBACK PREPARED 'ROLLBACK GUEST';",
+	'lost answer' => $keep,
+	'outbox' => "SELECT seam_enqueue_instant_key('GUEST');",
+	'outbox, lost answer' => "SELECT seam_enqueue_instant_key('GUEST');");
+my @called = grep { !/outbox/ } sort keys %ways;
+my @answered = grep { !/lost/ } @called;
+my @rolled_back = ('rollback', 'savepoint', 'caught exception', 'batch, rollback', 'prepared, rollback');
+
+# steps, in their order: which ways come there
+my @steps = (
+	[ 'before-wish', @called ], [ 'wish', @called ], [ 'worker-record', @called ], [ 'worker-recorded', @called ], [ 'fulfilled', @called ],
+	[ 'before-call', @called ], [ 'answer', @answered ], [ 'call-end', @answered ], [ 'hand-over', @called ],
+	[ 'subtransaction-end', 'savepoint', 'caught exception' ],
+	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ], [ 'handed-over', @called ],
+	[ 'worker-judge', @called ], [ 'worker-judged', @called ],
+	[ 'worker-claim', @rolled_back, 'outbox' ], [ 'worker-before-call', @rolled_back, 'outbox' ], [ 'worker-answer', @rolled_back, 'outbox' ],
+	[ 'worker-store', @rolled_back, 'outbox' ], [ 'worker-stored', @rolled_back, 'outbox' ],
+	[ 'worker-before-list', 'lost answer', 'outbox, lost answer' ], [ 'worker-list', 'lost answer', 'outbox, lost answer' ],
+	[ 'worker-store-list', 'lost answer', 'outbox, lost answer' ]);
+
+# ---------- what happens there ----------
+
+# The processes of the server, but for the postmaster.
+sub children
+{
+	my $postmaster = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/ ? $1 : die;
+	my @children;
+
+	foreach my $file (glob '/proc/[0-9]*/stat')
+	{
+		open(my $stat, '<', $file) or next;	# it has ended meanwhile
+		push @children, $1 if (<$stat> // '') =~ /^(\d+) \(.*\) \S (\d+)/ && $2 == $postmaster;
+	}
+	return @children;
+}
+
+# by name; with the pids of the session, the worker and all of the postmaster's
+my %deeds = (
+	'the session is killed' => sub { kill 'KILL', $_[0]; },
+	'the worker is killed' => sub { kill 'KILL', $_[1]; },
+	'the session is terminated' => sub { kill 'TERM', $_[0]; },
+	'the worker is terminated' => sub { kill 'TERM', $_[1]; },
+	'the session is cancelled' => sub { kill 'INT', $_[0]; },
+	'the postmaster is killed' => sub { $node->kill9; },
+	'all are killed' => sub { my ($session, $worker, @children) = @_; $node->kill9; kill 'KILL', @children; });
+
+sub worker { return $torture->ask("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
+
+# ---------- all of it ----------
+
+my %cases;						# name by guest
+my %told;						# guests of whom a client was told that the transaction committed
+foreach my $step (@steps)
+{
+	my ($point, @ways) = @$step;
+
+	foreach my $deed (sort keys %deeds)
+	{
+		foreach my $way ($ENV{ALL} ? @ways : $ways[ rand @ways ])
+		{
+			my $guest = sprintf '00000000-0000-4000-8000-%012d', 1 + keys %cases;
+			my $name = $cases{$guest} = "$way: at $point $deed";
+			my $sql = "$ways{$way} SELECT 'committed';";
+
+			wait_for(sub { worker() }) or BAIL_OUT('there is no worker');
+			$sql =~ s/GUEST/$guest/g;
+			$fake->behave($guest, 'route=generate_instant_key,reset_after', 1) if $way =~ /lost/;
+			append_to_file("$folder/$point", '');
+			my $session = background($node, $sql);
+			my $held = wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/$point.*"; @held > 0 });
+			ok($held, "$name, which is reached");
+			my @children = children();
+			$deeds{$deed}->($session->{pid}, worker(), @children);
+			unlink glob "$folder/*";
+			my ($said) = result_of($session);
+			$told{$guest} = 1 if $said =~ /committed/ && $said !~ /ERROR/ && $way !~ /rollback|lost|outbox/;
+			if ($deed =~ /all|postmaster/)
+			{
+				wait_for(sub { !grep { kill 0, $_ } @children }) or BAIL_OUT("$name: processes stay");
+				$node->start;
+			}
+			wait_for(sub { $torture->ask('SELECT 1') eq '1' }) or BAIL_OUT("$name: the server does not come back");
+		}
+	}
+}
+
+foreach my $gid (split /\n/, $torture->ask('SELECT gid FROM pg_prepared_xacts'))
+{
+	$torture->ask(($gid =~ /^(\w+)/)[0] . " PREPARED '$gid'");
+}
+$torture->peace('SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)');
+is($node->safe_psql('postgres', 'SELECT * FROM seam_instant_key_orphan'), '', 'nothing has failed');
+
+my (%live, %owned);
+push @{ $live{ $_->{user_identity_id} } }, $_->{instant_key_id} foreach grep { !$_->{revoked} } $fake->keys;
+foreach my $row (split /\n/, $node->safe_psql('postgres', q{
+	SELECT guest, key_id FROM kept UNION ALL
+	SELECT user_identity_id, (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued'}))
+{
+	my ($guest, $key) = split /\|/, $row;
+	push @{ $owned{$guest} }, $key;
+}
+foreach my $guest (sort keys %cases)
+{
+	is(join(' ', sort @{ $live{$guest} // [] }), join(' ', sort @{ $owned{$guest} // [] }), "$cases{$guest}: the keys of what has committed live, and no others");
+	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
+}
+cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits');
+note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' . keys(%owned) . ' with keys');
+
+$node->stop;
+done_testing();
