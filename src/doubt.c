@@ -15,10 +15,16 @@
 #include "doubt.h"
 
 /*
+ * Doubts times keys of one identity that are looked at one by one; with more,
+ * nobody is to wait for it.
+ */
+#define PAIRS_MAX 1000000
+
+/*
  * May the key be of this call?
  */
-static bool
-fits(const Doubt *doubt, const SeamKey *key)
+bool
+doubt_fits(const Doubt *doubt, const SeamKey *key)
 {
 	return doubt->has_profile == key->has_customization_profile_id &&
 		(!doubt->has_profile ||
@@ -33,19 +39,112 @@ fits(const Doubt *doubt, const SeamKey *key)
 static bool
 match(Doubt *doubts, int d, Candidate *candidates, int ncandidates, bool *seen)
 {
-	for (int c = 0; c < ncandidates; c++)
+	/* one that is free, before another has to give way */
+	for (int taken = 0; taken <= 1; taken++)
 	{
-		if (seen[c] || !fits(&doubts[d], candidates[c].key))
-			continue;
-		seen[c] = true;
-		if (candidates[c].doubt < 0 ||
-			match(doubts, candidates[c].doubt, candidates, ncandidates, seen))
+		for (int c = 0; c < ncandidates; c++)
 		{
-			candidates[c].doubt = d;
-			return true;
+			if (seen[c] || (candidates[c].doubt >= 0) != taken || !doubt_fits(&doubts[d], candidates[c].key))
+				continue;
+			seen[c] = true;
+			if (!taken || match(doubts, candidates[c].doubt, candidates, ncandidates, seen))
+			{
+				candidates[c].doubt = d;
+				return true;
+			}
 		}
 	}
 	return false;
+}
+
+/*
+ * The usual case, and that of a batch: may each key that fits be of each of the
+ * doubts?  Then give the keys to them in turn, first to who wants one.
+ */
+static bool
+match_alike(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
+{
+	Doubt		all = doubts[0];	/* when a key may be of all of them */
+	Doubt		any = doubts[0];	/* or of any */
+	int			c = 0;
+
+	for (int d = 1; d < ndoubts; d++)
+	{
+		if (doubts[d].has_profile != all.has_profile ||
+			(all.has_profile && memcmp(&doubts[d].profile, &all.profile, sizeof(pg_uuid_t)) != 0))
+			return false;
+		all.from = Max(all.from, doubts[d].from);
+		all.until = Min(all.until, doubts[d].until);
+		any.from = Min(any.from, doubts[d].from);
+		any.until = Max(any.until, doubts[d].until);
+	}
+	for (c = 0; c < ncandidates; c++)
+	{
+		if (doubt_fits(&any, candidates[c].key) != doubt_fits(&all, candidates[c].key))
+			return false;
+	}
+	for (int d = 0; d < ndoubts; d++)
+		doubts[d].group = 0;
+	for (c = 0; c < ncandidates; c++)
+	{
+		candidates[c].fits = doubt_fits(&all, candidates[c].key);
+		candidates[c].group = candidates[c].fits ? 0 : -1;
+	}
+	c = 0;
+	for (int wanted = 1; wanted >= 0; wanted--)
+	{
+		for (int d = 0; d < ndoubts; d++)
+		{
+			if (doubts[d].wanted != wanted)
+				continue;
+			while (c < ncandidates && !candidates[c].fits)
+				c++;
+			if (c < ncandidates)
+				candidates[c++].doubt = d;
+		}
+	}
+	return true;
+}
+
+/*
+ * Group the doubts and keys that may belong together, and give as many doubts as
+ * possible a key, rather those that want one.
+ */
+static void
+match_groups(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
+{
+	bool	   *seen = palloc(Max(ncandidates, 1) * sizeof(bool));
+	bool		merged = true;
+
+	/* a group has the number of its first doubt */
+	while (merged)
+	{
+		merged = false;
+		for (int d = 0; d < ndoubts; d++)
+		{
+			for (int c = 0; c < ncandidates; c++)
+			{
+				int			group;
+
+				if (!doubt_fits(&doubts[d], candidates[c].key))
+					continue;
+				group = candidates[c].fits ? Min(doubts[d].group, candidates[c].group) : doubts[d].group;
+				merged = merged || !candidates[c].fits || doubts[d].group != group || candidates[c].group != group;
+				candidates[c].fits = true;
+				doubts[d].group = candidates[c].group = group;
+			}
+		}
+	}
+	for (int wanted = 1; wanted >= 0; wanted--)
+	{
+		for (int d = 0; d < ndoubts; d++)
+		{
+			memset(seen, false, ncandidates * sizeof(bool));
+			if (doubts[d].wanted == wanted)
+				(void) match(doubts, d, candidates, ncandidates, seen);
+		}
+	}
+	pfree(seen);
 }
 
 /*
@@ -59,8 +158,7 @@ match(Doubt *doubts, int d, Candidate *candidates, int ncandidates, bool *seen)
 void
 doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 {
-	bool	   *seen = palloc(Max(ncandidates, 1) * sizeof(bool));
-	bool		merged = true;
+	bool		too_many = (int64) ndoubts * ncandidates > PAIRS_MAX;
 
 	for (int d = 0; d < ndoubts; d++)
 	{
@@ -72,35 +170,19 @@ doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 		candidates[c].fits = candidates[c].revoke = false;
 		candidates[c].doubt = candidates[c].group = -1;
 	}
-
-	/* a group has the number of its first doubt */
-	while (merged)
+	if (ndoubts == 0)
+		return;
+	if (!match_alike(doubts, ndoubts, candidates, ncandidates))
 	{
-		merged = false;
-		for (int d = 0; d < ndoubts; d++)
+		if (!too_many)
+			match_groups(doubts, ndoubts, candidates, ncandidates);
+		else
 		{
+			/* all of it is one group, in which keys have no owners */
+			for (int d = 0; d < ndoubts; d++)
+				doubts[d].group = 0;
 			for (int c = 0; c < ncandidates; c++)
-			{
-				int			group;
-
-				if (!fits(&doubts[d], candidates[c].key))
-					continue;
-				group = candidates[c].fits ? Min(doubts[d].group, candidates[c].group) : doubts[d].group;
-				merged = merged || !candidates[c].fits || doubts[d].group != group || candidates[c].group != group;
-				candidates[c].fits = true;
-				doubts[d].group = candidates[c].group = group;
-			}
-		}
-	}
-
-	/* a key goes rather to who wants it */
-	for (int wanted = 1; wanted >= 0; wanted--)
-	{
-		for (int d = 0; d < ndoubts; d++)
-		{
-			memset(seen, false, ncandidates * sizeof(bool));
-			if (doubts[d].wanted == wanted)
-				(void) match(doubts, d, candidates, ncandidates, seen);
+				candidates[c].group = 0;
 		}
 	}
 
@@ -109,6 +191,8 @@ doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 		Verdict		verdict = VERDICT_NO_KEY;
 		const Doubt *first = NULL;
 
+		if (doubts[group].group != group)
+			continue;
 		for (int d = 0; d < ndoubts; d++)
 		{
 			if (doubts[d].group != group)
@@ -140,5 +224,4 @@ doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 			}
 		}
 	}
-	pfree(seen);
 }

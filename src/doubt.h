@@ -52,6 +52,7 @@ typedef struct Candidate
 	int			doubt;			/* whose it is, or -1 */
 } Candidate;
 
+extern bool doubt_fits(const Doubt *doubt, const SeamKey *key);
 extern void doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates);
 
 #endif							/* SEAM_IK_DOUBT_H */

@@ -31,8 +31,12 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 static IntentSlot *slots;		/* by backend; NULL: not preloaded */
+static pg_atomic_uint32 *counts;	/* of what was put into each of them: a
+									 * look at all of these tells where there
+									 * is something */
 
 static shmem_request_hook_type next_shmem_request;
 static shmem_startup_hook_type next_shmem_startup;
@@ -44,10 +48,21 @@ static struct
 	int64		id;
 	IntentCall *calls;			/* in the slot, or in the segment */
 	dsm_segment *segment;		/* NULL: there is none */
+	int64		begun_at;		/* http_now()'s clock, or 0 */
+	SeamTime	seam_time;
 }			current;
 
-/* Has this transaction, or a part of it, anything that the worker must judge? */
-static bool pending_judgement;
+/* This transaction, if it or a part of it has anything that the worker must judge. */
+static FullTransactionId judged_transaction;
+
+/*
+ * What we need of shared memory.
+ */
+static Size
+slots_size(void)
+{
+	return mul_size(MaxBackends, sizeof(IntentSlot) + sizeof(pg_atomic_uint32));
+}
 
 /*
  * shmem_request_hook
@@ -57,7 +72,7 @@ request_slots(void)
 {
 	if (next_shmem_request)
 		next_shmem_request();
-	RequestAddinShmemSpace(mul_size(MaxBackends, sizeof(IntentSlot)));
+	RequestAddinShmemSpace(slots_size());
 }
 
 /*
@@ -71,14 +86,16 @@ startup_slots(void)
 	if (next_shmem_startup)
 		next_shmem_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	slots = ShmemInitStruct("seam_ik intents", mul_size(MaxBackends, sizeof(IntentSlot)), &found);
+	slots = ShmemInitStruct("seam_ik intents", slots_size(), &found);
+	counts = (pg_atomic_uint32 *) (slots + MaxBackends);
 	if (!found)
 	{
-		memset(slots, 0, mul_size(MaxBackends, sizeof(IntentSlot)));
+		memset(slots, 0, slots_size());
 		for (int i = 0; i < MaxBackends; i++)
 		{
-			pg_atomic_init_u32(&slots[i].wish, WISH_NONE);
-			pg_atomic_init_u64(&slots[i].answered, 0);
+			pg_atomic_init_u32(&slots[i].state, WISH_NONE);
+			SpinLockInit(&slots[i].lock);
+			pg_atomic_init_u32(&counts[i], 0);
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -99,8 +116,10 @@ intent_define(void)
 	shmem_startup_hook = startup_slots;
 }
 
+/* ---------- for the worker ---------- */
+
 /*
- * The places, for the worker.
+ * How many places there are.
  */
 int
 intent_nslots(void)
@@ -118,6 +137,81 @@ intent_slot(int i)
 }
 
 /*
+ * How often anything was put into this place.
+ */
+uint32
+intent_count(int i)
+{
+	return pg_atomic_read_u32(&counts[i]);
+}
+
+/*
+ * The wish to record an intent, if a session of this database has one there:
+ * returns its state, or 0.
+ */
+uint32
+intent_read_wish(int i, IntentWish *wish)
+{
+	IntentSlot *slot = &slots[i];
+	uint32		state;
+
+	SpinLockAcquire(&slot->lock);
+	state = pg_atomic_read_u32(&slot->state);
+	if ((state & WISH_MASK) != WISH_RECORD || slot->database != MyDatabaseId)
+		state = 0;
+	else
+		*wish = slot->wish;
+	SpinLockRelease(&slot->lock);
+	return state;
+}
+
+/*
+ * Take what sessions of this database have left there.  Returns whether there
+ * was anything.
+ */
+bool
+intent_take_news(int i, IntentNews *news)
+{
+	IntentSlot *slot = &slots[i];
+	bool		found;
+
+	SpinLockAcquire(&slot->lock);
+	found = slot->news_database == MyDatabaseId;
+	if (found)
+	{
+		*news = slot->news;
+		slot->news_database = InvalidOid;
+	}
+	SpinLockRelease(&slot->lock);
+	return found;
+}
+
+/*
+ * Tell a session that its wish is fulfilled: the intent has this id.  Returns
+ * false when the wish was withdrawn: then no call is made.
+ */
+bool
+intent_fulfil(int i, uint32 state, Latch *latch, int64 id)
+{
+	IntentSlot *slot = &slots[i];
+	bool		done;
+
+	SpinLockAcquire(&slot->lock);
+	done = pg_atomic_read_u32(&slot->state) == state;
+	if (done)
+	{
+		slot->id = id;
+		pg_atomic_write_u32(&slot->state, (state & ~WISH_MASK) | WISH_RECORDED);
+	}
+	SpinLockRelease(&slot->lock);
+	if (done)
+		SetLatch(latch);
+	return done;
+}
+
+/* ---------- for sessions ---------- */
+
+/*
  * A number that tells accounts apart.
  */
 uint64
@@ -130,6 +224,30 @@ intent_account(const SeamAccount *account)
 }
 
 /*
+ * Begin to tell the worker something.  Whoever had this place before may have been
+ * in another database, whose worker has not come by yet: it finds out without.
+ */
+static IntentNews *
+open_news(IntentSlot *slot)
+{
+	SpinLockAcquire(&slot->lock);
+	if (slot->news_database != MyDatabaseId)
+		memset(&slot->news, 0, sizeof(IntentNews));
+	slot->news_database = MyDatabaseId;
+	return &slot->news;
+}
+
+/*
+ * The news are there to be taken.
+ */
+static void
+close_news(IntentSlot *slot)
+{
+	SpinLockRelease(&slot->lock);
+	pg_atomic_fetch_add_u32(&counts[slot - slots], 1);
+}
+
+/*
  * Hand the current intent over to the worker, as it is: a call that has begun
  * and not ended is in doubt.  Never throws.
  */
@@ -137,55 +255,80 @@ static void
 hand_over(void)
 {
 	IntentSlot *slot = current.slot;
+	TimestampTz now;
+	IntentNews *news;
 
 	if (slot == NULL)
 		return;
-	slot->answer = slot->call;
-	pg_write_barrier();
 	STOP_POINT("hand-over");
-	pg_atomic_write_u64(&slot->answered, (uint64) current.id);
+	now = GetCurrentTimestamp();
+	news = open_news(slot);
+	news->answered = current.id;
+	news->transaction = slot->wish.transaction;
+	news->answer = slot->wish.call;
+	news->answered_at = now;
+	if (current.seam_time.at != 0)
+		news->seam_time = current.seam_time;
+	close_news(slot);
 	current.slot = NULL;
 	current.segment = NULL;
 }
 
 /*
- * XactCallback: the worker is to judge the transaction's calls.
+ * XactCallback: the worker is to judge the transaction's calls.  There is no hurry
+ * to know that they are owned.
  */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	switch (event)
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		STOP_POINT("before-commit");
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	STOP_POINT("transaction-end");
+	hand_over();
+	STOP_POINT("handed-over");
+	if (!FullTransactionIdIsValid(judged_transaction))
+		return;
+	if (event != XACT_EVENT_PREPARE)
 	{
-		case XACT_EVENT_PRE_COMMIT:
-		case XACT_EVENT_PRE_PREPARE:
-			STOP_POINT("before-commit");
-			break;
-		case XACT_EVENT_ABORT:
-		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PREPARE:
-			STOP_POINT("transaction-end");
-			hand_over();
-			STOP_POINT("handed-over");
-			if (pending_judgement)
-				places_wake_now(WAKE_JUDGE);
-			pending_judgement = false;
-			break;
-		default:
-			break;
+		IntentSlot *slot = &slots[MY_PROC_NUMBER];
+		IntentNews *news = open_news(slot);
+
+		news->ended = U64FromFullTransactionId(judged_transaction);
+		close_news(slot);
+		if (event == XACT_EVENT_ABORT)
+			places_wake_now(WAKE_INTENTS);
 	}
+	judged_transaction = InvalidFullTransactionId;
 }
 
 /*
- * SubXactCallback: likewise for a subtransaction that rolls back.
+ * SubXactCallback: likewise for a subtransaction that rolls back.  Those within it
+ * have later ids than it, as have those that are still to come.
  */
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event != SUBXACT_EVENT_ABORT_SUB || !pending_judgement)
+	FullTransactionId id;
+	IntentSlot *slot;
+	IntentNews *news;
+	uint64		top = U64FromFullTransactionId(judged_transaction);
+
+	if (event != SUBXACT_EVENT_ABORT_SUB || !FullTransactionIdIsValid(judged_transaction))
 		return;
 	STOP_POINT("subtransaction-end");
 	hand_over();
-	places_wake_now(WAKE_JUDGE);
+	id = GetCurrentFullTransactionIdIfAny();
+	if (!FullTransactionIdIsValid(id))
+		return;					/* it has made no call */
+	slot = &slots[MY_PROC_NUMBER];
+	news = open_news(slot);
+	if (news->aborted == 0 || news->top != top || news->aborted > U64FromFullTransactionId(id))
+		news->aborted = U64FromFullTransactionId(id);
+	news->top = top;
+	close_news(slot);
+	places_wake_now(WAKE_INTENTS);
 }
 
 /*
@@ -215,7 +358,9 @@ withdraw(int code, Datum arg)
 {
 	IntentSlot *slot = (IntentSlot *) DatumGetPointer(arg);
 
-	pg_atomic_write_u32(&slot->wish, pg_atomic_read_u32(&slot->wish) & ~WISH_MASK);
+	SpinLockAcquire(&slot->lock);
+	pg_atomic_write_u32(&slot->state, pg_atomic_read_u32(&slot->state) & ~WISH_MASK);
+	SpinLockRelease(&slot->lock);
 }
 
 /*
@@ -230,7 +375,7 @@ wait_until_recorded(IntentSlot *slot)
 
 	if (wait_event == 0)
 		wait_event = wait_event_seam();
-	while ((pg_atomic_read_u32(&slot->wish) & WISH_MASK) != WISH_RECORDED)
+	while ((pg_atomic_read_u32(&slot->state) & WISH_MASK) != WISH_RECORDED)
 	{
 		int64		left = give_up - http_now();
 
@@ -249,23 +394,28 @@ wait_until_recorded(IntentSlot *slot)
 }
 
 /*
- * Have the worker record what is in the place.  Raises what
+ * Have the worker record an intent, and return its id.  Raises what
  * wait_until_recorded() raises; then the wish is withdrawn.
  */
-static void
-have_recorded(IntentSlot *slot)
+static int64
+have_recorded(IntentSlot *slot, const IntentWish *wish)
 {
-	pg_write_barrier();
-	pg_atomic_write_u32(&slot->wish, ((pg_atomic_read_u32(&slot->wish) | WISH_MASK) + 1) | WISH_RECORD);
+	SpinLockAcquire(&slot->lock);
+	slot->database = MyDatabaseId;
+	slot->wish = *wish;
+	pg_atomic_write_u32(&slot->state, ((pg_atomic_read_u32(&slot->state) | WISH_MASK) + 1) | WISH_RECORD);
+	SpinLockRelease(&slot->lock);
+	pg_atomic_fetch_add_u32(&counts[slot - slots], 1);
 	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
 	{
 		STOP_POINT("wish");
-		places_wake_now(WAKE_RECORD);
+		places_wake_now(WAKE_INTENTS);
 		wait_until_recorded(slot);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
 	STOP_POINT("fulfilled");
 	withdraw(0, PointerGetDatum(slot));
+	return slot->id;
 }
 
 /*
@@ -282,8 +432,10 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 {
 	static bool registered = false;
 	IntentSlot *slot;
+	IntentWish	wish = {.latch = MyLatch};
 	IntentCall *calls;
 	dsm_segment *segment = NULL;
+	int64		id;
 
 	if (!settings_revoke_on_rollback)
 		return;
@@ -307,35 +459,34 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 	hand_over();
 
 	slot = &slots[MY_PROC_NUMBER];
-	slot->database = MyDatabaseId;
-	slot->latch = MyLatch;
-	slot->transaction = GetCurrentFullTransactionId();
-	slot->max_use_count = request->max_use_count;
-	slot->has_profile = request->customization_profile_id != NULL;
-	if (slot->has_profile)
-		slot->profile = *request->customization_profile_id;
-	slot->timeout = Max(settings_request_timeout, settings_settle_delay);
-	slot->account = intent_account(account);
-	slot->ncalls = ncalls;
-	slot->segment = 0;
-	calls = &slot->call;
+	wish.transaction = GetCurrentFullTransactionId();
+	wish.top = GetTopFullTransactionId();
+	wish.max_use_count = request->max_use_count;
+	wish.has_profile = request->customization_profile_id != NULL;
+	if (wish.has_profile)
+		wish.profile = *request->customization_profile_id;
+	wish.timeout = Max(settings_request_timeout, settings_settle_delay);
+	wish.account = intent_account(account);
+	wish.ncalls = ncalls;
+	calls = &wish.call;
 	if (ncalls > 1)
 	{
 		/* an error drops it with the resource owner */
 		segment = dsm_create(mul_size(ncalls, sizeof(IntentCall)), 0);
 		calls = dsm_segment_address(segment);
-		slot->segment = dsm_segment_handle(segment);
+		wish.segment = dsm_segment_handle(segment);
 	}
 	for (int i = 0; i < ncalls; i++)
 	{
 		memset(&calls[i], 0, sizeof(IntentCall));
 		calls[i].identity = *identities[i];
 	}
-	pending_judgement = true;
+	judged_transaction = wish.top;
 	STOP_POINT("before-wish");
-	have_recorded(slot);
-	current.id = slot->id;
-	current.calls = calls;
+	id = have_recorded(slot, &wish);
+	memset(&current, 0, sizeof(current));
+	current.id = id;
+	current.calls = segment ? calls : &slot->wish.call;
 	current.segment = segment;
 	current.slot = slot;
 }
@@ -358,9 +509,24 @@ intent_call(int i, CallState state, const pg_uuid_t *key)
 	pg_write_barrier();
 	current.calls[i].state = state;
 	if (state == CALL_BEGUN)
+	{
 		STOP_POINT("before-call");
+		current.begun_at = http_now();
+	}
 	if (state == CALL_ISSUED)
 		ForceSyncCommit();
+}
+
+/*
+ * Seam's clock, as the answer to a call tells it: seconds since 1970.  Of a batch
+ * that began long ago it tells nothing.
+ */
+void
+intent_seam_time(int64 unix_time)
+{
+	current.seam_time.time = time_t_to_timestamptz((pg_time_t) unix_time);
+	current.seam_time.at = http_now();
+	current.seam_time.delay = current.seam_time.at - current.begun_at;
 }
 
 /*

@@ -13,6 +13,7 @@
 #include "seam.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"
+#include "storage/spin.h"
 
 /* What is known of a call. */
 typedef enum CallState
@@ -32,7 +33,7 @@ typedef struct IntentCall
 } IntentCall;
 
 /*
- * What is wanted of the worker: the low bits of IntentSlot.wish.  The others
+ * What is wanted of the worker: the low bits of IntentSlot.state.  The others
  * count the wishes, so that a late fulfilment does not meet another wish.
  */
 #define WISH_NONE 0
@@ -40,16 +41,12 @@ typedef struct IntentCall
 #define WISH_RECORDED 2			/* that was done */
 #define WISH_MASK 3
 
-/*
- * A backend's place, written by it but where noted.  A wish of the worker's and
- * an answer to the intent before may be there at once.
- */
-typedef struct IntentSlot
+/* An intent that is to be recorded. */
+typedef struct IntentWish
 {
-	pg_atomic_uint32 wish;		/* the worker makes it WISH_RECORDED */
-	Oid			database;
-	Latch	   *latch;
-	FullTransactionId transaction;
+	Latch	   *latch;			/* whom to tell */
+	FullTransactionId transaction;	/* may be a subtransaction, of: */
+	FullTransactionId top;
 	int			max_use_count;	/* 0: left to Seam */
 	bool		has_profile;
 	pg_uuid_t	profile;
@@ -58,22 +55,61 @@ typedef struct IntentSlot
 	int			ncalls;
 	IntentCall	call;			/* when there is one */
 	dsm_handle	segment;		/* of IntentCalls, when there are more */
-	int64		id;				/* of the recorded intent; the worker's */
+} IntentWish;
 
-	/* an intent that has come to its end; the worker makes it 0 */
-	pg_atomic_uint64 answered;	/* its id */
+/* A time of Seam's clock, or none: at is 0. */
+typedef struct SeamTime
+{
+	TimestampTz time;
+	int64		at;				/* http_now()'s clock */
+	int64		delay;			/* what the answer that told it took,
+								 * microseconds */
+} SeamTime;
+
+/* What a session has to tell; 0 where there is nothing. */
+typedef struct IntentNews
+{
+	int64		answered;		/* id of an intent that has come to its end,
+								 * of: */
+	FullTransactionId transaction;
 	IntentCall	answer;			/* when it had one call */
+	TimestampTz answered_at;
+	SeamTime	seam_time;
+	uint64		ended;			/* a transaction that has ended, with intents */
+	uint64		aborted;		/* the first of the subtransactions that
+								 * rolled back, of: */
+	uint64		top;
+} IntentNews;
+
+/*
+ * A backend's place.  The worker of its database fulfils the wish, and takes the
+ * news, which may outlive the session.
+ */
+typedef struct IntentSlot
+{
+	pg_atomic_uint32 state;		/* of the wish */
+	slock_t		lock;			/* of the following, held for copies only */
+	Oid			database;		/* of the wish */
+	IntentWish	wish;
+	int64		id;				/* of the recorded intent; the worker's */
+	Oid			news_database;
+	IntentNews	news;
 } IntentSlot;
 
 extern void intent_define(void);
 extern void intent_begin(const SeamAccount *account, const SeamRequest *request,
 						 int ncalls, const pg_uuid_t **identities);
 extern void intent_call(int i, CallState state, const pg_uuid_t *key);
+extern void intent_seam_time(int64 unix_time);
 extern void intent_end(void);
 extern uint64 intent_account(const SeamAccount *account);
 
 /* for the worker */
 extern int	intent_nslots(void);
 extern IntentSlot *intent_slot(int i);
+extern uint32 intent_count(int i);
+extern uint32 intent_read_wish(int i, IntentWish *wish);
+extern bool intent_take_news(int i, IntentNews *news);
+extern bool intent_fulfil(int i, uint32 state, Latch *latch, int64 id);
 
 #endif							/* SEAM_IK_INTENT_H */

@@ -56,8 +56,8 @@ typedef enum WakeKind
 {
 	WAKE_WORK,					/* something is due */
 	WAKE_DOUBTS,				/* what is in doubt has changed */
-	WAKE_RECORD,				/* an intent is to be recorded */
-	WAKE_JUDGE,					/* a transaction with intents has ended */
+	WAKE_INTENTS,				/* sessions have something to tell */
+	WAKE_JUDGE,					/* a prepared transaction has ended */
 	WAKE_KINDS
 } WakeKind;
 

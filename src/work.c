@@ -172,8 +172,7 @@ static const struct
 		11, {INT8OID, OIDOID, INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, InvalidOid, TEXTOID, TEXTOID, TEXTOID}
 	},
 	[WS_OWNED] = {
-		"SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY ($3)"
-		" UNION ALL SELECT id FROM %c, unnest(instant_key_ids) id WHERE id = ANY ($3)",
+		"SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY ($3)",
 		3, {INT8OID, OIDOID, UUIDARRAYOID}
 	},
 	[WS_REVOKE_COPY] = {
@@ -195,12 +194,13 @@ static const struct
 		11, {INT8OID, OIDOID, XID8OID, UUIDARRAYOID, INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID}
 	},
 	[WS_CALL_ANSWER] = {
-		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6 WHERE call_id = $3",
-		6, {INT8OID, OIDOID, INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID}
+		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
+		" WHERE call_id = $3",
+		8, {INT8OID, OIDOID, INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID, UUIDARRAYOID, INT4OID}
 	},
 	[WS_CALL_DELETE] = {
-		"DELETE FROM %c WHERE call_id = $3",
-		3, {INT8OID, OIDOID, INT8OID}
+		"DELETE FROM %c WHERE call_id = ANY ($3)",
+		3, {INT8OID, OIDOID, INT8ARRAYOID}
 	},
 	[WS_ORPHAN] = {
 		"INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
@@ -755,6 +755,19 @@ work_calls(CallRow **calls)
 }
 
 /*
+ * The identities of a call's elements, as an array in CurrentMemoryContext.
+ */
+static Datum
+call_identities(const CallRow *call)
+{
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < call->n; i++)
+		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
+	return PointerGetDatum(construct_array(ids, call->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
+/*
  * Record a call, and set its id.
  */
 void
@@ -762,14 +775,11 @@ work_record_call(CallRow *call)
 {
 	Datum		args[MAX_ARGS];
 	char		nulls[MAX_ARGS];
-	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
 	bool		isnull;
 
 	memset(nulls, ' ', sizeof(nulls));
-	for (int i = 0; i < call->n; i++)
-		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
 	args[2] = FullTransactionIdGetDatum(call->transaction);
-	args[3] = PointerGetDatum(construct_array(ids, call->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[3] = call_identities(call);
 	args[4] = Int32GetDatum(call->max_use_count);
 	if (call->max_use_count == 0)
 		nulls[4] = 'n';
@@ -785,6 +795,10 @@ work_record_call(CallRow *call)
 	call->timeline = (int) GetWALInsertionTimeLine();
 	args[10] = Int32GetDatum(call->timeline);
 	execute(WS_CALL_RECORD, args, nulls);
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps calls from being recorded in \"seam_instant_key_call\"")));
 	call->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
@@ -808,18 +822,23 @@ work_answer_call(const CallRow *call)
 	args[3] = BoolGetDatum(call->answered);
 	args[4] = BoolGetDatum(call->owned);
 	args[5] = PointerGetDatum(construct_md_array(ids, id_nulls, 1, (int *) &call->n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[6] = call_identities(call);
+	args[7] = Int32GetDatum(call->timeout);
 	execute(WS_CALL_ANSWER, args, NULL);
 }
 
 /*
- * Forget a call.
+ * Forget n calls.
  */
 void
-work_delete_call(int64 id)
+work_delete_calls(const int64 *call_ids, int n)
 {
 	Datum		args[MAX_ARGS];
+	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
 
-	args[2] = Int64GetDatum(id);
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(call_ids[i]);
+	args[2] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	execute(WS_CALL_DELETE, args, NULL);
 }
 

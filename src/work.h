@@ -122,7 +122,7 @@ extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern int	work_calls(CallRow **calls);
 extern void work_record_call(CallRow *call);
 extern void work_answer_call(const CallRow *call);
-extern void work_delete_call(int64 id);
+extern void work_delete_calls(const int64 *call_ids, int n);
 extern void work_add_orphan(const CallRow *call, const IntentCall *one, int timeout,
 							const char *report);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);

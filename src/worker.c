@@ -49,18 +49,8 @@
 /* How soon others shall see what was written, in pg_stat_user_tables. */
 #define STATS_MS 1000
 
-/*
- * A request is kept for so long, whatever seam_ik.retention says: a call that
- * began soon after it ended may need to know whose its key is.  It is longer
- * than DOUBT_MARGIN_US and CLOCK_DELAY_US together.
- */
-#define KEEP_AT_LEAST_S 10
-
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
-
-/* After a transaction of ours failed. */
-#define ERROR_PAUSE_US (1 * INT64CONST(1000000))
 
 /* While there is no API key, it is looked for this often. */
 #define ACCOUNT_LOOK_US (10 * INT64CONST(1000000))
@@ -422,7 +412,6 @@ housekeeping(void *arg)
 	worker.settings = settings;
 	worker.settings_known = true;
 	work_set_aside();
-	worker_tidy_calls();
 	if (settings_retention >= 0)
 	{
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
@@ -437,7 +426,10 @@ housekeeping(void *arg)
 		 * needed
 		 */
 		for (int i = 0; i < worker.ndoubts; i++)
-			keep = lappend(keep, &worker.doubts[i].identity);
+		{
+			if (worker.doubts[i].next_attempt_at != DT_NOEND)
+				keep = lappend(keep, &worker.doubts[i].identity);
+		}
 		for (int i = 0; i < (int) lengthof(lists); i++)
 		{
 			dlist_foreach(it, lists[i])
@@ -447,10 +439,27 @@ housekeeping(void *arg)
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
-		*more = work_delete_old(GetCurrentTimestamp() - (int64) Max(settings_retention, KEEP_AT_LEAST_S) * USECS_PER_SEC,
+		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
 								worker_make_array(ids, n, UUIDOID));
 	}
 	work_end();
+}
+
+/*
+ * Do that, and see when it is to be done again.
+ */
+static void
+keep_house(void)
+{
+	bool		more = false;
+	ErrorData  *error = worker_transaction(housekeeping, &more);
+
+	if (error)
+		worker_log_error(error, "tidy up");
+	worker.housekeeping_at = http_now() + (more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
+	if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
+		worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_US);
+	look_at_queues();
 }
 
 /*
@@ -540,13 +549,13 @@ next_turn(void)
 	if (worker_send_allowance(http, &again_at) == 0)
 	{
 		/* only when there is something to send */
-		if (worker.ndoubts == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND)
+		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND)
 			return at;
 		return Min(at, again_at);
 	}
 	at = Min(at, monotonic(worker.pending.next_due, now, http));
 	at = Min(at, monotonic(worker.revoking.next_due, now, http));
-	for (int i = 0; i < worker.ndoubts; i++)
+	for (int i = 0; i < worker.ndoubts && worker.nunsettled > 0; i++)
 	{
 		int64		due = monotonic(worker.doubts[i].next_attempt_at, now, http);
 
@@ -611,31 +620,28 @@ static void
 leave(void)
 {
 	if (worker.gone)
+	{
 		log_abandoned();
+		worker_log_calls("extension seam_ik was dropped");
+	}
+	else if (places_want_exit())
+		worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
 	places_expect_exit();
 	proc_exit(0);
 }
 
 /*
- * Has a session called?  Then see what it has to tell.
+ * Has a session called?  Then see what it has to tell: sessions wait for their
+ * calls to be recorded.  Returns whether there may be something else to do.
  */
 static bool
 hear(void)
 {
 	uint32		calls = places_calls();
-	bool		record = calls & (1 << WAKE_RECORD);
-	bool		judge = calls & (1 << WAKE_JUDGE);
-	bool		unasked = worker.intents_at <= http_now();
+	bool		look = calls & (1 << WAKE_JUDGE);
 
-	if (worker.ndoubts > 0)
-		worker_take_answers();
-	/* unasked at the beginning: who asked then had nobody to call */
-	if (record || judge || unasked)
-	{
-		worker.intents_at = PG_INT64_MAX;
-		if (!worker_process_intents(judge || unasked))
-			worker.intents_at = http_now() + ERROR_PAUSE_US;
-	}
+	if (look || (calls & (1 << WAKE_INTENTS)) || worker.intents_at <= http_now())
+		worker.intents_at = worker_process_intents(look);
 	if (calls == 0)
 		return false;
 	if (places_want_exit())
@@ -644,7 +650,7 @@ hear(void)
 		look_at_queues();
 	if (calls & (1 << WAKE_DOUBTS))
 		worker.doubts_changed = true;
-	return true;
+	return calls & ~(1 << WAKE_INTENTS);
 }
 
 /*
@@ -711,6 +717,7 @@ void
 seam_ik_worker_main(Datum main_arg)
 {
 	WorkerStart start = places_attach(main_arg);
+	int64		turn_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -722,29 +729,22 @@ seam_ik_worker_main(Datum main_arg)
 	for (;;)
 	{
 		int64		wake_at;
-		int64		now;
 		long		stats_in;
 		HttpRequest *request;
 
 		check_interrupts();
 		MemoryContextReset(worker.turn);
+		worker_watch_clock();
 		if (ConfigReloadPending)
 			reload();
-		now = http_now();
-		if (now >= worker.housekeeping_at)
+		if (hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||
+			http_now() >= turn_at || next_turn() <= http_now())
 		{
-			bool		more = false;
-			ErrorData  *error = worker_transaction(housekeeping, &more);
-
-			if (error)
-				worker_log_error(error, "tidy up");
-			worker.housekeeping_at = http_now() + (more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
-			if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
-				worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_S * USECS_PER_SEC);
-			look_at_queues();
+			if (http_now() >= worker.housekeeping_at)
+				keep_house();
+			worker.retry_at = PG_INT64_MAX;
+			take_turn();
 		}
-		worker.retry_at = PG_INT64_MAX;
-		take_turn();
 		if (worker.nto_write > 0)
 		{
 			write_rows();
@@ -754,9 +754,11 @@ seam_ik_worker_main(Datum main_arg)
 			leave();
 
 		stats_in = pgstat_report_stat(worker.nflying == 0);
-		wake_at = hear() ? 0 : next_turn();
+		turn_at = next_turn();
+		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
-			wake_at = Min(wake_at, http_now() + Min(stats_in, STATS_MS) * 1000);
+			turn_at = Min(turn_at, http_now() + Min(stats_in, STATS_MS) * 1000);
+		wake_at = Min(turn_at, worker_tidy_calls());
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{

@@ -144,25 +144,92 @@ seam_clock(int64 at)
 }
 
 /*
- * Learn Seam's time from an answer.
+ * Seam's time now, if it is known.
  */
-static void
-learn_clock(const Flight *flight)
+void
+worker_seam_time(bool *known, TimestampTz *time)
 {
-	int64		delay = flight->ended_at - flight->started_at;
+	*known = worker.clock_known;
+	*time = worker.clock_known ? seam_clock(http_now()) : 0;
+}
+
+/*
+ * Learn Seam's time from an answer, of ours or of a session.
+ */
+void
+worker_learn_clock(const SeamTime *sample)
+{
 	int64		off;
 
-	if (!flight->has_date || delay > CLOCK_DELAY_US)
+	if (sample->delay > CLOCK_DELAY_US)
 		return;
-	off = worker.clock_known ? flight->date - seam_clock(flight->ended_at) : 0;
-	if (worker.clock_known && delay >= worker.clock_delay &&
-		flight->ended_at - worker.clock_at < CLOCK_GOOD_US &&
+	off = worker.clock_known ? sample->time - seam_clock(sample->at) : 0;
+	if (worker.clock_known && sample->delay >= worker.clock_delay &&
+		sample->at - worker.clock_at < CLOCK_GOOD_US &&
 		off < DOUBT_MARGIN_US && off > -DOUBT_MARGIN_US)
 		return;
 	worker.clock_known = true;
-	worker.clock = flight->date;
-	worker.clock_at = flight->ended_at;
-	worker.clock_delay = delay;
+	worker.clock = sample->time;
+	worker.clock_at = sample->at;
+	worker.clock_delay = sample->delay;
+}
+
+/* ---------- our own clock ---------- */
+
+/* How far the local clock may go wrong before that is taken as a step. */
+#define CLOCK_STEP_US (1 * INT64CONST(1000000))
+
+/* Steps that are remembered. */
+#define CLOCK_STEPS 16
+
+/* The local clock was set: times up to this one, as it went before, are of before. */
+typedef struct ClockStep
+{
+	TimestampTz until;
+	int64		by;
+} ClockStep;
+
+static ClockStep clock_steps[CLOCK_STEPS];
+static int	nclock_steps;		/* ever; the last ones are remembered */
+
+/*
+ * See whether the local clock was set.
+ */
+void
+worker_watch_clock(void)
+{
+	static int64 offset = 0;
+	TimestampTz local = GetCurrentTimestamp();
+	int64		by = local - http_now() - offset;
+
+	if (offset != 0 && (by > CLOCK_STEP_US || by < -CLOCK_STEP_US))
+	{
+		ClockStep  *step = &clock_steps[nclock_steps++ % CLOCK_STEPS];
+
+		step->until = local - by;
+		step->by = by;
+	}
+	/* small ones add up to a drift that is of no interest */
+	offset += by;
+}
+
+/*
+ * How long ago was this time of the local clock?  In microseconds, also if the clock
+ * was set meanwhile.
+ */
+int64
+worker_elapsed_since(TimestampTz time)
+{
+	int64		elapsed = GetCurrentTimestamp() - time;
+
+	for (int i = Max(nclock_steps - CLOCK_STEPS, 0); i < nclock_steps; i++)
+	{
+		const ClockStep *step = &clock_steps[i % CLOCK_STEPS];
+
+		if (time <= step->until)
+			elapsed -= step->by;
+	}
+	return elapsed;
 }
 
 /* ---------- calls ---------- */
@@ -297,8 +364,14 @@ worker_flight_ended(Flight *flight)
 	pace_answer(&worker.pace, answer, flight->pause, worker.nflying);
 	flight->has_date = http_date(answer, &unix_time);
 	if (flight->has_date)
-		flight->date = time_t_to_timestamptz((pg_time_t) unix_time);
-	learn_clock(flight);
+	{
+		SeamTime	sample = {.at = flight->ended_at};
+
+		sample.time = time_t_to_timestamptz((pg_time_t) unix_time);
+		sample.delay = flight->ended_at - flight->started_at;
+		flight->date = sample.time;
+		worker_learn_clock(&sample);
+	}
 	MemoryContextSwitchTo(old);
 	http_release(&flight->http);
 	dlist_push_tail(&worker.ended, &flight->node);
@@ -389,6 +462,41 @@ worker_identity_is_busy(const pg_uuid_t *identity)
 }
 
 /*
+ * qsort comparator: requests by identity.
+ */
+static int
+by_identity(const void *a, const void *b)
+{
+	return memcmp(&((const WorkRow *) a)->identity, &((const WorkRow *) b)->identity, UUID_LEN);
+}
+
+/*
+ * The doubts of an identity: the first, and how many there are that are not
+ * settled; settled ones may be among them.
+ */
+WorkRow *
+worker_doubts_of(const pg_uuid_t *identity, int *n)
+{
+	WorkRow		key = {.identity = *identity};
+	int			low = 0;
+	int			high = worker.ndoubts;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (by_identity(&worker.doubts[middle], &key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*n = 0;
+	for (int i = low; i < worker.ndoubts && by_identity(&worker.doubts[i], &key) == 0; i++)
+		*n += worker.doubts[i].next_attempt_at != DT_NOEND;
+	return worker.doubts + low;
+}
+
+/*
  * Read which requests are in doubt.
  */
 void
@@ -416,8 +524,9 @@ worker_read_doubts(void)
 	}
 	MemoryContextReset(worker.doubts_context);
 	old = MemoryContextSwitchTo(worker.doubts_context);
-	worker.ndoubts = work_doubts(worker_make_array(active, n, INT8OID), &worker.doubts);
+	worker.ndoubts = worker.nunsettled = work_doubts(worker_make_array(active, n, INT8OID), &worker.doubts);
 	MemoryContextSwitchTo(old);
+	qsort(worker.doubts, worker.ndoubts, sizeof(WorkRow), by_identity);
 	worker.doubts_changed = false;
 }
 
@@ -430,20 +539,17 @@ claim_lists(int limit)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int			n = 0;
+	int			next;
 
-	for (int i = 0; i < worker.ndoubts && n < limit; i++)
+	if (worker.nunsettled == 0)
+		return 0;
+	for (int i = 0; i < worker.ndoubts && n < limit; i = next)
 	{
 		WorkRow    *row = &worker.doubts[i];
-		bool		ready = row->has_identity && row->next_attempt_at <= now;
+		bool		ready = row->has_identity;
 
-		for (int j = 0; j < worker.ndoubts && ready; j++)
-		{
-			if (memcmp(&worker.doubts[j].identity, &row->identity, UUID_LEN) != 0)
-				continue;
-			/* the first of the identity asks for all */
-			if (j < i || worker.doubts[j].next_attempt_at > now)
-				ready = false;
-		}
+		for (next = i; next < worker.ndoubts && by_identity(row, &worker.doubts[next]) == 0; next++)
+			ready = ready && worker.doubts[next].next_attempt_at <= now;
 		if (ready && !worker_identity_is_busy(&row->identity))
 		{
 			claim(SEAM_LIST, row);
@@ -460,10 +566,14 @@ static ArrayType *
 held_identities(void)
 {
 	Datum	   *ids = palloc(Max(worker.ndoubts, 1) * sizeof(Datum));
+	int			n = 0;
 
 	for (int i = 0; i < worker.ndoubts; i++)
-		ids[i] = UUIDPGetDatum(&worker.doubts[i].identity);
-	return worker_make_array(ids, worker.ndoubts, UUIDOID);
+	{
+		if (worker.doubts[i].next_attempt_at != DT_NOEND)
+			ids[n++] = UUIDPGetDatum(&worker.doubts[i].identity);
+	}
+	return worker_make_array(ids, n, UUIDOID);
 }
 
 /*
@@ -488,8 +598,7 @@ worker_claim_calls(void)
 	WorkRow    *rows;
 	int			n;
 
-	attempt.has_seam_time = worker.clock_known;
-	attempt.seam_time = worker.clock_known ? seam_clock(http_now()) : 0;
+	worker_seam_time(&attempt.has_seam_time, &attempt.seam_time);
 	if (limit > 0 && worker_is_due(&worker.revoking))
 	{
 		n = work_claim(&worker.revoking, &attempt, NULL, limit, &rows);

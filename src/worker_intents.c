@@ -6,7 +6,12 @@
  *	  keys of those that rolled back.
  *
  * What is to be revoked becomes a request of the outbox, with all that it knows
- * of retries, lost answers and copies.
+ * of retries, lost answers and copies.  What has committed is kept for a while:
+ * a call whose answer is lost soon afterwards may be of the same identity, and
+ * Seam's list then shows this key, too.
+ *
+ * Only the record of a call that is about to be made, and the revocation, are
+ * urgent.  Answers are written to the table a little later, many at once.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,35 +20,98 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "intent.h"
 #include "places.h"
 #include "miscadmin.h"
+#include "settings.h"
 #include "stop_point.h"
 #include "utils/fmgrprotos.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 #include "worker_state.h"
 
-/* A recorded call that has not been done with. */
+/* Answers are looked for and written, while there are calls, this often. */
+#define ANSWERS_US (200 * INT64CONST(1000))
+
+/* All transactions are looked at, while there are calls, this often. */
+#define LOOK_AGAIN_US (10 * INT64CONST(1000000))
+
+/* How long a user's lock of a recorded call may hold us up. */
+#define LOCK_TIMEOUT_SHORT "20ms"
+
+/* Between two looks whether a key has to be known still. */
+#define TIDY_US (1 * INT64CONST(1000000))
+
+/* Identities in one line of the log. */
+#define IDENTITIES_PER_LINE 100
+
+/* A recorded call. */
 typedef struct Open
 {
-	dlist_node	node;			/* in calls, or in added */
+	dlist_node	node;			/* in added, a transaction's calls, or kept */
+	dlist_node	dirty_node;		/* in dirty, if that is set */
 	CallRow		row;
+	struct Use *uses;			/* one for each of its elements */
 	dsm_segment *segment;		/* with what becomes of a batch's calls */
+	int			slot;			/* -1: its session is gone */
+	uint32		wish;			/* in added: the state of that, */
+	Latch	   *latch;			/* whom to tell, */
+	FullTransactionId top;		/* and its transaction */
+	bool		waiting;		/* what came of it is not known yet */
 	bool		dirty;			/* its table row is behind */
 	bool		done;			/* in the transaction under way */
-
-	/* of one in added */
-	int			slot;
-	uint32		wish;
+	bool		loaded;			/* its top transaction is not known */
+	int64		forget_at;		/* in kept: http_now()'s clock */
 } Open;
 
-static dlist_head calls = DLIST_STATIC_INIT(calls);
+/* An element of a recorded call. */
+typedef struct Use
+{
+	dlist_node	node;			/* in its identity's uses */
+	Open	   *open;
+} Use;
+
+/* A user identity of recorded calls. */
+typedef struct Identity
+{
+	pg_uuid_t	id;				/* hash key */
+	dlist_head	uses;
+	int			nwaiting;		/* elements whose answers are not known yet */
+} Identity;
+
+/* A transaction with calls that has not ended, as far as we know. */
+typedef struct Transaction
+{
+	uint64		top;			/* hash key */
+	dlist_node	node;			/* in transactions */
+	dlist_head	calls;
+	bool		look;			/* at what has become of it */
+	bool		judged;			/* in the transaction under way */
+	uint64		aborted;		/* 0, or at subtransactions from this one on */
+} Transaction;
+
+static HTAB *identities;
+static HTAB *by_top;
+static dlist_head transactions = DLIST_STATIC_INIT(transactions);
+static dlist_head kept = DLIST_STATIC_INIT(kept);	/* by forget_at, about */
+static dlist_head dirty = DLIST_STATIC_INIT(dirty);
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the transaction
 													 * under way */
+static Open **of_slot;			/* the last one of each */
+static uint32 *seen;			/* intent_count() of each, as it was looked at */
+static bool see_all = true;
 static bool loaded;
-static int	nwaiting;			/* of calls, whose answers are not known yet */
+static int	nloaded;			/* calls whose top transaction is not known */
+static int	nwaiting;			/* of all elements */
+static int64 write_at;			/* when to write what is dirty */
+static int64 judge_at;			/* not before, after it failed */
+static List *old_calls;			/* of Open *: what is tidied up */
+static int64 tidy_at;
+static int64 look_at;			/* when to look at all transactions */
 
 /* What becomes of a transaction's keys. */
 typedef enum Fate
@@ -54,42 +122,202 @@ typedef enum Fate
 	FATE_UNKNOWN
 } Fate;
 
+/* ---------- what is known ---------- */
+
 /*
- * An Open, zeroed.
+ * A hash table of 16- or 8-byte keys.
  */
-static Open *
-new_open(void)
+static HTAB *
+make_hash(const char *name, Size key, Size entry)
 {
-	return MemoryContextAllocZero(TopMemoryContext, sizeof(Open));
+	HASHCTL		info = {.keysize = key,.entrysize = entry,.hcxt = TopMemoryContext};
+
+	return hash_create(name, 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /*
- * Free an Open that is in no list.
+ * Make what is kept here.
+ */
+static void
+set_up(void)
+{
+	identities = make_hash("seam_ik identities", sizeof(pg_uuid_t), sizeof(Identity));
+	by_top = make_hash("seam_ik transactions", sizeof(uint64), sizeof(Transaction));
+	of_slot = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(Open *));
+	seen = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(uint32));
+}
+
+/*
+ * An Open, zeroed but for its row, and in no list.
+ */
+static Open *
+new_open(const CallRow *row, const IntentCall *from)
+{
+	Open	   *open = MemoryContextAllocZero(TopMemoryContext, sizeof(Open));
+	Size		size = Max(row->n, 1) * sizeof(IntentCall);
+
+	open->slot = -1;
+	open->row = *row;
+	open->row.calls = MemoryContextAllocHuge(TopMemoryContext, size);
+	memcpy(open->row.calls, from, size);
+	return open;
+}
+
+/*
+ * Count a call's elements as waiting for their answers, or no more.
+ */
+static void
+set_waiting(Open *open, bool waiting)
+{
+	if (open->waiting == waiting)
+		return;
+	open->waiting = waiting;
+	for (int i = 0; i < open->row.n; i++)
+	{
+		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+
+		identity->nwaiting += waiting ? 1 : -1;
+		nwaiting += waiting ? 1 : -1;
+	}
+}
+
+/*
+ * Make a call findable by its identities.
+ */
+static void
+add_uses(Open *open)
+{
+	open->uses = MemoryContextAllocHuge(TopMemoryContext, Max(open->row.n, 1) * sizeof(Use));
+	for (int i = 0; i < open->row.n; i++)
+	{
+		bool		found;
+		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_ENTER, &found);
+
+		if (!found)
+		{
+			dlist_init(&identity->uses);
+			identity->nwaiting = 0;
+		}
+		open->uses[i].open = open;
+		dlist_push_tail(&identity->uses, &open->uses[i].node);
+	}
+}
+
+/*
+ * The opposite.
+ */
+static void
+remove_uses(Open *open)
+{
+	if (open->uses == NULL)
+		return;
+	set_waiting(open, false);
+	for (int i = 0; i < open->row.n; i++)
+	{
+		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+
+		dlist_delete(&open->uses[i].node);
+		if (dlist_is_empty(&identity->uses))
+			hash_search(identities, &open->row.calls[i].identity, HASH_REMOVE, NULL);
+	}
+	pfree(open->uses);
+	open->uses = NULL;
+}
+
+/*
+ * A call is not in a transaction any more.
+ */
+static void
+leave_transaction(Open *open)
+{
+	dlist_delete(&open->node);
+	set_waiting(open, false);
+	nloaded -= open->loaded;
+	open->loaded = false;
+}
+
+/*
+ * Free an Open that is in no list of calls.
  */
 static void
 free_open(Open *open)
 {
+	remove_uses(open);
+	if (open->dirty)
+		dlist_delete(&open->dirty_node);
+	if (open->slot >= 0 && of_slot[open->slot] == open)
+		of_slot[open->slot] = NULL;
 	if (open->segment)
 		dsm_detach(open->segment);
-	if (open->row.calls)
-		pfree(open->row.calls);
+	pfree(open->row.calls);
 	pfree(open);
 }
 
 /*
+ * Have a call's table row written, soon.
+ */
+static void
+set_dirty(Open *open)
+{
+	if (open->dirty)
+		return;
+	open->dirty = true;
+	if (dlist_is_empty(&dirty))
+		write_at = http_now() + ANSWERS_US;
+	dlist_push_tail(&dirty, &open->dirty_node);
+}
+
+/*
+ * Put a recorded call to its transaction's.
+ */
+static void
+add_to_transaction(Open *open, FullTransactionId top)
+{
+	uint64		key = U64FromFullTransactionId(top);
+	bool		found;
+	Transaction *transaction = hash_search(by_top, &key, HASH_ENTER, &found);
+
+	if (!found)
+	{
+		if (dlist_is_empty(&transactions))
+			look_at = http_now() + LOOK_AGAIN_US;
+		dlist_push_tail(&transactions, &transaction->node);
+		dlist_init(&transaction->calls);
+		transaction->look = transaction->judged = false;
+		transaction->aborted = 0;
+	}
+	dlist_push_tail(&transaction->calls, &open->node);
+}
+
+/*
  * The shared results of a batch, mapped for as long as we want, or NULL when
- * they are gone.
+ * they are gone, or are not those of a batch of this size.
  */
 static dsm_segment *
-attach(dsm_handle handle)
+attach(dsm_handle handle, int n)
 {
 	dsm_segment *segment = dsm_find_mapping(handle);
 
 	if (segment == NULL)
 		segment = dsm_attach(handle);
-	if (segment)
-		dsm_pin_mapping(segment);
-	return segment;
+	if (segment == NULL)
+		return NULL;
+	dsm_pin_mapping(segment);
+	if (dsm_segment_map_length(segment) >= mul_size(n, sizeof(IntentCall)))
+		return segment;
+	dsm_detach(segment);
+	return NULL;
+}
+
+/*
+ * A call whose answer is not known may have begun until this time.
+ */
+static void
+extend_window(CallRow *row, TimestampTz until)
+{
+	int64		timeout = (until - row->requested_at) / 1000 + settings_settle_delay;
+
+	row->timeout = (int) Min(Max(row->timeout, timeout), INT_MAX / 2);
 }
 
 /*
@@ -103,97 +331,222 @@ load_calls(void)
 
 	for (int i = 0; i < n; i++)
 	{
-		Open	   *open = new_open();
-		Size		size = Max(rows[i].n, 1) * sizeof(IntentCall);
+		Open	   *open = new_open(&rows[i], rows[i].calls);
+		CallRow    *row = &open->row;
 
-		open->row = rows[i];
-		open->row.calls = MemoryContextAllocHuge(TopMemoryContext, size);
-		memcpy(open->row.calls, rows[i].calls, size);
-		dlist_push_tail(&calls, &open->node);
-		for (int s = 0; s < intent_nslots() && !open->row.answered; s++)
+		for (int s = 0; s < intent_nslots() && !row->answered && row->is_ours; s++)
 		{
 			IntentSlot *slot = intent_slot(s);
 
-			if (slot->database == MyDatabaseId && slot->id == open->row.id && open->row.is_ours && slot->segment != 0)
-				open->segment = attach(slot->segment);
+			/*
+			 * its session may be alive, and have it still, or have left its
+			 * news
+			 */
+			if (slot->database == MyDatabaseId && slot->id == row->id &&
+				FullTransactionIdEquals(slot->wish.transaction, row->transaction))
+			{
+				if (row->n > 1 && slot->wish.ncalls == row->n)
+					open->segment = attach(slot->wish.segment, row->n);
+				of_slot[s] = open;
+				open->slot = s;
+			}
+			else if (slot->news_database == MyDatabaseId && slot->news.answered == row->id)
+				open->slot = s;
 		}
+		/* if not, it went on until now at most */
+		if (row->n > 1 && !row->answered && open->segment == NULL && !row->owned)
+		{
+			extend_window(row, GetCurrentTimestamp());
+			set_dirty(open);
+		}
+		add_uses(open);
+		if (row->owned)
+		{
+			open->forget_at = http_now() + KEEP_AT_LEAST_US;
+			dlist_push_tail(&kept, &open->node);
+			continue;
+		}
+		set_waiting(open, !row->answered);
+		add_to_transaction(open, row->transaction);
+		open->loaded = true;
+		nloaded++;
 	}
 	loaded = true;
+	look_at = 0;
 }
 
+/* ---------- what sessions tell ---------- */
+
 /*
- * Take over what is known of a call that has ended.
+ * Take over what is known of a call that has ended.  Of a batch only what may have
+ * issued a key is of interest from now on.
  */
 static void
-take_answer(Open *open, const IntentCall *answer)
+take_answer(Open *open, const IntentNews *news)
 {
 	CallRow    *row = &open->row;
+	int			n = 0;
 
-	row->answered = true;
+	/* the session may have gone on when that was too late */
+	if (row->owned)
+		return;
+	remove_uses(open);
 	if (row->n == 1)
-		row->calls[0] = *answer;
+		row->calls[0] = news->answer;
 	else if (open->segment)
 		memcpy(row->calls, dsm_segment_address(open->segment), row->n * sizeof(IntentCall));
+	row->answered = true;
 	for (int i = 0; i < row->n; i++)
 	{
 		if (row->calls[i].state == CALL_BEGUN)
 			row->answered = false;
+		if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
+			row->calls[n++] = row->calls[i];
 	}
+	row->n = n;
 	if (!row->answered)
-	{
-		/* it may have begun until now */
-		int64		since = (GetCurrentTimestamp() - row->requested_at) / 1000;
-
-		if (row->n > 1)
-			row->timeout = (int) Min(row->timeout + Max(since, 0), INT_MAX / 2);
-	}
+		extend_window(row, news->answered_at);
 	if (open->segment)
 		dsm_detach(open->segment);
 	open->segment = NULL;
-	open->dirty = true;
+	/* what is not known now will not be told any more, but waits for the end */
+	add_uses(open);
+	set_waiting(open, !row->answered);
+	set_dirty(open);
 }
 
 /*
- * Count the calls whose answers are not known yet.
+ * Have a transaction, or all, looked at.
  */
 static void
-count_waiting(void)
+look_at_transaction(uint64 top, uint64 aborted)
 {
+	Transaction *transaction = hash_search(by_top, &top, HASH_FIND, NULL);
 	dlist_iter	it;
 
-	nwaiting = 0;
-	dlist_foreach(it, &calls)
-	{
-		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
-
-		nwaiting += !row->answered && !row->owned;
-	}
-}
-
-/*
- * Take the answer that a session has left, if there is one.
- */
-static void
-take_answer_of(IntentSlot *slot)
-{
-	uint64		id = pg_atomic_read_u64(&slot->answered);
-	dlist_iter	it;
-
-	if (slot->database != MyDatabaseId || id == 0)
+	if (transaction && aborted == 0)
+		transaction->look = true;
+	else if (transaction)
+		transaction->aborted = transaction->aborted ? Min(transaction->aborted, aborted) : aborted;
+	if (nloaded == 0 && top != 0)
 		return;
-	pg_read_barrier();
-	/* it is one of the last */
-	dlist_reverse_foreach(it, &calls)
-	{
-		Open	   *open = dlist_container(Open, node, it.cur);
+	dlist_foreach(it, &transactions)
+		dlist_container(Transaction, node, it.cur)->look = true;
+}
 
-		if (open->row.id != (int64) id || !open->row.is_ours)
-			continue;
-		if (!open->row.owned)
-			take_answer(open, &slot->answer);
-		break;
+/*
+ * The call that a session's news are about, or NULL.  Ids begin anew when the
+ * extension is created anew, so the transaction is compared, too.
+ */
+static Open *
+find_answered(int s, const IntentNews *news)
+{
+	Open	   *open = of_slot[s];
+	dlist_iter	it;
+
+	if (news->answered == 0)
+		return NULL;
+	if (open && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
+		return open;
+	if (nloaded == 0)
+		return NULL;
+	dlist_foreach(it, &transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			open = dlist_container(Open, node, of.cur);
+			if (open->loaded && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
+				return open;
+		}
 	}
-	pg_atomic_write_u64(&slot->answered, 0);
+	return NULL;
+}
+
+/*
+ * Take what the session in this place has left.
+ */
+static void
+take_news(int s)
+{
+	IntentNews	news;
+	Open	   *open;
+
+	if (!intent_take_news(s, &news))
+		return;
+	if (news.seam_time.at != 0)
+		worker_learn_clock(&news.seam_time);
+	open = find_answered(s, &news);
+	if (open)
+		take_answer(open, &news);
+	if (news.aborted != 0)
+		look_at_transaction(news.top, news.aborted);
+	if (news.ended != 0)
+		look_at_transaction(news.ended, 0);
+}
+
+/*
+ * Take the wish of the session in this place, if it has one.
+ */
+static void
+take_wish(int s)
+{
+	IntentWish	wish;
+	uint32		state = intent_read_wish(s, &wish);
+	CallRow		row = {.n = wish.ncalls};
+	dsm_segment *segment = NULL;
+	Open	   *open;
+
+	if (state == 0)
+		return;
+	row.transaction = wish.transaction;
+	row.max_use_count = wish.max_use_count;
+	row.has_profile = wish.has_profile;
+	row.profile = wish.profile;
+	row.timeout = wish.timeout;
+	row.account = wish.account;
+	row.is_ours = true;
+	row.requested_at = GetCurrentTimestamp();
+	worker_seam_time(&row.has_seam_time, &row.seam_time);
+	if (row.n > 1)
+	{
+		segment = attach(wish.segment, row.n);
+		if (segment == NULL)
+			return;				/* its session has given up */
+	}
+	open = new_open(&row, segment ? dsm_segment_address(segment) : &wish.call);
+	open->segment = segment;
+	for (int i = 0; i < row.n; i++)
+		open->row.calls[i].state = CALL_BEGUN;	/* for all that we know */
+	open->slot = s;
+	open->wish = state;
+	open->latch = wish.latch;
+	open->top = wish.top;
+	dlist_push_tail(&added, &open->node);
+}
+
+/*
+ * Take what sessions have left, and what they want.
+ *
+ * What a session has left before its wish is taken with it, since it makes the
+ * wish afterwards.
+ */
+static void
+listen(void)
+{
+	for (int s = 0; s < intent_nslots(); s++)
+	{
+		uint32		count = intent_count(s);
+
+		if (count == seen[s] && !see_all)
+			continue;
+		pg_read_barrier();
+		take_wish(s);
+		take_news(s);
+		seen[s] = count;
+	}
+	see_all = false;
 }
 
 /*
@@ -202,10 +555,14 @@ take_answer_of(IntentSlot *slot)
 void
 worker_take_answers(void)
 {
-	for (int s = 0; s < intent_nslots(); s++)
-		take_answer_of(intent_slot(s));
-	count_waiting();
+	for (int s = 0; s < intent_nslots() && loaded; s++)
+	{
+		if (intent_count(s) != seen[s])
+			take_news(s);
+	}
 }
+
+/* ---------- recording ---------- */
 
 /*
  * In a transaction: record the calls that sessions are about to make.
@@ -213,55 +570,25 @@ worker_take_answers(void)
 static void
 record_calls(void)
 {
-	for (int s = 0; s < intent_nslots(); s++)
-	{
-		IntentSlot *slot = intent_slot(s);
-		uint32		wish = pg_atomic_read_u32(&slot->wish);
-		Open	   *open;
-		CallRow    *row;
-		const IntentCall *from = &slot->call;
+	FullTransactionId mine;
+	dlist_iter	it;
 
-		if ((wish & WISH_MASK) != WISH_RECORD)
-			continue;
-		pg_read_barrier();
-		if (slot->database != MyDatabaseId)
-			continue;
-		/* it may have come with the wish, and the next one takes its place */
-		take_answer_of(slot);
-		open = new_open();
-		row = &open->row;
-		dlist_push_tail(&added, &open->node);
-		open->slot = s;
-		open->wish = wish;
-		row->transaction = slot->transaction;
-		row->n = slot->ncalls;
-		row->max_use_count = slot->max_use_count;
-		row->has_profile = slot->has_profile;
-		row->profile = slot->profile;
-		row->timeout = slot->timeout;
-		row->account = slot->account;
-		row->is_ours = true;
-		row->requested_at = GetCurrentTimestamp();
-		row->has_seam_time = worker.clock_known;
-		row->seam_time = worker.clock_known ? worker.clock + (http_now() - worker.clock_at) : 0;
-		if (row->n > 1)
-		{
-			open->segment = attach(slot->segment);
-			if (open->segment == NULL)
-			{
-				/* its session has given up */
-				dlist_delete(&open->node);
-				free_open(open);
-				continue;
-			}
-			from = dsm_segment_address(open->segment);
-		}
-		row->calls = MemoryContextAllocHuge(TopMemoryContext, row->n * sizeof(IntentCall));
-		memcpy(row->calls, from, row->n * sizeof(IntentCall));
-		for (int i = 0; i < row->n; i++)
-			row->calls[i].state = CALL_BEGUN;	/* for all that we know */
-		work_record_call(row);
+	/*
+	 * Younger than theirs, or they could be given out again after a crash: it
+	 * is assigned here, after their wishes were read.
+	 */
+	Assert(!FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()));
+	mine = GetTopFullTransactionId();
+	dlist_foreach(it, &added)
+	{
+		Open	   *open = dlist_container(Open, node, it.cur);
+
+		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
+			elog(ERROR, "a transaction of a call is younger than the one that records it");
+		work_record_call(&open->row);
 	}
+	STOP_POINT("worker-record");
+	ForceSyncCommit();
 }
 
 /*
@@ -270,29 +597,28 @@ record_calls(void)
 static void
 calls_are_recorded(void)
 {
-	if (!dlist_is_empty(&added))
-		STOP_POINT("worker-recorded");
+	STOP_POINT("worker-recorded");
 	while (!dlist_is_empty(&added))
 	{
 		Open	   *open = dlist_container(Open, node, dlist_pop_head_node(&added));
-		IntentSlot *slot = intent_slot(open->slot);
-		uint32		wish = open->wish;
 
-		slot->id = open->row.id;
-		pg_write_barrier();
-		if (pg_atomic_compare_exchange_u32(&slot->wish, &wish, (wish & ~WISH_MASK) | WISH_RECORDED))
-			SetLatch(slot->latch);
+		if (intent_fulfil(open->slot, open->wish, open->latch, open->row.id))
+			of_slot[open->slot] = open;
 		else
 		{
 			/* withdrawn: no call is made */
-			for (int i = 0; i < open->row.n; i++)
-				open->row.calls[i].state = CALL_NOT_BEGUN;
+			open->row.n = 0;
 			open->row.answered = true;
-			open->dirty = true;
+			open->slot = -1;
+			set_dirty(open);
 		}
-		dlist_push_tail(&calls, &open->node);
+		add_uses(open);
+		set_waiting(open, !open->row.answered);
+		add_to_transaction(open, open->top);
 	}
 }
+
+/* ---------- judging ---------- */
 
 /*
  * What has become of a call's transaction?
@@ -326,43 +652,19 @@ static bool
 is_needed(const Open *open)
 {
 	const CallRow *row = &open->row;
-	dlist_iter	it;
 
+	if (worker.doubts_changed)
+		return true;			/* not known yet */
+	if (nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) && dlist_is_empty(&worker.ended))
+		return false;
 	for (int i = 0; i < row->n; i++)
 	{
 		const pg_uuid_t *identity = &row->calls[i].identity;
+		int			ndoubts;
 
-		if (row->calls[i].state != CALL_ISSUED && row->calls[i].state != CALL_BEGUN)
-			continue;
-		if (worker_identity_is_busy(identity))
+		(void) worker_doubts_of(identity, &ndoubts);
+		if (ndoubts > 0 || worker_identity_is_busy(identity))
 			return true;
-		for (int d = 0; d < worker.ndoubts; d++)
-		{
-			if (memcmp(&worker.doubts[d].identity, identity, UUID_LEN) == 0)
-				return true;
-		}
-		if (worker.doubts_changed)
-			return true;		/* not known yet */
-	}
-	/* other sessions' calls whose answers are not known yet */
-	if (nwaiting == 0)
-		return false;
-	dlist_foreach(it, &calls)
-	{
-		const Open *other = dlist_container(Open, node, it.cur);
-
-		if (other == open || other->row.answered || other->row.owned || other->done)
-			continue;
-		for (int i = 0; i < other->row.n; i++)
-		{
-			for (int j = 0; j < row->n; j++)
-			{
-				if (memcmp(&other->row.calls[i].identity, &row->calls[j].identity, UUID_LEN) == 0)
-					return true;
-			}
-			if (row->n > 1)
-				return true;	/* large batches are not compared */
-		}
 	}
 	return false;
 }
@@ -383,30 +685,58 @@ abandon(Open *open, const char *report)
 			work_add_orphan(row, one, row->timeout, report);
 		if (one->state == CALL_BEGUN)
 			worker.doubts_changed = true;
+		if (i % 1000 == 999)
+			CHECK_FOR_INTERRUPTS();
 	}
 	worker_due_at(&worker.revoking, GetCurrentTimestamp());
 	ForceSyncCommit();
 }
 
 /*
- * In a transaction: see which calls' transactions have ended.
+ * The call's transaction committed: its keys are owned.  That must be known for
+ * a while, since a call that begins soon may come to be in doubt, and longer if
+ * its own answer was lost.
  */
 static void
-judge_calls(void)
+keep(Open *open)
+{
+	CallRow    *row = &open->row;
+	int64		left = 0;
+
+	if (!row->answered)
+		left = row->requested_at + (int64) row->timeout * 1000 - GetCurrentTimestamp();
+	row->owned = true;
+	set_dirty(open);
+	leave_transaction(open);
+	open->forget_at = http_now() + Max(left, 0) + KEEP_AT_LEAST_US;
+	if (row->n > 0)
+		dlist_push_tail(&kept, &open->node);
+	else
+	{
+		open->forget_at = 0;
+		dlist_push_head(&kept, &open->node);
+	}
+}
+
+/*
+ * In a transaction: see what has become of a transaction's calls.  Returns how many
+ * are only reported.
+ */
+static int
+judge_transaction(Transaction *transaction, int timeline)
 {
 	FullTransactionId last = InvalidFullTransactionId;
 	Fate		fate = FATE_OPEN;
-	int			timeline = (int) GetWALInsertionTimeLine();
 	int			reported = 0;
-	dlist_iter	it;
+	dlist_mutable_iter it;
 
-	dlist_foreach(it, &calls)
+	dlist_foreach_modify(it, &transaction->calls)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);
 		CallRow    *row = &open->row;
 		const char *report = NULL;
 
-		if (row->owned)
+		if (!transaction->look && U64FromFullTransactionId(row->transaction) < transaction->aborted)
 			continue;
 		if (!row->is_ours || !FullTransactionIdEquals(row->transaction, last))
 			fate = judge(row);
@@ -415,29 +745,45 @@ judge_calls(void)
 			continue;
 		STOP_POINT("worker-judge");
 		/* what it has left before its end is there by now */
-		if (!row->answered)
-			worker_take_answers();
+		if (open->waiting && open->slot >= 0)
+			take_news(open->slot);
 		if (fate == FATE_COMMITTED)
 		{
-			if (!row->answered || is_needed(open))
-			{
-				row->owned = open->dirty = true;
-				continue;
-			}
+			keep(open);
+			continue;
 		}
-		else
-		{
-			if (!row->is_ours)
-				report = "issued by a synchronous call of the database that this one is a copy of";
-			else if (fate == FATE_UNKNOWN)
-				report = "the transaction that asked for it is too old to be judged";
-			else if (row->timeline != timeline)
-				report = "the transaction that asked for it ended with a promotion or restore";
-			abandon(open, report);
-			reported += report != NULL;
-		}
-		work_delete_call(row->id);
+		if (!row->is_ours)
+			report = "issued by a synchronous call of the database that this one is a copy of";
+		else if (fate == FATE_UNKNOWN)
+			report = "the transaction that asked for it is too old to be judged";
+		else if (row->timeline != timeline)
+			report = "the transaction that asked for it ended with a promotion or restore";
+		abandon(open, report);
+		reported += report != NULL;
+		work_delete_calls(&row->id, 1);
 		open->done = true;
+	}
+	return reported;
+}
+
+/*
+ * In a transaction: see which calls' transactions have ended.
+ */
+static void
+judge_calls(void)
+{
+	int			timeline = (int) GetWALInsertionTimeLine();
+	int			reported = 0;
+	dlist_iter	it;
+
+	dlist_foreach(it, &transactions)
+	{
+		Transaction *transaction = dlist_container(Transaction, node, it.cur);
+
+		if (!transaction->look && transaction->aborted == 0)
+			continue;
+		reported += judge_transaction(transaction, timeline);
+		transaction->judged = true;
 	}
 	if (reported > 0)
 		ereport(WARNING,
@@ -447,81 +793,212 @@ judge_calls(void)
 }
 
 /*
- * In a transaction: all of it.
+ * After the commit: forget what was judged.
  */
 static void
-process(void *arg)
+calls_are_judged(void)
 {
-	bool		judge_too = *(bool *) arg;
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &transactions)
+	{
+		Transaction *transaction = dlist_container(Transaction, node, it.cur);
+		dlist_mutable_iter of;
+
+		if (!transaction->judged)
+			continue;
+		transaction->look = transaction->judged = false;
+		transaction->aborted = 0;
+		dlist_foreach_modify(of, &transaction->calls)
+		{
+			Open	   *open = dlist_container(Open, node, of.cur);
+
+			if (!open->done)
+				continue;
+			leave_transaction(open);
+			free_open(open);
+		}
+		if (!dlist_is_empty(&transaction->calls))
+			continue;
+		dlist_delete(&transaction->node);
+		hash_search(by_top, &transaction->top, HASH_REMOVE, NULL);
+	}
+}
+
+/*
+ * The transaction failed: they are looked at again.
+ */
+static void
+calls_are_not_judged(void)
+{
 	dlist_iter	it;
+
+	dlist_foreach(it, &transactions)
+	{
+		Transaction *transaction = dlist_container(Transaction, node, it.cur);
+		dlist_iter	of;
+
+		if (!transaction->judged)
+			continue;
+		transaction->judged = false;
+		dlist_foreach(of, &transaction->calls)
+			dlist_container(Open, node, of.cur)->done = false;
+	}
+}
+
+/* ---------- all of it ---------- */
+
+/*
+ * In a transaction: write to the table what has become known.
+ */
+static void
+write_answers(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &dirty)
+	{
+		Open	   *open = dlist_container(Open, dirty_node, it.cur);
+
+		CHECK_FOR_INTERRUPTS();
+		work_answer_call(&open->row);
+	}
+}
+
+/*
+ * After the commit.
+ */
+static void
+answers_are_written(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &dirty)
+		dlist_container(Open, dirty_node, it.cur)->dirty = false;
+	dlist_init(&dirty);
+}
+
+/*
+ * In a transaction: one of the steps.
+ */
+static void
+step(void *arg)
+{
+	void		(*function) (void) = *(void (**) (void)) arg;
 
 	worker.gone = !work_begin();
 	worker.disowned = !worker.gone && !work_is_ours();
-	if (worker.gone || worker.disowned)
+	if (!worker.gone && !worker.disowned)
 	{
-		work_end();
-		return;
-	}
-	if (!loaded)
-		load_calls();
-	record_calls();
-	if (!dlist_is_empty(&added))
-	{
-		STOP_POINT("worker-record");
-		ForceSyncCommit();
-	}
-	if (judge_too)
-		judge_calls();
-	dlist_foreach(it, &calls)
-	{
-		Open	   *open = dlist_container(Open, node, it.cur);
-
-		if (open->dirty && !open->done)
-			work_answer_call(&open->row);
+		/* sessions wait for calls to be recorded, but for nothing else */
+		if (function != record_calls)
+			(void) set_config_option("lock_timeout", LOCK_TIMEOUT_SHORT, PGC_SUSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+		function();
 	}
 	work_end();
 }
 
 /*
- * Record calls that are about to be made, and, if judge_too is set, judge those
- * whose transactions have ended.  Returns whether that worked.
+ * Take a step in a transaction of its own: where a user's lock or trigger is in the
+ * way of one, the others go on.  Returns whether that worked.
  */
-bool
-worker_process_intents(bool judge_too)
+static bool
+take_step(void (*function) (void), const char *what)
 {
 	ErrorData  *error;
-	dlist_mutable_iter it;
 
-	judge_too = judge_too || !loaded;
-	worker_take_answers();
-	error = worker_transaction(process, &judge_too);
+	if (worker.gone || worker.disowned)
+		return false;
+	error = worker_transaction(step, &function);
 	if (error)
-	{
-		worker_log_error(error, "record calls");
-		while (!dlist_is_empty(&added))
-			free_open(dlist_container(Open, node, dlist_pop_head_node(&added)));
-	}
-	if (judge_too)
-		STOP_POINT("worker-judged");
-	dlist_foreach_modify(it, &calls)
-	{
-		Open	   *open = dlist_container(Open, node, it.cur);
+		worker_log_error(error, what);
+	return error == NULL && !worker.gone && !worker.disowned;
+}
 
-		if (error)
-			open->done = false;
+/*
+ * Is there any transaction to look at?
+ */
+static bool
+has_to_judge(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &transactions)
+	{
+		Transaction *transaction = dlist_container(Transaction, node, it.cur);
+
+		if (transaction->look || transaction->aborted != 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Record calls that are about to be made, judge those whose transactions have
+ * ended, and write what has become known.  look: at all transactions.
+ *
+ * Returns when to do it again, unasked, on http_now()'s clock.
+ */
+int64
+worker_process_intents(bool look)
+{
+	int64		now = http_now();
+	int64		again = PG_INT64_MAX;
+
+	if (identities == NULL)
+		set_up();
+	if (!loaded && !take_step(load_calls, "read the calls that were recorded"))
+		return now + ERROR_PAUSE_US;
+	listen();
+	if (!dlist_is_empty(&added))
+	{
+		if (take_step(record_calls, "record calls"))
+			calls_are_recorded();
 		else
-			open->dirty = false;
-		if (open->done)
 		{
-			dlist_delete(&open->node);
-			free_open(open);
+			while (!dlist_is_empty(&added))
+				free_open(dlist_container(Open, node, dlist_pop_head_node(&added)));
+			see_all = true;
+			again = now + ERROR_PAUSE_US;
 		}
 	}
-	if (!error)
-		calls_are_recorded();
-	count_waiting();
-	return error == NULL;
+	if (look || (now >= look_at && !dlist_is_empty(&transactions)))
+	{
+		look_at_transaction(0, 0);
+		look_at = now + LOOK_AGAIN_US;
+	}
+	if (has_to_judge())
+	{
+		if (now < judge_at)
+			again = Min(again, judge_at);
+		else if (take_step(judge_calls, "see what has become of calls"))
+		{
+			STOP_POINT("worker-judged");
+			calls_are_judged();
+		}
+		else
+		{
+			calls_are_not_judged();
+			judge_at = now + ERROR_PAUSE_US;
+			again = Min(again, judge_at);
+		}
+	}
+	if (!dlist_is_empty(&dirty) && now >= write_at)
+	{
+		if (take_step(write_answers, "note the answers to calls"))
+			answers_are_written();
+		else
+			write_at = now + ERROR_PAUSE_US;
+	}
+	if (!dlist_is_empty(&dirty))
+		again = Min(again, write_at);
+	if (!dlist_is_empty(&transactions))
+		again = Min(again, now + ANSWERS_US);
+	return again;
 }
+
+/* ---------- for who settles doubts ---------- */
 
 /*
  * Is a session's call for this identity under way, as far as we know?
@@ -529,23 +1006,9 @@ worker_process_intents(bool judge_too)
 bool
 worker_call_is_open(const pg_uuid_t *identity)
 {
-	dlist_iter	it;
+	const Identity *found = nwaiting > 0 ? hash_search(identities, identity, HASH_FIND, NULL) : NULL;
 
-	if (nwaiting == 0)
-		return false;
-	dlist_foreach(it, &calls)
-	{
-		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
-
-		if (row->answered || row->owned)
-			continue;
-		for (int i = 0; i < row->n; i++)
-		{
-			if (memcmp(&row->calls[i].identity, identity, UUID_LEN) == 0)
-				return true;
-		}
-	}
-	return false;
+	return found && found->nwaiting > 0;
 }
 
 /*
@@ -553,79 +1016,156 @@ worker_call_is_open(const pg_uuid_t *identity)
  * in doubt.
  */
 List *
-worker_called_identities(List *identities)
+worker_called_identities(List *list)
 {
-	dlist_iter	it;
+	HASH_SEQ_STATUS scan;
+	Identity   *identity;
 
-	dlist_foreach(it, &calls)
+	if (nwaiting == 0)
+		return list;
+	hash_seq_init(&scan, identities);
+	while ((identity = hash_seq_search(&scan)) != NULL)
 	{
-		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
-
-		for (int i = 0; i < row->n && !row->answered; i++)
-			identities = lappend(identities, &row->calls[i].identity);
+		if (identity->nwaiting > 0)
+			list = lappend(list, &identity->id);
 	}
-	return identities;
+	return list;
 }
 
 /*
- * Is the key, which a list has told of, a session's?  Also if a call that
- * committed may have issued it.
+ * Is the key, which a list has told of, a session's?
  */
-bool
+CallOwner
 worker_call_owns(const SeamKey *key, const Flight *list)
 {
+	Identity   *identity = identities ? hash_search(identities, &key->user_identity_id, HASH_FIND, NULL) : NULL;
+	CallOwner	owner = OWNER_NONE;
 	dlist_iter	it;
 
-	dlist_foreach(it, &calls)
+	if (identity == NULL)
+		return OWNER_NONE;
+	dlist_foreach(it, &identity->uses)
 	{
-		const CallRow *row = &dlist_container(Open, node, it.cur)->row;
+		const Use  *use = dlist_container(Use, node, it.cur);
+		const CallRow *row = &use->open->row;
+		const IntentCall *one = &row->calls[use - use->open->uses];
 		WorkRow		attempt = {.attempted_at = row->requested_at};
 		Doubt		window;
 
+		if (one->state == CALL_ISSUED && memcmp(&one->key, &key->instant_key_id, UUID_LEN) == 0)
+			return OWNER_CALL;
+		/* one that committed may have issued it */
+		if (one->state != CALL_BEGUN || !row->owned || row->has_profile != key->has_customization_profile_id ||
+			(row->has_profile && memcmp(&row->profile, &key->customization_profile_id, UUID_LEN) != 0))
+			continue;
 		attempt.attempt_timeout = row->timeout;
 		attempt.has_seam_time = row->has_seam_time;
 		attempt.seam_time = row->seam_time;
-		for (int i = 0; i < row->n; i++)
-		{
-			const IntentCall *one = &row->calls[i];
-
-			if (one->state == CALL_ISSUED && memcmp(&one->key, &key->instant_key_id, UUID_LEN) == 0)
-				return true;
-			if (one->state != CALL_BEGUN || !row->owned ||
-				memcmp(&one->identity, &key->user_identity_id, UUID_LEN) != 0)
-				continue;
-			worker_set_window(&attempt, list, &window);
-			if (row->has_profile == key->has_customization_profile_id &&
-				(!row->has_profile || memcmp(&row->profile, &key->customization_profile_id, UUID_LEN) == 0) &&
-				key->created_at >= window.from && key->created_at <= window.until)
-				return true;
-		}
+		worker_set_window(&attempt, list, &window);
+		if (key->created_at >= window.from && key->created_at <= window.until)
+			owner = OWNER_PERHAPS;
 	}
-	return false;
+	return owner;
+}
+
+/* ---------- now and then ---------- */
+
+/*
+ * In a transaction: delete the rows of calls that nobody has to know of any more.
+ */
+static void
+delete_calls(void)
+{
+	int64	   *ids = palloc(list_length(old_calls) * sizeof(int64));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, old_calls)
+		ids[n++] = ((Open *) lfirst(lc))->row.id;
+	work_delete_calls(ids, n);
 }
 
 /*
- * In a transaction: forget calls whose keys are owned, and that no doubt needs
- * any more.
+ * Forget calls whose keys are owned, and that no doubt needs any more.  Returns
+ * when to do it again, on http_now()'s clock.
  */
-void
+int64
 worker_tidy_calls(void)
 {
 	dlist_mutable_iter it;
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = http_now();
+	ListCell   *lc;
 
-	if (!loaded)
-		return;
-	dlist_foreach_modify(it, &calls)
+	if (!loaded || dlist_is_empty(&kept))
+		return PG_INT64_MAX;
+	if (now < tidy_at)
+		return tidy_at;
+	tidy_at = now + TIDY_US;
+	old_calls = NIL;
+	dlist_foreach_modify(it, &kept)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);
-		const CallRow *row = &open->row;
 
-		if (!row->owned || is_needed(open) ||
-			(!row->answered && now < row->requested_at + (int64) row->timeout * 1000 + DOUBT_MARGIN_US))
+		if (open->forget_at > now)
+		{
+			/* those that follow it are younger, or wait for another look */
+			if (open->row.answered)
+				break;
 			continue;
-		work_delete_call(row->id);
+		}
+		if (!is_needed(open))
+			old_calls = lappend(old_calls, open);
+	}
+	if (old_calls == NIL || !take_step(delete_calls, "forget calls"))
+		return tidy_at;
+	foreach(lc, old_calls)
+	{
+		Open	   *open = lfirst(lc);
+
 		dlist_delete(&open->node);
 		free_open(open);
 	}
+	return tidy_at;
+}
+
+/*
+ * This process leaves, and may have no successor: tell of calls whose
+ * transactions have not ended, and whose keys nobody would revoke.
+ */
+void
+worker_log_calls(const char *why)
+{
+	StringInfoData text;
+	int			n = 0;
+	dlist_iter	it;
+
+	if (!loaded)
+		return;
+	initStringInfo(&text);
+	dlist_foreach(it, &transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			const CallRow *row = &dlist_container(Open, node, of.cur)->row;
+
+			for (int i = 0; i < row->n; i++)
+			{
+				char		id[SEAM_UUID_TEXT_LEN + 1];
+
+				if (row->calls[i].state != CALL_BEGUN && row->calls[i].state != CALL_ISSUED)
+					continue;
+				seam_put_uuid(id, &row->calls[i].identity);
+				if (n++ < IDENTITIES_PER_LINE)
+					appendStringInfo(&text, "%s%s", text.len ? ", " : "", id);
+			}
+		}
+	}
+	if (n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("%s while transactions with %d synchronous calls were open in database \"%s\": if they roll back, their instant keys stay alive",
+						why, n, worker.database),
+				 errdetail("User identities: %s%s.", text.data, n > IDENTITIES_PER_LINE ? ", and more" : "")));
 }

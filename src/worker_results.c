@@ -14,11 +14,16 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "doubt.h"
+#include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "settings.h"
 #include "stop_point.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker_state.h"
+
+/* Ids in one message. */
+#define KEYS_IN_MESSAGE 20
 
 /*
  * Something is due at this time.
@@ -273,29 +278,48 @@ worker_make_array(Datum *values, int n, Oid type)
 }
 
 /*
- * The keys of a list that no request owns.
+ * qsort and bsearch comparator of UUIDs.
  */
 static int
-unowned_keys(Flight *flight, Candidate **candidates)
+compare_uuids(const void *a, const void *b)
+{
+	return memcmp(a, b, UUID_LEN);
+}
+
+/*
+ * The keys of a list that no request and no session's call owns.  Those that are
+ * perhaps owned come behind them, *nperhaps.
+ */
+static int
+unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 {
 	Datum	   *ids = palloc(Max(flight->nkeys, 1) * sizeof(Datum));
 	pg_uuid_t  *owned;
 	int			nowned;
 	int			n = 0;
+	int			end = flight->nkeys;
 
 	*candidates = palloc(Max(flight->nkeys, 1) * sizeof(Candidate));
 	for (int i = 0; i < flight->nkeys; i++)
 		ids[i] = UUIDPGetDatum(&flight->keys[i].instant_key_id);
 	nowned = work_owned(worker_make_array(ids, flight->nkeys, UUIDOID), &owned);
+	qsort(owned, nowned, sizeof(pg_uuid_t), compare_uuids);
 	for (int i = 0; i < flight->nkeys; i++)
 	{
-		bool		is_owned = false;
+		SeamKey    *key = &flight->keys[i];
+		CallOwner	owner;
 
-		for (int j = 0; j < nowned && !is_owned; j++)
-			is_owned = memcmp(&owned[j], &flight->keys[i].instant_key_id, UUID_LEN) == 0;
-		if (!is_owned && !worker_call_owns(&flight->keys[i], flight))
-			(*candidates)[n++].key = &flight->keys[i];
+		CHECK_FOR_INTERRUPTS();
+		if (bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), compare_uuids))
+			continue;
+		owner = worker_call_owns(key, flight);
+		if (owner == OWNER_NONE)
+			(*candidates)[n++].key = key;
+		else if (owner == OWNER_PERHAPS)
+			(*candidates)[--end].key = key;
 	}
+	*nperhaps = flight->nkeys - end;
+	memmove(*candidates + n, *candidates + end, *nperhaps * sizeof(Candidate));
 	return n;
 }
 
@@ -307,7 +331,7 @@ unowned_keys(Flight *flight, Candidate **candidates)
 void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
-	int64		ago = GetCurrentTimestamp() - (http_now() - list->ended_at) - row->attempted_at;
+	int64		ago = worker_elapsed_since(row->attempted_at) - (http_now() - list->ended_at);
 
 	doubt->from = list->date - ago;
 	doubt->until = doubt->from + (list->ended_at - list->started_at) + USECS_PER_SEC;
@@ -327,6 +351,7 @@ static char *
 group_keys(const Candidate *candidates, int n, int group)
 {
 	StringInfoData ids;
+	int			written = 0;
 
 	initStringInfo(&ids);
 	for (int c = 0; c < n; c++)
@@ -335,10 +360,57 @@ group_keys(const Candidate *candidates, int n, int group)
 
 		if (candidates[c].group != group)
 			continue;
+		if (written++ == KEYS_IN_MESSAGE)
+		{
+			appendStringInfoString(&ids, ", and more");
+			break;
+		}
 		seam_put_uuid(id, &candidates[c].key->instant_key_id);
 		appendStringInfo(&ids, "%s%s", ids.len ? ", " : "", id);
 	}
 	return ids.data;
+}
+
+/*
+ * Why a doubt cannot be settled, and is only reported, or NULL.  The candidates
+ * are followed by nperhaps keys that are perhaps owned.
+ */
+static const char *
+why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates, int ncandidates, int nperhaps)
+{
+	/*
+	 * This may be a copy, whose origin has settled it: what is there is not
+	 * ours to take or to revoke.
+	 */
+	if (row->timeline != (int) GetWALInsertionTimeLine() && doubt->verdict != VERDICT_NO_KEY)
+		return psprintf("the answer was lost before a promotion or restore, and these instant keys may be of this request: %s",
+						group_keys(candidates, ncandidates, doubt->group));
+	if (doubt->verdict == VERDICT_AMBIGUOUS)
+		return psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s",
+						group_keys(candidates, ncandidates, doubt->group));
+	/* a request that is not settled issues another key, but here one may stay */
+	if (doubt->verdict != VERDICT_NO_KEY || row->status != STATUS_REVOKING)
+		return NULL;
+	for (int c = ncandidates; c < ncandidates + nperhaps; c++)
+	{
+		if (doubt_fits(doubt, candidates[c].key))
+			return "the answer was lost, and a call that has committed may have issued the instant key that is there";
+	}
+	if (row->account != 0 && row->account != intent_account(&worker.account))
+		return "the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found";
+	return NULL;
+}
+
+/*
+ * A doubt that was read is none any more.
+ */
+static void
+settled(WorkRow *known)
+{
+	known->next_attempt_at = DT_NOEND;
+	worker.nunsettled--;
+	if (worker.nunsettled == 0)
+		worker.ndoubts = 0;
 }
 
 /*
@@ -348,36 +420,46 @@ static bool
 store_list(Flight *flight)
 {
 	const SeamResult *result = &flight->result;
-	WorkRow    *rows = palloc(Max(worker.ndoubts, 1) * sizeof(WorkRow));
-	Doubt	   *doubts = palloc0(Max(worker.ndoubts, 1) * sizeof(Doubt));
+	int			ndoubts;
+	WorkRow    *known = worker_doubts_of(&flight->row.identity, &ndoubts);
+	WorkRow   **of = palloc(Max(ndoubts, 1) * sizeof(WorkRow *));
+	WorkRow    *rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts, 1) * sizeof(WorkRow));
+	Doubt	   *doubts = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts, 1) * sizeof(Doubt));
 	Candidate  *candidates;
 	int			ncandidates;
+	int			nperhaps;
+	Bitmapset  *spare = NULL;	/* groups whose keys are not revoked */
 	int			n = 0;
-	int			timeline = (int) GetWALInsertionTimeLine();
 
-	worker.doubts_changed = true;
 	worker_take_answers();
 	if (worker_call_is_open(&flight->row.identity))
 		return true;			/* a session issues a key for it right now */
-	for (int i = 0; i < worker.ndoubts; i++)
+	for (; ndoubts > 0; known++)
 	{
-		if (memcmp(&worker.doubts[i].identity, &flight->row.identity, UUID_LEN) != 0)
+		if (known->next_attempt_at == DT_NOEND)
 			continue;
-		if (!work_lock(worker.doubts[i].id, &rows[n]))
+		ndoubts--;
+		CHECK_FOR_INTERRUPTS();
+		if (!work_lock(known->id, &rows[n]))
 		{
 			/* gone, or locked by a session: then all of them wait */
-			if (work_exists(worker.doubts[i].id))
+			if (work_exists(known->id))
 				return false;
+			settled(known);
 			continue;
 		}
 		if (rows[n].has_key || (rows[n].status != STATUS_IN_FLIGHT && rows[n].status != STATUS_REVOKING))
+		{
+			settled(known);
 			continue;
+		}
+		memset(&doubts[n], 0, sizeof(Doubt));
 		doubts[n].max_use_count = rows[n].max_use_count;
 		doubts[n].has_profile = rows[n].has_profile;
 		doubts[n].profile = rows[n].profile;
 		doubts[n].wanted = rows[n].status == STATUS_IN_FLIGHT;
 		worker_set_window(&rows[n], flight, &doubts[n]);
-		n++;
+		of[n++] = known;
 	}
 	if (result->sqlerrcode != 0 || !flight->has_date)
 	{
@@ -394,52 +476,39 @@ store_list(Flight *flight)
 			/* the longer it has waited, the longer it may wait */
 			change.next_attempt_at = GetCurrentTimestamp() +
 				Max(flight->pause, Min((GetCurrentTimestamp() - rows[i].attempted_at) / 4, BACKOFF_MAX_US));
+			of[i]->next_attempt_at = change.next_attempt_at;
 			worker_change_request(&rows[i], &change);
 		}
 		return true;
 	}
 
-	ncandidates = unowned_keys(flight, &candidates);
+	ncandidates = unowned_keys(flight, &candidates, &nperhaps);
 	doubt_settle(doubts, n, candidates, ncandidates);
 	for (int i = 0; i < n; i++)
 	{
 		WorkChange	change = worker_no_change(&rows[i]);
-		const char *keys = group_keys(candidates, ncandidates, doubts[i].group);
+		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates, nperhaps);
 
-		if (rows[i].timeline != timeline && doubts[i].verdict != VERDICT_NO_KEY)
+		CHECK_FOR_INTERRUPTS();
+		if (why)
 		{
-			/*
-			 * This may be a copy, whose origin has settled it: what is there
-			 * is not ours to take or to revoke.
-			 */
-			doubts[i].verdict = VERDICT_AMBIGUOUS;
-			change.error = psprintf("the answer was lost before a promotion or restore, and these instant keys may be of this request: %s", keys);
-			for (int c = 0; c < ncandidates; c++)
-				candidates[c].revoke = candidates[c].revoke && candidates[c].group != doubts[i].group;
+			change.status = STATUS_FAILED;
+			change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+			change.error = why;
+			change.finished = true;
+			change.next_attempt_at = DT_NOEND;
+			spare = bms_add_member(spare, doubts[i].group);
 		}
-		else if (doubts[i].verdict == VERDICT_AMBIGUOUS)
-			change.error = psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s", keys);
-		switch (doubts[i].verdict)
-		{
-			case VERDICT_ADOPT:
-				set_issued(&rows[i], candidates[doubts[i].key].key, &change);
-				break;
-			case VERDICT_NO_KEY:
-			case VERDICT_REISSUE:
-				set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
-				break;
-			case VERDICT_AMBIGUOUS:
-				change.status = STATUS_FAILED;
-				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-				change.finished = true;
-				change.next_attempt_at = DT_NOEND;
-				break;
-		}
+		else if (doubts[i].verdict == VERDICT_ADOPT)
+			set_issued(&rows[i], candidates[doubts[i].key].key, &change);
+		else
+			set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
+		settled(of[i]);
 		worker_change_request(&rows[i], &change);
 	}
 	for (int c = 0; c < ncandidates; c++)
 	{
-		if (!candidates[c].revoke)
+		if (!candidates[c].revoke || bms_is_member(candidates[c].group, spare))
 			continue;
 		work_revoke_copy(&rows[candidates[c].group], candidates[c].key);
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());

@@ -11,6 +11,7 @@
 
 #include "doubt.h"
 #include "http.h"
+#include "intent.h"
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
 #include "pace.h"
@@ -19,6 +20,16 @@
 
 /* The longest pause between two tries of a call, and of a revocation. */
 #define BACKOFF_MAX_US (3600 * INT64CONST(1000000))
+
+/* After a transaction of ours failed. */
+#define ERROR_PAUSE_US (1 * INT64CONST(1000000))
+
+/*
+ * What was issued is known for so long: a call that began soon after it ended
+ * may need to know whose its key is.  It is longer than DOUBT_MARGIN_US and
+ * CLOCK_DELAY_US together.
+ */
+#define KEEP_AT_LEAST_US (10 * INT64CONST(1000000))
 
 /* While a result cannot be stored. */
 #define LOCKED_PAUSE_US (100 * INT64CONST(1000))
@@ -94,7 +105,10 @@ typedef struct Worker
 	WorkQueue	cancelled;
 	bool		doubts_changed;
 	int			ndoubts;
-	WorkRow    *doubts;			/* in a context of their own */
+	int			nunsettled;		/* of them */
+	WorkRow    *doubts;			/* by identity; next_attempt_at is DT_NOEND
+								 * for a settled one; in a context of their
+								 * own */
 	MemoryContext doubts_context;
 	int64	   *to_write;		/* ids of requests whose row is to be written */
 	int			nto_write;
@@ -113,6 +127,14 @@ typedef struct Worker
 	bool		careful;		/* the last worker may have died of a row */
 } Worker;
 
+/* Does a session's call own a key? */
+typedef enum CallOwner
+{
+	OWNER_NONE,
+	OWNER_PERHAPS,				/* its answer was lost, and it committed */
+	OWNER_CALL
+} CallOwner;
+
 extern Worker worker;
 
 /* worker.c */
@@ -125,18 +147,24 @@ extern int	worker_send_allowance(int64 now, int64 *again_at);
 extern bool worker_is_due(const WorkQueue *queue);
 extern bool worker_identity_is_busy(const pg_uuid_t *identity);
 extern void worker_read_doubts(void);
+extern WorkRow *worker_doubts_of(const pg_uuid_t *identity, int *n);
+extern void worker_learn_clock(const SeamTime *sample);
+extern void worker_watch_clock(void);
+extern int64 worker_elapsed_since(TimestampTz time);
+extern void worker_seam_time(bool *known, TimestampTz *time);
 extern void worker_claim_calls(void);
 extern void worker_start_flight(Flight *flight);
 extern void worker_flight_ended(Flight *flight);
 extern void worker_free_flight(Flight *flight);
 
 /* worker_intents.c */
-extern bool worker_process_intents(bool judge);
+extern int64 worker_process_intents(bool look);
 extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
-extern bool worker_call_owns(const SeamKey *key, const Flight *list);
-extern List *worker_called_identities(List *identities);
-extern void worker_tidy_calls(void);
+extern CallOwner worker_call_owns(const SeamKey *key, const Flight *list);
+extern List *worker_called_identities(List *list);
+extern int64 worker_tidy_calls(void);
+extern void worker_log_calls(const char *why);
 
 /* worker_results.c */
 extern void worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt);
