@@ -185,7 +185,8 @@ CREATE TABLE seam_instant_key_call (
 	account bigint,
 	system_identifier bigint NOT NULL,
 	database_id oid NOT NULL,
-	timeline_id int NOT NULL
+	timeline_id int NOT NULL,
+	data_directory_id bigint NOT NULL
 ) WITH (
 	autovacuum_vacuum_threshold = 1000,
 	autovacuum_vacuum_scale_factor = 0,

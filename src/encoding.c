@@ -52,11 +52,14 @@ encoding_from_utf8(const char *utf8)
 }
 
 /*
- * The length of the secret that the text begins with, or 0.
+ * The length of the secret that the text begins with, or 0.  A URL is one, since it
+ * may be a key's.
  */
 static size_t
 secret_at(const char *text, const char *const *secrets)
 {
+	if (strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0)
+		return strcspn(text, " \t\r\n\"'<>");
 	for (; *secrets; secrets++)
 	{
 		size_t		len = strlen(*secrets);
@@ -69,8 +72,8 @@ secret_at(const char *text, const char *const *secrets)
 
 /*
  * Append a text that somebody else wrote (valid UTF-8) to a message: without
- * control characters, without the secrets (up to a NULL; empty ones do not
- * count), cut after max_chars, and with a question mark for what the encoding cannot hold.
+ * control characters, without URLs and the secrets (up to a NULL; empty ones do
+ * not count), cut after max_chars, and with a question mark for what the encoding cannot hold.
  */
 void
 encoding_append_foreign(StringInfo buf, const char *utf8, int max_chars,

@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <sys/stat.h>
+
 #include "access/htup_details.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
@@ -183,15 +185,16 @@ static const struct
 	},
 	[WS_CALLS] = {
 		"SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
-		" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id," OURS
-		" FROM %c",
-		2, {INT8OID, OIDOID}
+		" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
+		OURS "AND data_directory_id = $3 FROM %c",
+		3, {INT8OID, OIDOID, INT8OID}
 	},
 	[WS_CALL_RECORD] = {
 		"INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
-		" attempt_timeout, seam_time, account, timeline_id, system_identifier, database_id)"
-		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, $11, $1, $2) RETURNING call_id",
-		11, {INT8OID, OIDOID, XID8OID, UUIDARRAYOID, INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID}
+		" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, database_id)"
+		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $1, $2) RETURNING call_id",
+		12, {INT8OID, OIDOID, XID8OID, UUIDARRAYOID, INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID,
+		INT8OID}
 	},
 	[WS_CALL_ANSWER] = {
 		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
@@ -694,6 +697,23 @@ work_revoke_copy(const WorkRow *row, const SeamKey *key)
 /* ---------- synchronous calls ---------- */
 
 /*
+ * What tells this data directory from a copy of it, in which transactions that are
+ * open here look as if they had been rolled back by a crash: the inode of a file
+ * that is never written again.  A snapshot of the disk has the same.
+ */
+static Datum
+data_directory_id(void)
+{
+	struct stat st;
+
+	if (stat("PG_VERSION", &st) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
+	return Int64GetDatum((int64) st.st_ino);
+}
+
+/*
  * The calls that are recorded, in CurrentMemoryContext.
  */
 int
@@ -702,6 +722,7 @@ work_calls(CallRow **calls)
 	Datum		args[MAX_ARGS];
 	int			n;
 
+	args[2] = data_directory_id();
 	execute(WS_CALLS, args, NULL);
 	n = (int) SPI_processed;
 	*calls = palloc0(Max(n, 1) * sizeof(CallRow));
@@ -794,6 +815,7 @@ work_record_call(CallRow *call)
 	args[9] = Int64GetDatum((int64) call->account);
 	call->timeline = (int) GetWALInsertionTimeLine();
 	args[10] = Int32GetDatum(call->timeline);
+	args[11] = data_directory_id();
 	execute(WS_CALL_RECORD, args, nulls);
 	if (SPI_processed != 1)
 		ereport(ERROR,

@@ -106,10 +106,12 @@ foreach my $step (@steps)
 {
 	my ($point, @ways) = @$step;
 
-	foreach my $deed (sort keys %deeds)
+	# in this order no process is terminated so often in turn that it is started late
+	foreach my $n (0 .. ($ENV{ALL} ? $#ways : 0))
 	{
-		foreach my $way ($ENV{ALL} ? @ways : $ways[ rand @ways ])
+		foreach my $deed (sort keys %deeds)
 		{
+			my $way = $ENV{ALL} ? $ways[$n] : $ways[ rand @ways ];
 			my $guest = sprintf '00000000-0000-4000-8000-%012d', 1 + keys %cases;
 			my $name = $cases{$guest} = "$way: at $point $deed";
 			my $sql = "$ways{$way} SELECT 'committed';";
