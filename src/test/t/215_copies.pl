@@ -120,6 +120,17 @@ my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'),
 	'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(60));
 ok(wait_for(sub { live($open) == 1 }), 'a call in an open transaction');
 
+# in a copy of the files that is started as it is, that transaction has ended by a crash
+$primary->backup('c');
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+$copy->init_from_backup($primary, 'c');
+chmod 0600, $copy->data_dir . '/seam_api_key' or die $!;
+$copy->start;
+$node = $copy;
+ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan WHERE user_identity_id = '$open'") eq 'failed 08007' }), 'a physical copy reports the key of the open transaction');
+is(scalar(live($open)), 1, 'and does not revoke it');
+$copy->stop;
+
 $primary->wait_for_catchup($standby, 'replay');
 $node = $standby;
 is(state_of('hotel', $id{pending}), 'pending -', 'the standby has it all');
