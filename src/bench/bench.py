@@ -25,12 +25,13 @@ import threading
 from common import (API_KEY, ANSWER, BODY, IDENTITY, Cluster, Failure, Floor,
                     Machine, command, free_ports, rotated, wait_for)
 from outbox import Outbox
+from protection import Protection
 
 HERE = pathlib.Path(__file__).resolve().parent
 LATENCY_MS = 50
 BATCH_SIZE = 1000
 BATCH_CONCURRENCY = 100
-PARTS = ('warm', 'connect', 'batch', 'outbox')
+PARTS = ('warm', 'connect', 'batch', 'protection', 'outbox')
 
 # What issue and README promise, as multiples of the floor or in milliseconds.
 WANTED_WARM = 1.05
@@ -159,11 +160,24 @@ class Bench:
             self.first_and_reconnect(first)
         if 'batch' in self.parts:
             self.batches()
+        if 'protection' in self.parts:
+            Protection(self, self.serve).run(LATENCY_MS)
         if 'outbox' in self.parts:
             Outbox(self, LATENCY_MS, BATCH_CONCURRENCY).run()
 
+    def serve(self, delay_ms, *log):
+        """Start a server that answers after a delay, and return its URL."""
+        server = self.machine.start(
+            self.machine.server_cpu,
+            [self.work / 'slow_server', delay_ms, self.work / 'answer.json', *log],
+            stdout=subprocess.PIPE, text=True)
+        return 'http://127.0.0.1:%d' % int(server.stdout.readline())
+
     def seam_session(self, base, *more):
+        """A session whose calls are compared with the floor's: what the protection
+        of their keys costs is a part of its own."""
         return self.cluster.session(
+            'SET seam_ik.revoke_on_rollback = off',
             "SET seam_ik.api_key = '%s'" % API_KEY,
             "SET seam_ik.endpoint = '%s'" % base, *more)
 

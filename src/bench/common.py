@@ -229,6 +229,25 @@ def wait_for(name, condition, log):
         time.sleep(0.05)
 
 
+def fdatasync_ms(folder):
+    """What a commit waits for: the median, and the 99th percentile."""
+    times = []
+    with open(folder / 'synced', 'wb') as file:
+        os.posix_fallocate(file.fileno(), 0, 8192 * 100)
+        os.fsync(file.fileno())
+        for i in range(100):
+            os.pwrite(file.fileno(), bytes(8192), i * 8192)
+            start = time.monotonic()
+            os.fdatasync(file.fileno())
+            times.append((time.monotonic() - start) * 1000)
+    return quantile(times, 0.5), quantile(times, 0.99)
+
+
+def quantile(values, share):
+    values = sorted(values)
+    return values[min(int(len(values) * share), len(values) - 1)]
+
+
 def free_ports(count):
     sockets = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]

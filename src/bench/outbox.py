@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import time
 
-from common import API_KEY, PATH, Failure, command, rotated, wait_for
+from common import (API_KEY, PATH, Failure, command, fdatasync_ms, quantile,
+                    rotated, wait_for)
 
 REQUESTS = 10_000
 PERIOD_MS = 20              # of the trickle
@@ -86,11 +87,6 @@ def identity(number):
     return "('10000000-0000-4000-8000-' || lpad(to_hex(%s), 12, '0'))::uuid" % number
 
 
-def quantile(values, share):
-    values = sorted(values)
-    return values[min(int(len(values) * share), len(values) - 1)]
-
-
 class Outbox:
     """What is measured, and the tables of it."""
 
@@ -113,8 +109,8 @@ class Outbox:
         # something spins there, and here everybody does
         self.machine.let_sleep()
         self.slow = self.bench.web.base['slow http']
-        self.fast = self.serve(0)
-        self.logged = self.serve(self.latency_ms, self.log)
+        self.fast = self.bench.serve(0)
+        self.logged = self.bench.serve(self.latency_ms, self.log)
         self.cluster.start(
             "shared_preload_libraries = 'seam_ik%s'"
             % (', pg_net' if self.has_pg_net else ''),
@@ -131,7 +127,9 @@ class Outbox:
         else:
             print('pg_net is not installed: left out\n')
 
-        self.disk()
+        print('The outbox: the processors may halt, and PostgreSQL runs with fsync.'
+              ' An fdatasync on this disk takes %.2f ms\n(median; p99 %.2f), and each'
+              ' commit waits for one.\n' % fdatasync_ms(self.work), flush=True)
         self.trigger_costs()
         self.select_one()
         self.configure(worker='on')
@@ -145,35 +143,12 @@ class Outbox:
         self.history()
         self.session.close()
 
-    def serve(self, delay_ms, *log):
-        server = self.machine.start(
-            self.machine.server_cpu,
-            [self.work / 'slow_server', delay_ms, self.work / 'answer.json', *log],
-            stdout=subprocess.PIPE, text=True)
-        return 'http://127.0.0.1:%d' % int(server.stdout.readline())
-
     def configure(self, **settings):
         """Change settings of the worker."""
         for name, value in settings.items():
             self.session.ask("ALTER SYSTEM SET seam_ik.%s = '%s'" % (name, value))
         self.session.ask('SELECT pg_reload_conf()')
         time.sleep(0.5)
-
-    def disk(self):
-        """What a commit waits for."""
-        times = []
-        with open(self.work / 'synced', 'wb') as file:
-            os.posix_fallocate(file.fileno(), 0, 8192 * 100)
-            os.fsync(file.fileno())
-            for i in range(100):
-                os.pwrite(file.fileno(), bytes(8192), i * 8192)
-                start = time.monotonic()
-                os.fdatasync(file.fileno())
-                times.append((time.monotonic() - start) * 1000)
-        print('The outbox: the processors may halt, and PostgreSQL runs with fsync.'
-              ' An fdatasync on this disk takes %.2f ms\n(median; p99 %.2f), and each'
-              ' commit waits for one.\n'
-              % (quantile(times, 0.5), quantile(times, 0.99)), flush=True)
 
     # -- enqueueing -----------------------------------------------------
 
