@@ -128,15 +128,6 @@ intent_nslots(void)
 }
 
 /*
- * The place with this number.
- */
-IntentSlot *
-intent_slot(int i)
-{
-	return &slots[i];
-}
-
-/*
  * How often anything was put into this place.
  */
 uint32
@@ -163,6 +154,26 @@ intent_read_wish(int i, IntentWish *wish)
 		*wish = slot->wish;
 	SpinLockRelease(&slot->lock);
 	return state;
+}
+
+/*
+ * The id of the intent that was recorded last for a session of this database, and
+ * what it is, or 0.
+ */
+int64
+intent_read_recorded(int i, IntentWish *wish)
+{
+	IntentSlot *slot = &slots[i];
+	int64		id = 0;
+
+	SpinLockAcquire(&slot->lock);
+	if (slot->database == MyDatabaseId)
+	{
+		id = slot->id;
+		*wish = slot->wish;
+	}
+	SpinLockRelease(&slot->lock);
+	return id;
 }
 
 /*
@@ -403,6 +414,7 @@ have_recorded(IntentSlot *slot, const IntentWish *wish)
 	SpinLockAcquire(&slot->lock);
 	slot->database = MyDatabaseId;
 	slot->wish = *wish;
+	slot->id = 0;
 	pg_atomic_write_u32(&slot->state, ((pg_atomic_read_u32(&slot->state) | WISH_MASK) + 1) | WISH_RECORD);
 	SpinLockRelease(&slot->lock);
 	pg_atomic_fetch_add_u32(&counts[slot - slots], 1);

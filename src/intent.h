@@ -91,7 +91,7 @@ typedef struct IntentSlot
 	slock_t		lock;			/* of the following, held for copies only */
 	Oid			database;		/* of the wish */
 	IntentWish	wish;
-	int64		id;				/* of the recorded intent; the worker's */
+	int64		id;				/* of the intent when it is recorded, or 0 */
 	Oid			news_database;
 	IntentNews	news;
 } IntentSlot;
@@ -106,9 +106,9 @@ extern uint64 intent_account(const SeamAccount *account);
 
 /* for the worker */
 extern int	intent_nslots(void);
-extern IntentSlot *intent_slot(int i);
 extern uint32 intent_count(int i);
 extern uint32 intent_read_wish(int i, IntentWish *wish);
+extern int64 intent_read_recorded(int i, IntentWish *wish);
 extern bool intent_take_news(int i, IntentNews *news);
 extern bool intent_fulfil(int i, uint32 state, Latch *latch, int64 id);
 

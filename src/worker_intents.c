@@ -337,22 +337,16 @@ load_calls(void)
 
 		for (int s = 0; s < intent_nslots() && !row->answered && row->is_ours; s++)
 		{
-			IntentSlot *slot = intent_slot(s);
+			IntentWish	wish;
 
-			/*
-			 * its session may be alive, and have it still, or have left its
-			 * news
-			 */
-			if (slot->database == MyDatabaseId && slot->id == row->id &&
-				FullTransactionIdEquals(slot->wish.transaction, row->transaction))
-			{
-				if (row->n > 1 && slot->wish.ncalls == row->n)
-					open->segment = attach(slot->wish.segment, row->n);
-				of_slot[s] = open;
-				open->slot = s;
-			}
-			else if (slot->news_database == MyDatabaseId && slot->news.answered == row->id)
-				open->slot = s;
+			/* its session may be alive, and have it still */
+			if (intent_read_recorded(s, &wish) != row->id ||
+				!FullTransactionIdEquals(wish.transaction, row->transaction))
+				continue;
+			if (row->n > 1 && wish.ncalls == row->n)
+				open->segment = attach(wish.segment, row->n);
+			of_slot[s] = open;
+			open->slot = s;
 		}
 		/* if not, it went on until now at most */
 		if (row->n > 1 && !row->answered && open->segment == NULL && !row->owned)
