@@ -14,13 +14,16 @@ my $node = seam_cluster(
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
 	'restart_after_crash = on', 'max_prepared_transactions = 5');
 append_to_file($node->data_dir . '/seam_api_key', 'seam_test_rollback');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+append_to_file($node->data_dir . '/other_api_key', 'seam_test_other');
+chmod 0600, $node->data_dir . "/$_" or die $! foreach 'seam_api_key', 'other_api_key';
 
 my $guests = 0;
 sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
 sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
+# How often Seam was asked which keys the guest has.
+sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
 sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)'); $rc == 0 && $out eq '0' }); }
 sub up { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); $rc == 0 && $out eq '1' }); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
@@ -71,27 +74,59 @@ foreach my $case (
 	ok(quiet(), "$name: settled");
 	cmp_ok(time - $begin, '<', 5, "$name: soon");
 	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$name: $live of $ever");
+	is(lists_of($guest), 0, "$name: without a list of Seam's");
 }
 is(sql('SELECT count(*) FROM booking WHERE key_id IS NULL'), '0', 'the rows have their keys');
 
-# Lost answers.
-foreach my $case ([ 'reset_after', 0, 1 ], [ 'reset', 0, 0 ], [ 'hang_after', 0, 1 ], [ 'status=500,issue', 0, 1 ], [ 'notjson', 0, 1 ])
+# ROLLBACK TO revokes at once, not at the end of the transaction.
+my $inner = new_guest;
+my $s = background($node, 'BEGIN; SAVEPOINT s; ' . call($inner) . "; ROLLBACK TO s; SELECT 'rolled back';");
+ok(wait_for(sub { keys_of($inner) > 0 && live($inner) eq '' }), 'a savepoint in an open transaction');
+$s->{in} .= "SELECT count(*) FROM pg_stat_activity WHERE pid = pg_backend_pid() AND xact_start < state_change;\n";
+like((result_of($s))[0], qr/rolled back\n1\n/, 'which goes on');
+
+# Lost answers, and refusals.
+foreach my $case ([ 'reset_after', 0, 1 ], [ 'reset', 0, 0 ], [ 'hang_after', 0, 1 ], [ 'status=500,issue', 0, 1 ], [ 'notjson', 0, 1 ], [ 'status=400', 0, 0, 'known' ])
 {
-	my ($spec, $live, $ever) = @$case;
+	my ($spec, $live, $ever, $known) = @$case;
 	my $guest = new_guest;
 	$fake->behave($guest, "$at,$spec", 1);
 	my ($rc, $out, $err) = $node->psql('postgres', call($guest));
 	isnt($rc, 0, "$spec: an error");
 	ok(quiet(), "$spec: settled");
 	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$spec: no key is left");
+	is(lists_of($guest) > 0, !$known, "$spec: " . ($known ? "nothing is" : 'a key is') . ' looked for');
+}
+# ... of a call with a customization profile
+my $profile = new_guest;
+$fake->behave($profile, "$at,reset_after", 1);
+$node->psql('postgres', "SELECT seam_generate_instant_key('$profile', 1, '11111111-1111-4111-8111-111111111111')");
+ok(quiet(), 'a lost answer of a call with a profile');
+is(scalar(split /,/, live($profile)) . ' of ' . scalar(keys_of($profile)), '0 of 1', 'no key is left');
+# ... of a batch that is cancelled: only what is not known is looked for
+foreach my $case ([ 'cancelled', "DO \$\$ BEGIN BEGIN CALL; EXCEPTION WHEN query_canceled THEN NULL; END; PERFORM pg_sleep(60); END \$\$" ], [ 'cancelled in a transaction of its own', 'DO $$ BEGIN CALL; END $$; SELECT pg_sleep(60)' ])
+{
+	my ($name, $sql) = @$case;
+	my @guests = map { new_guest } 1 .. 3;
+	my $batch = "PERFORM seam_generate_instant_keys(ARRAY['" . join("','", @guests) . "']::uuid[])";
+	$fake->behave($guests[2], "$at,hang_after", 1);
+	$sql =~ s/CALL/$batch/;
+	$s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; $sql;");
+	wait_for(sub { keys_of($guests[2]) > 0 });
+	sql("SELECT pg_cancel_backend($s->{pid})");
+	ok(wait_for(sub { join('', map { live($_) } @guests) eq '' }), "a batch that is $name: no key is left");
+	is(join(' ', map { lists_of($_) > 0 } @guests), '  1', 'only what is not known is looked for');
+	sql("SELECT pg_terminate_backend($s->{pid})");
+	result_of($s);
 }
 # A batch whose transaction commits keeps what was issued; what is in doubt there is not revoked.
 my @batch = map { new_guest } 1 .. 3;
 $fake->behave($batch[1], "$at,reset_after", 1);
 is(sql("SELECT string_agg(coalesce(sqlstate, 'ok'), ' ' ORDER BY ordinality) FROM seam_generate_instant_keys(ARRAY['" . join("','", @batch) . "']::uuid[])"), 'ok 08007 ok', 'a batch with a lost answer');
-wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE owned') eq '1' });
+ok(wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE owned') eq '1' }), 'owns what it may have issued');
 is(join(' ', map { scalar split /,/, live($_) } @batch), '1 1 1', 'keeps all, if it commits');
-# ... and an outbox request for that identity does not take it
+# ... and an outbox request for that identity does not take it, also when the worker has tidied up
+kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
 $fake->behave($batch[1], "$at,reset", 1);
 sql("SELECT seam_enqueue_instant_key('$batch[1]')");
 ok(quiet(), 'an outbox request of the same identity');
@@ -103,14 +138,67 @@ $fake->behave($both, "$at,reset", 1);
 sql("SELECT seam_enqueue_instant_key('$both')");
 wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$both' AND sqlstate = '08007'") eq '1' });
 my $own = sql(call($both));
-ok(quiet(), 'a lost answer, and a synchronous call');
+kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+ok(quiet(), 'a lost answer, and a synchronous call (and the worker tidies up)');
 isnt(sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$both'"), $own, 'each has its own');
 is(scalar(split /,/, live($both)), 2, 'both live');
+
+# ... also while the call is under way when the list is asked for, and when the outbox's is under way while it ends
+my @both = map { new_guest } 1 .. 2;
+$fake->behave($both[0], "$at,reset", 1);
+$fake->behave($both[0], "$at,delay=2500", 1);
+$fake->behave($both[1], "$at,hang_after", 1);
+sql("SELECT seam_enqueue_instant_key('$_')") foreach @both;
+wait_for(sub { keys_of($both[1]) == 1 });
+my @owned = ('', sql(call($both[1])));
+$owned[0] = sql("SET seam_ik.request_timeout = '10s'; " . call($both[0]));
+ok(quiet(), 'a call of the outbox and a synchronous one at the same time');
+foreach my $i (0, 1)
+{
+	is(live($both[$i]), join(',', sort $owned[$i], sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$both[$i]' AND status = 'issued'")), 'each has its own');
+}
+is(sql("SELECT string_agg(attempts::text, ' ' ORDER BY user_identity_id) FROM seam_instant_key_request WHERE user_identity_id IN ('" . join("','", @both) . "')"), '2 1', 'whether it was issued or not');
+# ... also of a transaction that is open
+my $still = new_guest;
+$fake->behave($still, "$at,reset", 1);
+sql("SELECT seam_enqueue_instant_key('$still')");
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$still' AND sqlstate = '08007'") eq '1' });
+$s = background($node, 'BEGIN; INSERT INTO kept ' . call($still) . ';');
+ok(wait_for(sub { sql("SELECT status || ' ' || attempts FROM seam_instant_key_request WHERE user_identity_id = '$still'") eq 'issued 2' }), 'a lost answer, and a call of a transaction that is open');
+$s->{in} .= "COMMIT;\n";
+result_of($s);
+ok(quiet(), 'which commits');
+is(live($still), join(',', sort split /\n/, sql("SELECT key_id FROM kept UNION ALL SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$still'")), 'each has its own');
+sql('DELETE FROM kept');
+# ... and of two sessions: the key of the one that committed is not that of the other
+my $two = new_guest;
+$fake->behave($two, "$at,hang_after", 1);
+$s = background($node, call($two) . ';');
+wait_for(sub { keys_of($two) == 1 });
+$own = sql(call($two));
+result_of($s);
+ok(quiet(), 'two sessions call for a guest, and one loses its answer');
+is(live($two), $own, "the other's key lives");
+# Two lost answers that asked for different things: nobody can tell whose the keys are.
+sql("ALTER SYSTEM SET seam_ik.settle_delay = '2s'");
+$node->reload;
+wait_for(sub { sql('SHOW seam_ik.settle_delay') eq '2s' });
+my $differ = new_guest;
+$fake->behave($differ, "$at,reset_after", 2);
+sql("SELECT seam_enqueue_instant_key('$differ', 1)");
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND sqlstate = '08007'") eq '1' });
+$node->psql('postgres', "SELECT seam_generate_instant_key('$differ', 5)");
+ok(quiet(), 'lost answers of the outbox and of a session');
+is(live($differ), sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND status = 'issued' AND attempts = 2"), 'the request is issued anew');
+is(scalar(keys_of($differ)), 3, 'and what cannot be told apart is revoked');
+is(sql("SELECT attempt_timeout FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND transaction_id IS NOT NULL"), '2000', 'after settle_delay');
+sql('ALTER SYSTEM RESET seam_ik.settle_delay');
+$node->reload;
 
 # Another issuer: reported, nothing revoked.
 my $other = new_guest;
 $fake->behave($other, "$at,hang_after", 1);
-my $s = background($node, call($other) . ';');
+$s = background($node, call($other) . ';');
 wait_for(sub { keys_of($other) > 0 });
 $fake->ask('seed-keys', { user_identity_id => $other, count => 1 });
 result_of($s);
@@ -166,6 +254,26 @@ wait_for(sub { sql('SHOW seam_ik.endpoint') eq $fake->url });
 sql("SELECT seam_retry_instant_key_request(request_id) FROM seam_instant_key_orphan WHERE user_identity_id = '$foreign'");
 ok(quiet(), 'and can be tried again');
 is(live($foreign), '', 'when it is ours again');
+# ... likewise with another API key or workspace, where Seam does not find it
+foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ], [ 'workspace', "seam_ik.workspace_id = '22222222-2222-4222-8222-222222222222'" ])
+{
+	my ($name, $setting) = @$case;
+	my $guest = new_guest;
+	$s = background($node, 'BEGIN; ' . call($guest) . ';');
+	wait_for(sub { keys_of($guest) > 0 });
+	$fake->behave('*', 'route=delete,status=404,type=instant_key_not_found', 1);
+	sql("ALTER SYSTEM SET $setting");
+	$node->reload;
+	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+	sql("SELECT pg_terminate_backend($s->{pid})");
+	result_of($s);
+	ok(quiet(), "a rollback after a change of the $name");
+	is(sql("SELECT status FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"), 'failed', 'is reported');
+	$fake->behave('*', '');
+	sql("ALTER SYSTEM RESET " . (split / /, $setting)[0]);
+	$node->reload;
+	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+}
 
 # A backend killed while its call is under way.
 my $killed = new_guest;
