@@ -1,0 +1,294 @@
+# Synchronous calls while the worker is slow, busy, away or crashed: their keys
+# follow their transactions all the same.
+use strict;
+use warnings;
+
+use FakeSeam;
+use IPC::Run ();
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster(
+	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
+	'restart_after_crash = on', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 1');
+append_to_file($node->data_dir . '/seam_api_key', 'seam_test_trouble');
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+
+my $guests = 0;
+sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
+sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
+sub sent { my ($guest) = @_; return wait_for(sub { grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests }); }
+# How often Seam was asked which keys the guest has.
+sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
+sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)'); $rc == 0 && $out eq '0' }); }
+sub worker_of { return ($node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"))[1]; }
+sub up { return wait_for(sub { (worker_of('postgres') // '') ne '' }); }
+sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . join("','", @_) . "']::uuid[])"; }
+# A session of background(): more of its statements, and what it has printed.
+sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
+sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
+# A session with an open transaction that has issued a key for the guest.
+sub open_call { my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';"); heard($s, 'called'); return $s; }
+# A psql in the other database.
+sub in_neighbour { return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('neighbour'), map { ('-c', $_) } @_ ], '<', \undef, '>', \my $out, '2>', \my $err, IPC::Run::timeout(60)); }
+# So many sessions (one) are at a statement with this in it.
+sub busy_with { my ($what, $n) = @_; return wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%$what%' AND pid <> pg_backend_pid()") == ($n // 1) }); }
+sub worker_waits_for { my ($what) = @_; return wait_for(sub { sql("SELECT '$what' IN (wait_event, wait_event_type) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 't' }); }
+my $at = 'route=generate_instant_key';
+
+sql('CREATE TABLE kept (key_id uuid)');
+sql('CREATE DATABASE neighbour');
+$node->safe_psql('neighbour', 'CREATE EXTENSION seam_ik');
+foreach my $db ('postgres', 'neighbour')
+{
+	ok(wait_for(sub { worker_of($db) ne '' }), "$db has a worker");
+}
+
+# A batch that takes longer than a call may take; its last answer is lost.
+my @long = map { new_guest } 1 .. 9;
+$fake->behave($_, "$at,delay=900", 1) foreach @long[0 .. 7];
+$fake->behave($long[8], "$at,reset_after", 1);
+my $long = in_neighbour('SET seam_ik.max_concurrency = 1', 'BEGIN', batch(@long), 'ROLLBACK');
+
+# Another database counts its calls by itself.
+my ($ours, $theirs) = (new_guest, new_guest);
+my $s = open_call($ours);
+$node->safe_psql('neighbour', call($theirs));
+say_to($s, 'ROLLBACK;');
+result_of($s);
+wait_for(sub { live($ours) eq '' });
+is(live($ours), '', "a call of a neighbour's meanwhile: the key is revoked");
+is(lists_of($ours), 0, "and needs no list of Seam's");
+isnt(live($theirs), '', "the neighbour's lives");
+
+# The worker does nothing for a while: a call waits for it, and can be cancelled.
+my ($cancelled, $other) = (new_guest, new_guest);
+my $worker = worker_of('postgres');
+kill 'STOP', $worker;
+$s = background($node, call($cancelled) . ';');
+busy_with($cancelled);
+is($node->safe_psql('neighbour', call(new_guest) . ' IS NOT NULL'), 't', 'a call of another database does not wait');
+sql("SELECT pg_cancel_backend($s->{pid})");
+like((result_of($s))[0], qr/ERROR:  57014: /, 'a call that waits for the worker is cancelled');
+kill 'CONT', $worker;
+sql(call($other));
+sql(call($other));
+is(scalar(keys_of($cancelled)), 0, 'nothing is sent');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$cancelled'"), '0', 'and there is nothing to revoke');
+is(scalar(split /,/, live($other)), 2, 'others go on');
+# ... also a neighbour's worker is not replaced by ours
+my $waiting = new_guest;
+$worker = worker_of('neighbour');
+kill 'STOP', $worker;
+my $run = in_neighbour(call($waiting));
+busy_with($waiting);
+sql(call(new_guest));
+is(scalar(keys_of($waiting)), 0, 'each database has its own worker');
+kill 'CONT', $worker;
+$run->finish;
+isnt(live($waiting), '', 'which goes on');
+
+# The worker is slow to commit: who has given up meanwhile is not in the way.
+$s = background($node, "INSERT INTO kept VALUES (NULL) \\watch 0.05");
+sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+$node->reload;
+ok(wait_for(sub { sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $s->{pid}") eq 'SyncRep' }), 'commits wait');
+my ($given_up, $next) = (new_guest, new_guest);
+my $s2 = background($node, "SET synchronous_commit = local; SET seam_ik.connect_timeout = 200; " . call($given_up) . ";
+SET seam_ik.connect_timeout = '30s'; INSERT INTO kept " . call($next) . ';');
+busy_with($next);
+worker_waits_for('SyncRep');
+is(scalar(keys_of($_)), 0, 'nothing is sent before it is recorded') foreach $given_up, $next;
+sql('ALTER SYSTEM RESET synchronous_standby_names');
+$node->reload;
+sql("SELECT pg_terminate_backend($s->{pid})");
+result_of($s);
+like((result_of($s2))[0], qr/ERROR:  55000: /, 'a call that is not recorded in time fails');
+ok(quiet(), 'and the next one of its session');
+is(live($next), sql('SELECT key_id FROM kept WHERE key_id IS NOT NULL'), 'has its key');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$given_up'"), '0', 'the one that failed has left nothing to revoke');
+
+# The worker waits for a lock of somebody's: what comes meanwhile is not lost.
+my ($first, $second) = (new_guest, new_guest);
+$s = open_call($first);
+$fake->behave($second, "$at,delay=500", 1);
+$s2 = background($node, 'BEGIN; ' . call($second) . '; ROLLBACK;');
+sent($second);
+my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+heard($lock, 'locked');
+say_to($s, 'ROLLBACK;');
+worker_waits_for('Lock');
+result_of($s2);
+say_to($lock, 'COMMIT;');
+result_of($_) foreach $lock, $s;
+ok(quiet(), 'a call that ends while the worker waits for a lock');
+is(live($_), '', 'its key is revoked') foreach $first, $second;
+is(lists_of($_), 0, "and needs no list of Seam's") foreach $first, $second;
+# ... and if it fails it tries again
+my $earlier;
+($earlier, $first, $second) = map { new_guest } 1 .. 3;
+$s = open_call($earlier);
+say_to($s, call($first) . "; SELECT 'again';");
+heard($s, 'again');
+$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+heard($lock, 'locked');
+# (both are there when it looks)
+$worker = worker_of('postgres');
+kill 'STOP', $worker;
+say_to($s, 'ROLLBACK;');
+$s2 = background($node, "SET seam_ik.connect_timeout = '30s'; BEGIN; " . call($second) . "; SELECT 'called';");
+busy_with($second);
+result_of($s);
+kill 'CONT', $worker;
+ok(wait_for(sub { slurp_file($node->logfile) =~ /could not record calls: canceling statement due to lock timeout/ }), 'a lock that is held for longer is reported');
+say_to($lock, 'COMMIT;');
+result_of($lock);
+heard($s2, 'called');
+ok(wait_for(sub { live($earlier) . live($first) eq '' }), 'when it is gone, what was rolled back is revoked');
+isnt(live($second), '', 'and who waited has his key');
+say_to($s2, 'ROLLBACK;');
+result_of($s2);
+ok(quiet(), 'whose call is recorded once');
+is(live($second), '', 'the key goes when he rolls back');
+is(lists_of($second), 0, "without a list of Seam's");
+# ... and an answer is not lost by the next call of its session
+my @calls = map { new_guest } 1 .. 6;
+my $again = new_guest;
+my @sessions = map { background($node, '') } 0 .. 6;
+$lock = background($node, '');
+# one of them, with a place somewhere between the others', makes the worker wait
+my $between = splice @sessions, 2, 1;
+$fake->behave($_, "$at,delay=700", 1) foreach @calls;
+say_to($sessions[$_], 'BEGIN; ' . call($calls[$_]) . '; ' . call($again) . '; ROLLBACK;') foreach 0 .. $#calls;
+sent($_) foreach @calls;
+say_to($lock, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
+heard($lock, 'locked');
+say_to($between, call(new_guest) . ';');
+busy_with($again, scalar @calls);
+# and then something else, while they go on to their ends
+my $other_lock = background($node, "BEGIN; LOCK TABLE seam_instant_key_request; SELECT 'locked';");
+heard($other_lock, 'locked');
+kill 'HUP', worker_of('postgres');
+say_to($lock, 'COMMIT;');
+wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK;'") ne '0' });
+say_to($other_lock, 'COMMIT;');
+result_of($_) foreach @sessions, $between, $lock, $other_lock;
+ok(quiet(), 'two calls of a session');
+is(join('', map { live($_) } @calls, $again), '', 'both keys are revoked');
+is(join(' ', map { lists_of($_) } @calls, $again), '0 0 0 0 0 0 0', "without a list of Seam's");
+
+# The long batch.
+$long->finish;
+ok(wait_for(sub { join('', map { live($_) } @long) eq '' }), 'a long batch leaves no key');
+cmp_ok(lists_of($long[8]), '>', 0, 'what was lost is looked for');
+is(lists_of($long[0]), 0, 'and nothing else');
+
+# The worker is away.
+my ($before, $meanwhile, $told, $wished) = map { new_guest } 1 .. 4;
+my @batch = (new_guest, new_guest);
+$s = open_call($before);
+$s2 = open_call($meanwhile);
+$fake->behave($batch[1], "$at,delay=4000", 1);
+my $s3 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . batch(@batch) . '; ROLLBACK;');
+sent($batch[1]);
+# the worker learns of both keys by the way
+sql(call(new_guest));
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered AND user_identity_ids[1] IN ('$before', '$meanwhile')") eq '2' }), 'keys of open transactions');
+my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'");
+kill 'STOP', $launcher;
+sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
+is(worker_of('postgres'), '', 'the worker is away');
+say_to($s2, 'ROLLBACK;');
+result_of($s2);
+my $s4 = background($node, "SET seam_ik.connect_timeout = '30s'; INSERT INTO kept " . call($wished) . ';');
+busy_with($wished);
+kill 'CONT', $launcher;
+result_of($s4);
+is(sql("SELECT count(*) FROM kept WHERE key_id = '" . live($wished) . "'"), '1', 'a call waits for its successor');
+ok(wait_for(sub { live($meanwhile) eq '' }), 'what was rolled back meanwhile is revoked');
+isnt(live($before), '', 'a transaction that is open keeps its key');
+say_to($s, 'ROLLBACK;');
+result_of($_) foreach $s, $s3;
+ok(quiet(), 'and what ends later');
+is(live($_), '', 'is revoked') foreach $before, @batch;
+is(lists_of($_), 0, "without a list of Seam's") foreach $before, $meanwhile, @batch;
+
+# Housekeeping does not forget a call whose transaction is open.
+my $kept_open = new_guest;
+$s = open_call($kept_open);
+sql(call(new_guest));
+kill 'HUP', worker_of('postgres');
+sql('SELECT seam_enqueue_instant_key(gen_random_uuid())');
+wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') eq '0' });
+say_to($s, 'ROLLBACK;');
+result_of($s);
+ok(quiet(), 'a rollback after the worker has tidied up');
+is(live($kept_open), '', 'revokes its key');
+
+# What cannot be judged, or is not ours to revoke, is reported.
+my ($aborted, $committed) = (sql('BEGIN; SELECT pg_current_xact_id(); ROLLBACK'), sql('SELECT pg_current_xact_id()'));
+my @reported = map { [ @$_, new_guest ] } (
+	[ 3, 1, 1, 'too old' ], [ 999999999999, 1, 1, 'too old' ],
+	[ $aborted, 0, 1, 'copy' ], [ $committed, 0, 1, 'copy' ], [ $aborted, 1, 0, 'promotion or restore' ]);
+foreach my $case (@reported)
+{
+	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
+	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
+	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, database_id, timeline_id)
+		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], (pg_control_system()).system_identifier, oid, $timeline
+		FROM pg_database WHERE datname = CASE $is_ours WHEN 1 THEN 'postgres' ELSE 'template1' END");
+}
+sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
+ok(quiet(), 'transactions that cannot be judged, or are not ours');
+foreach my $case (@reported)
+{
+	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
+	like(sql("SELECT status || ' ' || sqlstate || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"), qr/^failed 08007 .*$why/, "$why: reported");
+	isnt(live($guest), '', 'and the key lives');
+}
+ok(slurp_file($node->logfile) =~ /WARNING:  instant keys of 5 synchronous calls may be alive without a row in database "postgres"/, 'the log says so');
+
+# A crash that loses all that no commit has flushed.
+sub crash
+{
+	my ($walwriter) = @_;
+	kill 'KILL', $walwriter;
+	wait_for(sub { ($node->psql('postgres', 'SELECT 1'))[0] != 0 || worker_of('postgres') ne $worker });
+	return up();
+}
+sql('ALTER SYSTEM SET synchronous_commit = off');
+$node->reload;
+wait_for(sub { sql('SHOW synchronous_commit') eq 'off' });
+sql('SELECT seam_enqueue_instant_key(gen_random_uuid())');
+quiet();
+my ($selected, $inserted, $untold) = map { new_guest } 1 .. 3;
+foreach my $case ([ $selected, call($selected) . ', pg_current_xact_id()' ], [ $inserted, 'INSERT INTO kept ' . call($inserted) . ' RETURNING key_id, pg_current_xact_id()' ])
+{
+	my ($guest, $sql) = @$case;
+	my $walwriter = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+
+	$worker = worker_of('postgres');
+	kill 'STOP', $walwriter;
+	my ($key, $xid) = split /\|/, sql($sql);
+	crash($walwriter);
+	ok(quiet(), 'a key that a client was told of, and a crash at once');
+	is(live($guest), $key, 'the key lives');
+	is(sql("SELECT pg_xact_status('$xid')"), 'committed', 'and its transaction has committed');
+}
+my $walwriter = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+$worker = worker_of('postgres');
+kill 'STOP', $walwriter;
+$s = open_call($untold);
+crash($walwriter);
+result_of($s);
+ok(quiet(), 'a crash while the transaction is open');
+is(live($untold), '', 'its key is revoked');
+
+$node->stop;
+done_testing();
