@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster stalled_lookups background result_of wait_for guest CALL);
+our @EXPORT = qw(seam_cluster stalled_lookups movable_clock background result_of wait_for guest CALL);
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -63,15 +63,65 @@ C
 	return join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
 }
 
-# background($node, $sql): a psql that runs the SQL; a hash with its pid at the
-# server.  result_of() takes what it printed.
+# movable_clock(): a value of LD_PRELOAD for a server whose clock is set by the
+# second thing that is returned, a function of the seconds that it is to be wrong.
+sub movable_clock
+{
+	my $dir = File::Temp::tempdir(CLEANUP => 1);
+	my $set = sub {
+		open my $file, '+<', "$dir/offset" or die $!;
+		syswrite $file, pack('q', $_[0]);
+	};
+
+	append_to_file("$dir/offset", pack('q', 0));
+	append_to_file("$dir/clock.c", <<"C");
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static volatile int64_t *offset;
+__attribute__((constructor)) static void
+map(void)
+{
+	offset = mmap(NULL, sizeof(*offset), PROT_READ, MAP_SHARED, open("$dir/offset", O_RDONLY | O_CLOEXEC), 0);
+}
+int
+clock_gettime(clockid_t clock, struct timespec *at)
+{
+	int rc = syscall(SYS_clock_gettime, clock, at);
+
+	if (rc == 0 && clock == CLOCK_REALTIME && offset != NULL)
+		at->tv_sec += *offset;
+	return rc;
+}
+int
+gettimeofday(struct timeval *at, void *zone)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	at->tv_sec = now.tv_sec;
+	at->tv_usec = now.tv_nsec / 1000;
+	return 0;
+}
+C
+	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/clock.so", "$dir/clock.c");
+	return (join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/clock.so"), $set);
+}
+
+# background($node, $sql, $database): a psql that runs the SQL; a hash with its pid
+# at the server.  result_of() takes what it printed.
 sub background
 {
-	my ($node, $sql) = @_;
+	my ($node, $sql, $database) = @_;
 	my %s = (in => '', out => '', err => '');
 
 	$s{run} = IPC::Run::start(
-		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr('postgres'), '-f', '-' ],
+		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($database // 'postgres'), '-f', '-' ],
 		'<', \$s{in}, '>', \$s{out}, '2>', \$s{err}, IPC::Run::timeout(60));
 	$s{in} .= "SELECT 'pid ' || pg_backend_pid();\n";
 	$s{run}->pump until $s{out} =~ /pid (\d+)\n/;
