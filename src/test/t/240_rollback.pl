@@ -191,7 +191,7 @@ $node->psql('postgres', "SELECT seam_generate_instant_key('$differ', 5)");
 ok(quiet(), 'lost answers of the outbox and of a session');
 is(live($differ), sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND status = 'issued' AND attempts = 2"), 'the request is issued anew');
 is(scalar(keys_of($differ)), 3, 'and what cannot be told apart is revoked');
-is(sql("SELECT attempt_timeout FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND transaction_id IS NOT NULL"), '2000', 'after settle_delay');
+is(sql("SELECT attempt_timeout >= 2000 FROM seam_instant_key_request WHERE user_identity_id = '$differ' AND transaction_id IS NOT NULL"), 't', 'after settle_delay');
 sql('ALTER SYSTEM RESET seam_ik.settle_delay');
 $node->reload;
 

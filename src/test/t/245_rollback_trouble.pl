@@ -146,7 +146,7 @@ $s2 = background($node, "SET seam_ik.connect_timeout = '30s'; BEGIN; " . call($s
 busy_with($second);
 result_of($s);
 kill 'CONT', $worker;
-ok(wait_for(sub { slurp_file($node->logfile) =~ /could not record calls: canceling statement due to lock timeout/ }), 'a lock that is held for longer is reported');
+ok(wait_for(sub { slurp_file($node->logfile) =~ /could not .*: canceling statement due to lock timeout/ }), 'a lock that is held for longer is reported');
 say_to($lock, 'COMMIT;');
 result_of($lock);
 heard($s2, 'called');
@@ -157,6 +157,22 @@ result_of($s2);
 ok(quiet(), 'whose call is recorded once');
 is(live($second), '', 'the key goes when he rolls back');
 is(lists_of($second), 0, "without a list of Seam's");
+# ... also if a call is recorded meanwhile
+($first, $second) = (new_guest, new_guest);
+$s = open_call($first);
+$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+heard($lock, 'locked');
+say_to($s, 'ROLLBACK;');
+worker_waits_for('Lock');
+# until it gives up, for a second
+wait_for(sub { sql("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 'f' });
+say_to($lock, 'COMMIT;');
+$s2 = open_call($second);
+ok(wait_for(sub { live($first) eq '' }), 'what was rolled back is revoked');
+result_of($_) foreach $lock, $s;
+say_to($s2, 'ROLLBACK;');
+result_of($s2);
+quiet();
 # ... and an answer is not lost by the next call of its session
 my @calls = map { new_guest } 1 .. 6;
 my $again = new_guest;
@@ -219,6 +235,52 @@ ok(quiet(), 'and what ends later');
 is(live($_), '', 'is revoked') foreach $before, @batch;
 is(lists_of($_), 0, "without a list of Seam's") foreach $before, $meanwhile, @batch;
 
+# What ends while the worker is away is not lost: not to the next worker ...
+my ($ended, $lost) = (new_guest, new_guest);
+$fake->behave($_, "$at,delay=1500", 1) foreach $ended, $lost;
+$fake->behave($lost, "$at,hang_after", 1);
+$s = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($ended) . "; SELECT 'called';");
+$s2 = background($node, "SET seam_ik.request_timeout = '10s'; INSERT INTO kept " . call($lost) . ';');
+sent($_) foreach $ended, $lost;
+sql("SELECT seam_enqueue_instant_key('$lost')");
+wait_for(sub { keys_of($lost) == 2 });
+kill 'STOP', $launcher;
+sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
+is(worker_of('postgres'), '', 'the worker is away');
+heard($s, 'called');
+result_of($s2);
+kill 'CONT', $launcher;
+up();
+sql(call(new_guest));
+say_to($s, 'ROLLBACK;');
+result_of($s);
+ok(quiet(), 'calls that end without a worker');
+is(live($ended), '', 'the key of the one that was rolled back is revoked');
+is(lists_of($ended), 0, "without a list of Seam's");
+is(scalar(keys_of($lost)), 2, 'and the key of the one that committed is not that of a lost answer');
+is(live($lost), join(',', sort map { $_->{instant_key_id} } keys_of($lost)), 'which is found');
+
+# ... and not to a worker of another database, where a session takes the place of one that has ended.
+$node->safe_psql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000000') foreach 'postgres', 'neighbour';
+my ($stays, $goes) = (new_guest, new_guest);
+$s = open_call($stays);
+$s2 = background($node, '\\c neighbour' . "\nBEGIN; " . call($goes) . "; SELECT 'called';");
+heard($s2, 'called');
+$node->safe_psql('neighbour', call(new_guest));
+$worker = worker_of('postgres');
+kill 'STOP', $worker;
+say_to($s, 'COMMIT;');
+result_of($s);
+$node->safe_psql('neighbour', call(new_guest)) foreach 1 .. 12;
+say_to($s2, 'ROLLBACK;');
+result_of($s2);
+ok(wait_for(sub { live($goes) eq '' }), 'a session of another database in the place of one that has ended');
+kill 'CONT', $worker;
+sql(call(new_guest));
+ok(quiet(), 'each worker');
+isnt(live($stays), '', 'judges the calls of its own database');
+is(lists_of($stays), 0, 'and knows what came of them');
+
 # Housekeeping does not forget a call whose transaction is open.
 my $kept_open = new_guest;
 $s = open_call($kept_open);
@@ -236,15 +298,18 @@ my ($aborted, $committed) = (sql('BEGIN; SELECT pg_current_xact_id(); ROLLBACK')
 my @reported = map { [ @$_, new_guest ] } (
 	[ 3, 1, 1, 'too old' ], [ 999999999999, 1, 1, 'too old' ],
 	[ $aborted, 0, 1, 'copy' ], [ $committed, 0, 1, 'copy' ], [ $aborted, 1, 0, 'promotion or restore' ]);
+my $model = new_guest;
+$s = open_call($model);
 foreach my $case (@reported)
 {
 	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
 	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
-	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, database_id, timeline_id)
-		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], (pg_control_system()).system_identifier, oid, $timeline
-		FROM pg_database WHERE datname = CASE $is_ours WHEN 1 THEN 'postgres' ELSE 'template1' END");
+	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, database_id, data_directory_id, timeline_id)
+		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], system_identifier, CASE $is_ours WHEN 1 THEN database_id ELSE 1 END, data_directory_id, $timeline
+		FROM seam_instant_key_call WHERE user_identity_ids[1] = '$model'");
 }
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
+result_of($s);
 ok(quiet(), 'transactions that cannot be judged, or are not ours');
 foreach my $case (@reported)
 {
@@ -252,7 +317,7 @@ foreach my $case (@reported)
 	like(sql("SELECT status || ' ' || sqlstate || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"), qr/^failed 08007 .*$why/, "$why: reported");
 	isnt(live($guest), '', 'and the key lives');
 }
-ok(slurp_file($node->logfile) =~ /WARNING:  instant keys of 5 synchronous calls may be alive without a row in database "postgres"/, 'the log says so');
+ok(slurp_file($node->logfile) =~ /WARNING:  instant keys of 5 synchronous calls may be alive without a row/, 'the log says so');
 
 # A crash that loses all that no commit has flushed.
 sub crash
