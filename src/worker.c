@@ -726,6 +726,7 @@ seam_ik_worker_main(Datum main_arg)
 	set_own_settings();
 	set_up();
 	worker.careful = start.careful;
+	keep_house();
 	for (;;)
 	{
 		int64		wake_at;
@@ -758,7 +759,9 @@ seam_ik_worker_main(Datum main_arg)
 		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
 			turn_at = Min(turn_at, http_now() + Min(stats_in, STATS_MS) * 1000);
-		wake_at = Min(turn_at, worker_tidy_calls());
+		/* Min() would call it twice */
+		wake_at = worker_tidy_calls();
+		wake_at = Min(wake_at, turn_at);
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{

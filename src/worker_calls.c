@@ -547,10 +547,16 @@ claim_lists(int limit)
 	{
 		WorkRow    *row = &worker.doubts[i];
 		bool		ready = row->has_identity;
+		bool		open = false;
 
 		for (next = i; next < worker.ndoubts && by_identity(row, &worker.doubts[next]) == 0; next++)
-			ready = ready && worker.doubts[next].next_attempt_at <= now;
-		if (ready && !worker_identity_is_busy(&row->identity))
+		{
+			TimestampTz at = worker.doubts[next].next_attempt_at;
+
+			ready = ready && (at <= now || at == DT_NOEND);
+			open = open || at != DT_NOEND;
+		}
+		if (ready && open && !worker_identity_is_busy(&row->identity))
 		{
 			claim(SEAM_LIST, row);
 			n++;

@@ -1173,6 +1173,8 @@ worker_log_calls(const char *why)
 		{
 			const CallRow *row = &dlist_container(Open, node, of.cur)->row;
 
+			if (judge(row) == FATE_COMMITTED)
+				continue;
 			for (int i = 0; i < row->n; i++)
 			{
 				char		id[SEAM_UUID_TEXT_LEN + 1];
