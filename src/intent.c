@@ -187,11 +187,14 @@ intent_take_news(int i, IntentNews *news)
 	bool		found;
 
 	SpinLockAcquire(&slot->lock);
-	found = slot->news_database == MyDatabaseId;
-	if (found)
+	found = false;
+	for (int n = 0; n < NEWS && !found; n++)
 	{
-		*news = slot->news;
-		slot->news_database = InvalidOid;
+		found = slot->news[n].database == MyDatabaseId;
+		if (!found)
+			continue;
+		*news = slot->news[n];
+		slot->news[n].database = InvalidOid;
 	}
 	SpinLockRelease(&slot->lock);
 	return found;
@@ -235,17 +238,25 @@ intent_account(const SeamAccount *account)
 }
 
 /*
- * Begin to tell the worker something.  Whoever had this place before may have been
- * in another database, whose worker has not come by yet: it finds out without.
+ * Begin to tell the worker something.  What sessions of other databases have left in
+ * this place gives way in the end: their workers then find out without.
  */
 static IntentNews *
 open_news(IntentSlot *slot)
 {
+	int			mine = 0;
+
 	SpinLockAcquire(&slot->lock);
-	if (slot->news_database != MyDatabaseId)
-		memset(&slot->news, 0, sizeof(IntentNews));
-	slot->news_database = MyDatabaseId;
-	return &slot->news;
+	for (int n = 0; n < NEWS; n++)
+	{
+		if (slot->news[n].database == MyDatabaseId)
+			return &slot->news[n];
+		if (slot->news[n].database == InvalidOid)
+			mine = n;
+	}
+	memset(&slot->news[mine], 0, sizeof(IntentNews));
+	slot->news[mine].database = MyDatabaseId;
+	return &slot->news[mine];
 }
 
 /*
@@ -339,6 +350,16 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 		news->aborted = U64FromFullTransactionId(id);
 	news->top = top;
 	close_news(slot);
+	places_wake_now(WAKE_INTENTS);
+}
+
+/*
+ * on_shmem_exit callback: whoever gets this place may be in another database, so
+ * the worker shall come by before.
+ */
+static void
+at_exit(int code, Datum arg)
+{
 	places_wake_now(WAKE_INTENTS);
 }
 
@@ -466,6 +487,7 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 	{
 		RegisterXactCallback(at_transaction_end, NULL);
 		RegisterSubXactCallback(at_subtransaction_end, NULL);
+		on_shmem_exit(at_exit, 0);
 	}
 	registered = true;
 	hand_over();

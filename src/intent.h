@@ -69,6 +69,7 @@ typedef struct SeamTime
 /* What a session has to tell; 0 where there is nothing. */
 typedef struct IntentNews
 {
+	Oid			database;		/* InvalidOid: there is no news */
 	int64		answered;		/* id of an intent that has come to its end,
 								 * of: */
 	FullTransactionId transaction;
@@ -81,6 +82,9 @@ typedef struct IntentNews
 	uint64		top;
 } IntentNews;
 
+/* Of so many databases: a place may have had a session of another one before. */
+#define NEWS 2
+
 /*
  * A backend's place.  The worker of its database fulfils the wish, and takes the
  * news, which may outlive the session.
@@ -92,8 +96,7 @@ typedef struct IntentSlot
 	Oid			database;		/* of the wish */
 	IntentWish	wish;
 	int64		id;				/* of the intent when it is recorded, or 0 */
-	Oid			news_database;
-	IntentNews	news;
+	IntentNews	news[NEWS];
 } IntentSlot;
 
 extern void intent_define(void);

@@ -86,7 +86,10 @@ typedef enum WorkStatement
 	WS_CALL_RECORD,
 	WS_CALL_ANSWER,
 	WS_CALL_DELETE,
+	WS_CALL_LOCK,
+	WS_CALL_EXISTS,
 	WS_ORPHAN,
+	WS_ORPHANS,
 	WS_DELETE,
 	WS_SET_ASIDE,
 	WS_SETTINGS,
@@ -204,6 +207,18 @@ static const struct
 	[WS_CALL_DELETE] = {
 		"DELETE FROM %c WHERE call_id = ANY ($3)",
 		3, {INT8OID, OIDOID, INT8ARRAYOID}
+	},
+	[WS_CALL_LOCK] = {
+		"SELECT 1 FROM %c WHERE call_id = $3 FOR UPDATE SKIP LOCKED",
+		3, {INT8OID, OIDOID, INT8OID}
+	},
+	[WS_CALL_EXISTS] = {
+		"SELECT 1 FROM %c WHERE call_id = $3",
+		3, {INT8OID, OIDOID, INT8OID}
+	},
+	[WS_ORPHANS] = {
+		"SELECT user_identity_id FROM %r WHERE status = 'revoking' AND transaction_id IS NOT NULL",
+		2, {INT8OID, OIDOID}
 	},
 	[WS_ORPHAN] = {
 		"INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
@@ -847,6 +862,41 @@ work_answer_call(const CallRow *call)
 	args[6] = call_identities(call);
 	args[7] = Int32GetDatum(call->timeout);
 	execute(WS_CALL_ANSWER, args, NULL);
+}
+
+/*
+ * Has a session locked this call?  If not, we have.
+ */
+bool
+work_call_is_locked(int64 id)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	execute(WS_CALL_LOCK, args, NULL);
+	if (SPI_processed > 0)
+		return false;
+	execute(WS_CALL_EXISTS, args, NULL);
+	return SPI_processed > 0;
+}
+
+/*
+ * The identities of calls that rolled back, and whose keys are to be revoked still:
+ * how many, and of at most max of them.
+ */
+int
+work_orphans(pg_uuid_t *ids, int max)
+{
+	Datum		args[MAX_ARGS];
+
+	execute(WS_ORPHANS, args, NULL);
+	for (int i = 0; i < max && i < (int) SPI_processed; i++)
+	{
+		bool		isnull;
+
+		ids[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	return (int) SPI_processed;
 }
 
 /*

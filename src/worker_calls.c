@@ -154,6 +154,26 @@ worker_seam_time(bool *known, TimestampTz *time)
 }
 
 /*
+ * Seam's time when this flight had ended, or up to *uncertain later (microseconds).
+ *
+ * Its own Date tells that badly if it took long, so the clock as it is known is
+ * taken, unless they contradict each other: then Seam's was set.
+ */
+void
+worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain)
+{
+	*at_end = flight->date;
+	*uncertain = flight->ended_at - flight->started_at + USECS_PER_SEC;
+	if (worker.clock_known &&
+		flight->date >= seam_clock(flight->started_at) - DOUBT_MARGIN_US &&
+		flight->date <= seam_clock(flight->ended_at) + worker.clock_delay + USECS_PER_SEC + DOUBT_MARGIN_US)
+	{
+		*at_end = seam_clock(flight->ended_at);
+		*uncertain = worker.clock_delay + USECS_PER_SEC;
+	}
+}
+
+/*
  * Learn Seam's time from an answer, of ours or of a session.
  */
 void

@@ -92,6 +92,7 @@ typedef struct Transaction
 	dlist_head	calls;
 	bool		look;			/* at what has become of it */
 	bool		judged;			/* in the transaction under way */
+	bool		locked;			/* a call of it is, by a session */
 	uint64		aborted;		/* 0, or at subtransactions from this one on */
 } Transaction;
 
@@ -284,7 +285,7 @@ add_to_transaction(Open *open, FullTransactionId top)
 			look_at = http_now() + LOOK_AGAIN_US;
 		dlist_push_tail(&transactions, &transaction->node);
 		dlist_init(&transaction->calls);
-		transaction->look = transaction->judged = false;
+		transaction->look = transaction->judged = transaction->locked = false;
 		transaction->aborted = 0;
 	}
 	dlist_push_tail(&transaction->calls, &open->node);
@@ -775,6 +776,11 @@ judge_transaction(Transaction *transaction, int timeline)
 			keep(open);
 			continue;
 		}
+		if (work_call_is_locked(row->id))
+		{
+			transaction->locked = true;
+			continue;
+		}
 		if (!row->is_ours)
 			report = "issued by a synchronous call of the database that this one is a copy of";
 		else if (fate == FATE_UNKNOWN)
@@ -830,8 +836,14 @@ calls_are_judged(void)
 
 		if (!transaction->judged)
 			continue;
-		transaction->look = transaction->judged = false;
-		transaction->aborted = 0;
+		if (transaction->locked)
+			judge_at = http_now() + LOCKED_PAUSE_US;
+		else
+		{
+			transaction->look = false;
+			transaction->aborted = 0;
+		}
+		transaction->judged = transaction->locked = false;
 		dlist_foreach_modify(of, &transaction->calls)
 		{
 			Open	   *open = dlist_container(Open, node, of.cur);
@@ -999,6 +1011,8 @@ worker_process_intents(bool look)
 		{
 			STOP_POINT("worker-judged");
 			calls_are_judged();
+			if (has_to_judge())
+				again = Min(again, judge_at);
 		}
 		else
 		{
@@ -1151,20 +1165,59 @@ worker_tidy_calls(void)
 	return tidy_at;
 }
 
+/* What worker_log_calls() has found. */
+typedef struct Remaining
+{
+	int			n;
+	StringInfoData identities;
+} Remaining;
+
 /*
- * This process leaves, and may have no successor: tell of calls whose
- * transactions have not ended, and whose keys nobody would revoke.
+ * One more.
+ */
+static void
+add_remaining(Remaining *remaining, const pg_uuid_t *identity)
+{
+	char		id[SEAM_UUID_TEXT_LEN + 1];
+
+	if (remaining->n++ >= IDENTITIES_PER_LINE)
+		return;
+	seam_put_uuid(id, identity);
+	appendStringInfo(&remaining->identities, "%s%s", remaining->identities.len ? ", " : "", id);
+}
+
+/*
+ * In a transaction: calls whose keys wait to be revoked.
+ */
+static void
+find_orphans(void *arg)
+{
+	Remaining  *remaining = arg;
+	pg_uuid_t	ids[IDENTITIES_PER_LINE];
+
+	if (work_begin())
+	{
+		int			n = work_orphans(ids, IDENTITIES_PER_LINE);
+
+		for (int i = 0; i < n; i++)
+			add_remaining(remaining, &ids[Min(i, IDENTITIES_PER_LINE - 1)]);
+	}
+	work_end();
+}
+
+/*
+ * This process leaves, and may have no successor: tell of calls that rolled back or
+ * may do so, and whose keys nobody would revoke.
  */
 void
 worker_log_calls(const char *why)
 {
-	StringInfoData text;
-	int			n = 0;
+	Remaining	remaining = {0};
 	dlist_iter	it;
 
 	if (!loaded)
 		return;
-	initStringInfo(&text);
+	initStringInfo(&remaining.identities);
 	dlist_foreach(it, &transactions)
 	{
 		dlist_iter	of;
@@ -1177,20 +1230,18 @@ worker_log_calls(const char *why)
 				continue;
 			for (int i = 0; i < row->n; i++)
 			{
-				char		id[SEAM_UUID_TEXT_LEN + 1];
-
-				if (row->calls[i].state != CALL_BEGUN && row->calls[i].state != CALL_ISSUED)
-					continue;
-				seam_put_uuid(id, &row->calls[i].identity);
-				if (n++ < IDENTITIES_PER_LINE)
-					appendStringInfo(&text, "%s%s", text.len ? ", " : "", id);
+				if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
+					add_remaining(&remaining, &row->calls[i].identity);
 			}
 		}
 	}
-	if (n > 0)
+	if (!worker.gone)
+		(void) worker_transaction(find_orphans, &remaining);
+	if (remaining.n > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("%s while transactions with %d synchronous calls were open in database \"%s\": if they roll back, their instant keys stay alive",
-						why, n, worker.database),
-				 errdetail("User identities: %s%s.", text.data, n > IDENTITIES_PER_LINE ? ", and more" : "")));
+				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that rolled back, or may do so, were not revoked yet",
+						why, remaining.n, worker.database),
+				 errdetail("User identities: %s%s.", remaining.identities.data,
+						   remaining.n > IDENTITIES_PER_LINE ? ", and more" : "")));
 }

@@ -332,9 +332,12 @@ void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
 	int64		ago = worker_elapsed_since(row->attempted_at) - (http_now() - list->ended_at);
+	TimestampTz at_end;
+	int64		uncertain;
 
-	doubt->from = list->date - ago;
-	doubt->until = doubt->from + (list->ended_at - list->started_at) + USECS_PER_SEC;
+	worker_seam_time_of(list, &at_end, &uncertain);
+	doubt->from = at_end - ago;
+	doubt->until = doubt->from + uncertain;
 	if (row->has_seam_time)
 	{
 		doubt->from = Min(doubt->from, row->seam_time);
@@ -461,7 +464,7 @@ store_list(Flight *flight)
 		worker_set_window(&rows[n], flight, &doubts[n]);
 		of[n++] = known;
 	}
-	if (result->sqlerrcode != 0 || !flight->has_date)
+	if (result->sqlerrcode != 0 || !flight->has_date || !worker.clock_known)
 	{
 		for (int i = 0; i < n; i++)
 		{
@@ -469,8 +472,10 @@ store_list(Flight *flight)
 
 			if (result->sqlerrcode != 0)
 				change.error = psprintf("could not look for an instant key: %s", seam_error_text(result));
-			else
+			else if (!flight->has_date)
 				change.error = "could not look for an instant key: Seam's answer has no Date";
+			else
+				change.error = "could not look for an instant key: Seam's answer took too long to tell its clock";
 			if (change.sqlerrcode == 0)
 				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 			/* the longer it has waited, the longer it may wait */
