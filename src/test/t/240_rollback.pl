@@ -62,6 +62,7 @@ foreach my $case (
 	[ 'terminated', 'BEGIN; CALL; SELECT pg_terminate_backend(pg_backend_pid())', 0, 1 ],
 	[ 'read only', 'BEGIN READ ONLY; CALL; ROLLBACK', 0, 1 ],
 	[ 'cursor', "BEGIN; DECLARE c CURSOR FOR SELECT seam_generate_instant_key('G') FROM generate_series(1, 9); FETCH 2 FROM c; ROLLBACK", 0, 2 ],
+	[ 'cursor with hold', "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT seam_generate_instant_key('G') FROM generate_series(1, 3); FETCH 1 FROM c; COMMIT", 4, 4 ],
 	[ 'protection off', 'SET seam_ik.revoke_on_rollback = off; BEGIN; CALL; ROLLBACK', 1, 1 ])
 {
 	my ($name, $sql, $live, $ever) = @$case;
