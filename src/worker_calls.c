@@ -252,6 +252,20 @@ worker_elapsed_since(TimestampTz time)
 	return elapsed;
 }
 
+/*
+ * Was it set since then?  Perhaps, where that is ambiguous.
+ */
+bool
+worker_clock_was_set(TimestampTz since)
+{
+	for (int i = Max(nclock_steps - CLOCK_STEPS, 0); i < nclock_steps; i++)
+	{
+		if (since <= clock_steps[i % CLOCK_STEPS].until)
+			return true;
+	}
+	return false;
+}
+
 /* ---------- calls ---------- */
 
 /*

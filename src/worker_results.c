@@ -338,7 +338,13 @@ worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 	worker_seam_time_of(list, &at_end, &uncertain);
 	doubt->from = at_end - ago;
 	doubt->until = doubt->from + uncertain;
-	if (row->has_seam_time)
+	if (row->has_seam_time && worker_clock_was_set(row->attempted_at))
+	{
+		/* if it was set back, times near that mean two things */
+		doubt->from = row->seam_time;
+		doubt->until = doubt->from + uncertain;
+	}
+	else if (row->has_seam_time)
 	{
 		doubt->from = Min(doubt->from, row->seam_time);
 		doubt->until = Max(doubt->until, row->seam_time);

@@ -271,6 +271,16 @@ $fake->clock(0);
 my $old_key = live($old);
 lost_and_set('one', $old, 'reset', 120);
 is(live($old), $old_key, 'a key of a minute before lives');
+# ... nor when the clock was set back a while ago, so that the times since then came twice
+my $twice = new_guest;
+$fake->clock(-60);
+$fake->ask('seed-keys', { user_identity_id => $twice, count => 1 });
+$fake->clock(0);
+my $twice_key = live($twice);
+$set_clock->($clock -= 100);
+q1('one', call(new_guest));
+lost_and_set('one', $twice, 'reset', 0);
+is(live($twice), $twice_key, 'a key of a minute before lives, also after the clock was set back');
 
 # ---------- ids of transactions ----------
 
