@@ -107,6 +107,7 @@ startup_shared(void)
 		places->lock = &GetNamedLWLockTranche("seam_ik")->lock;
 		places->nplaces = number_of_places();
 		ConditionVariableInit(&places->left);
+		SpinLockInit(&places->clock.lock);
 	}
 	LWLockRelease(AddinShmemInitLock);
 }

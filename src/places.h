@@ -11,7 +11,9 @@
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "datatype/timestamp.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
 /* A database that has a process of ours, or shall have none. */
 typedef struct Place
@@ -33,12 +35,33 @@ typedef struct Place
 	Oid			owner;
 } Place;
 
+/* Steps of the local clock that are remembered. */
+#define CLOCK_STEPS 16
+
+/* The local clock was set: times up to this one, as it went before, are of before. */
+typedef struct ClockStep
+{
+	TimestampTz until;
+	int64		by;				/* microseconds */
+} ClockStep;
+
+/* The workers' watch over the local clock. */
+typedef struct ClockWatch
+{
+	slock_t		lock;
+	TimestampTz since;			/* 0: not yet */
+	int64		offset;			/* to the monotonic clock */
+	int			nsteps;			/* ever; the last ones are remembered */
+	ClockStep	steps[CLOCK_STEPS];
+} ClockWatch;
+
 typedef struct Places
 {
 	LWLock	   *lock;			/* of all that follows */
 	Latch	   *launcher;		/* NULL: there is none now */
 	bool		scan;			/* databases came or went */
 	ConditionVariable left;		/* a process has left its database */
+	ClockWatch	clock;			/* has a lock of its own */
 	int			nplaces;
 	Place		places[FLEXIBLE_ARRAY_MEMBER];
 } Places;

@@ -224,10 +224,12 @@ static const struct
 		"INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
 		" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
 		" timeline_id, system_identifier, database_id)"
-		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, CASE WHEN $6 = 'failed' THEN now() END, $11,"
-		" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2)",
-		15, {INT8OID, OIDOID, UUIDOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-		UUIDOID, TEXTOID, XID8OID, INT8OID, INT4OID}
+		" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE now() END,"
+		" CASE WHEN $6 = 'failed' THEN now() END, k,"
+		" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2"
+		" FROM unnest($3, $11) AS u(i, k)",
+		15, {INT8OID, OIDOID, UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID}
 	},
 	[WS_DELETE] = {
 		"DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
@@ -915,18 +917,34 @@ work_delete_calls(const int64 *call_ids, int n)
 }
 
 /*
- * Make a request of the outbox from a call whose transaction rolled back: to
- * have its key revoked, or, when there is a report, to be looked at only.
+ * Make requests of the outbox from what a call, whose transaction rolled back, may have
+ * issued: to have the keys revoked, or, when there is a report, to be looked at only.
  */
 void
-work_add_orphan(const CallRow *call, const IntentCall *one, int timeout, const char *report)
+work_add_orphans(const CallRow *call, const char *report)
 {
 	Datum		args[MAX_ARGS];
 	char		nulls[MAX_ARGS];
-	bool		has_key = one->state == CALL_ISSUED;
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	bool	   *key_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+	int			n = 0;
+	int			lower = 1;
 
+	for (int i = 0; i < call->n; i++)
+	{
+		const IntentCall *one = &call->calls[i];
+
+		if (one->state != CALL_ISSUED && one->state != CALL_BEGUN)
+			continue;
+		ids[n] = UUIDPGetDatum(&one->identity);
+		keys[n] = UUIDPGetDatum(&one->key);
+		key_nulls[n++] = one->state != CALL_ISSUED;
+	}
+	if (n == 0)
+		return;
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = UUIDPGetDatum(&one->identity);
+	args[2] = PointerGetDatum(construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	args[3] = Int32GetDatum(call->max_use_count);
 	if (call->max_use_count == 0)
 		nulls[3] = 'n';
@@ -935,16 +953,12 @@ work_add_orphan(const CallRow *call, const IntentCall *one, int timeout, const c
 		nulls[4] = 'n';
 	args[5] = CStringGetTextDatum(status_names[report ? STATUS_FAILED : STATUS_REVOKING]);
 	args[6] = TimestampTzGetDatum(call->requested_at);
-	args[7] = Int32GetDatum(timeout);
+	args[7] = Int32GetDatum(call->timeout);
 	args[8] = TimestampTzGetDatum(call->seam_time);
 	if (!call->has_seam_time)
 		nulls[8] = 'n';
-	args[9] = TimestampTzGetDatum(has_key ? GetCurrentTimestamp() : call->requested_at + (int64) timeout * 1000);
-	if (report)
-		nulls[9] = 'n';
-	args[10] = UUIDPGetDatum(&one->key);
-	if (!has_key)
-		nulls[10] = 'n';
+	args[9] = TimestampTzGetDatum(call->requested_at + (int64) call->timeout * 1000);
+	args[10] = PointerGetDatum(construct_md_array(keys, key_nulls, 1, &n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	if (report)
 		args[11] = CStringGetTextDatum(report);
 	else
@@ -953,6 +967,10 @@ work_add_orphan(const CallRow *call, const IntentCall *one, int timeout, const c
 	args[13] = Int64GetDatum((int64) call->account);
 	args[14] = Int32GetDatum(call->timeline);
 	execute(WS_ORPHAN, args, nulls);
+	if (SPI_processed != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps revocations from being recorded in \"seam_instant_key_request\"")));
 }
 
 /* ---------- now and then ---------- */

@@ -125,8 +125,7 @@ extern void work_answer_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);
 extern int	work_orphans(pg_uuid_t *ids, int max);
 extern void work_delete_calls(const int64 *call_ids, int n);
-extern void work_add_orphan(const CallRow *call, const IntentCall *one, int timeout,
-							const char *report);
+extern void work_add_orphans(const CallRow *call, const char *report);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
 extern void work_set_aside(void);
 extern uint64 work_settings(void);

@@ -496,7 +496,7 @@ take_turn(void)
 	{
 		worker_log_error(error, "go on");
 		forget_turn();
-		worker.retry_at = http_now() + ERROR_PAUSE_US;
+		worker.paused_until = http_now() + ERROR_PAUSE_US;
 		return;
 	}
 	dlist_foreach_modify(it, &worker.ended)
@@ -540,6 +540,8 @@ next_turn(void)
 
 	if (worker.draining)
 		return at;
+	if (worker.paused_until > http)
+		return Min(worker.intents_at, worker.paused_until);
 	if (worker.nto_write > 0)
 		return 0;
 	at = Min(at, monotonic(worker.write_backs.next_due, now, http));
@@ -738,8 +740,8 @@ seam_ik_worker_main(Datum main_arg)
 		worker_watch_clock();
 		if (ConfigReloadPending)
 			reload();
-		if (hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||
-			http_now() >= turn_at || next_turn() <= http_now())
+		if ((hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||
+			 http_now() >= turn_at || next_turn() <= http_now()) && worker.paused_until <= http_now())
 		{
 			if (http_now() >= worker.housekeeping_at)
 				keep_house();

@@ -82,6 +82,7 @@ typedef struct Identity
 	pg_uuid_t	id;				/* hash key */
 	dlist_head	uses;
 	int			nwaiting;		/* elements whose answers are not known yet */
+	FullTransactionId written_by;	/* its answers were, early, by this one */
 } Identity;
 
 /* A transaction with calls that has not ended, as far as we know. */
@@ -199,6 +200,7 @@ add_uses(Open *open)
 		{
 			dlist_init(&identity->uses);
 			identity->nwaiting = 0;
+			identity->written_by = InvalidFullTransactionId;
 		}
 		open->uses[i].open = open;
 		dlist_push_tail(&identity->uses, &open->uses[i].node);
@@ -568,21 +570,26 @@ worker_take_answers(void)
 static void
 write_answers_of(const Open *open, FullTransactionId mine)
 {
+	if (dlist_is_empty(&dirty))
+		return;
 	for (int i = 0; i < open->row.n; i++)
 	{
 		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
 		dlist_iter	it;
 
-		if (identity == NULL)
+		if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
 			continue;
+		identity->written_by = mine;
 		dlist_foreach(it, &identity->uses)
 		{
 			Open	   *other = dlist_container(Use, node, it.cur)->open;
 
 			if (!other->dirty || FullTransactionIdEquals(other->written_by, mine))
 				continue;
-			work_answer_call(&other->row);
 			other->written_by = mine;
+			if (!work_call_is_locked(other->row.id))
+				work_answer_call(&other->row);
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 }
@@ -701,17 +708,8 @@ abandon(Open *open, const char *report)
 {
 	CallRow    *row = &open->row;
 
-	for (int i = 0; i < row->n; i++)
-	{
-		IntentCall *one = &row->calls[i];
-
-		if (one->state == CALL_ISSUED || one->state == CALL_BEGUN)
-			work_add_orphan(row, one, row->timeout, report);
-		if (one->state == CALL_BEGUN)
-			worker.doubts_changed = true;
-		if (i % 1000 == 999)
-			CHECK_FOR_INTERRUPTS();
-	}
+	work_add_orphans(row, report);
+	worker.doubts_changed = worker.doubts_changed || !row->answered;
 	worker_due_at(&worker.revoking, GetCurrentTimestamp());
 	ForceSyncCommit();
 }
@@ -1070,39 +1068,48 @@ worker_called_identities(List *list)
 }
 
 /*
- * Is the key, which a list has told of, a session's?
+ * What sessions' calls own of an identity's keys: ids, sorted, and windows in which a
+ * call that committed, and whose answer was lost, may have issued one.  The list is
+ * that by which they are told.
  */
-CallOwner
-worker_call_owns(const SeamKey *key, const Flight *list)
+void
+worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 {
-	Identity   *identity = identities ? hash_search(identities, &key->user_identity_id, HASH_FIND, NULL) : NULL;
-	CallOwner	owner = OWNER_NONE;
+	Identity   *identity = identities ? hash_search(identities, id, HASH_FIND, NULL) : NULL;
+	const Open *last = NULL;
+	int			n = 0;
 	dlist_iter	it;
 
+	memset(owners, 0, sizeof(CallOwners));
 	if (identity == NULL)
-		return OWNER_NONE;
+		return;
+	dlist_foreach(it, &identity->uses)
+		n++;
+	owners->keys = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(pg_uuid_t));
+	owners->windows = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Doubt));
 	dlist_foreach(it, &identity->uses)
 	{
 		const Use  *use = dlist_container(Use, node, it.cur);
 		const CallRow *row = &use->open->row;
 		const IntentCall *one = &row->calls[use - use->open->uses];
 		WorkRow		attempt = {.attempted_at = row->requested_at};
-		Doubt		window;
+		Doubt	   *window = &owners->windows[owners->nwindows];
 
-		if (one->state == CALL_ISSUED && memcmp(&one->key, &key->instant_key_id, UUID_LEN) == 0)
-			return OWNER_CALL;
-		/* one that committed may have issued it */
-		if (one->state != CALL_BEGUN || !row->owned || row->has_profile != key->has_customization_profile_id ||
-			(row->has_profile && memcmp(&row->profile, &key->customization_profile_id, UUID_LEN) != 0))
+		if (one->state == CALL_ISSUED)
+			owners->keys[owners->nkeys++] = one->key;
+		/* those of a batch have the same */
+		if (one->state != CALL_BEGUN || !row->owned || use->open == last)
 			continue;
+		last = use->open;
 		attempt.attempt_timeout = row->timeout;
 		attempt.has_seam_time = row->has_seam_time;
 		attempt.seam_time = row->seam_time;
-		worker_set_window(&attempt, list, &window);
-		if (key->created_at >= window.from && key->created_at <= window.until)
-			owner = OWNER_PERHAPS;
+		worker_set_window(&attempt, list, window);
+		window->has_profile = row->has_profile;
+		window->profile = row->profile;
+		owners->nwindows++;
 	}
-	return owner;
+	qsort(owners->keys, owners->nkeys, sizeof(pg_uuid_t), worker_compare_uuids);
 }
 
 /* ---------- now and then ---------- */

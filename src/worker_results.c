@@ -280,8 +280,8 @@ worker_make_array(Datum *values, int n, Oid type)
 /*
  * qsort and bsearch comparator of UUIDs.
  */
-static int
-compare_uuids(const void *a, const void *b)
+int
+worker_compare_uuids(const void *a, const void *b)
 {
 	return memcmp(a, b, UUID_LEN);
 }
@@ -298,25 +298,29 @@ unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 	int			nowned;
 	int			n = 0;
 	int			end = flight->nkeys;
+	CallOwners	calls;
 
 	*candidates = palloc(Max(flight->nkeys, 1) * sizeof(Candidate));
 	for (int i = 0; i < flight->nkeys; i++)
 		ids[i] = UUIDPGetDatum(&flight->keys[i].instant_key_id);
 	nowned = work_owned(worker_make_array(ids, flight->nkeys, UUIDOID), &owned);
-	qsort(owned, nowned, sizeof(pg_uuid_t), compare_uuids);
+	worker_call_owners(&flight->row.identity, flight, &calls);
+	qsort(owned, nowned, sizeof(pg_uuid_t), worker_compare_uuids);
 	for (int i = 0; i < flight->nkeys; i++)
 	{
 		SeamKey    *key = &flight->keys[i];
-		CallOwner	owner;
+		bool		perhaps = false;
 
 		CHECK_FOR_INTERRUPTS();
-		if (bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), compare_uuids))
+		if (bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), worker_compare_uuids) ||
+			bsearch(&key->instant_key_id, calls.keys, calls.nkeys, sizeof(pg_uuid_t), worker_compare_uuids))
 			continue;
-		owner = worker_call_owns(key, flight);
-		if (owner == OWNER_NONE)
-			(*candidates)[n++].key = key;
-		else if (owner == OWNER_PERHAPS)
+		for (int w = 0; w < calls.nwindows && !perhaps; w++)
+			perhaps = doubt_fits(&calls.windows[w], key);
+		if (perhaps)
 			(*candidates)[--end].key = key;
+		else
+			(*candidates)[n++].key = key;
 	}
 	*nperhaps = flight->nkeys - end;
 	memmove(*candidates + n, *candidates + end, *nperhaps * sizeof(Candidate));
@@ -331,16 +335,16 @@ unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
-	int64		ago = worker_elapsed_since(row->attempted_at) - (http_now() - list->ended_at);
+	bool		doubtful;
+	int64		ago = worker_elapsed_since(row->attempted_at, &doubtful) - (http_now() - list->ended_at);
 	TimestampTz at_end;
 	int64		uncertain;
 
 	worker_seam_time_of(list, &at_end, &uncertain);
 	doubt->from = at_end - ago;
 	doubt->until = doubt->from + uncertain;
-	if (row->has_seam_time && worker_clock_was_set(row->attempted_at))
+	if (row->has_seam_time && doubtful)
 	{
-		/* if it was set back, times near that mean two things */
 		doubt->from = row->seam_time;
 		doubt->until = doubt->from + uncertain;
 	}

@@ -116,7 +116,8 @@ typedef struct Worker
 	List	   *notices;		/* of Notice *, in turn */
 	List	   *claimed;		/* of Flight *, in turn: to be started at
 								 * commit */
-	int64		retry_at;		/* after an error, or a locked request */
+	int64		retry_at;		/* after a locked request */
+	int64		paused_until;	/* after an error */
 	int64		housekeeping_at;
 	int64		intents_at;		/* when to look at sessions' calls, unasked */
 	uint64		settings;		/* of ALTER DATABASE and ALTER ROLE */
@@ -127,13 +128,14 @@ typedef struct Worker
 	bool		careful;		/* the last worker may have died of a row */
 } Worker;
 
-/* Does a session's call own a key? */
-typedef enum CallOwner
+/* What sessions' calls own of an identity's keys. */
+typedef struct CallOwners
 {
-	OWNER_NONE,
-	OWNER_PERHAPS,				/* its answer was lost, and it committed */
-	OWNER_CALL
-} CallOwner;
+	int			nkeys;
+	pg_uuid_t  *keys;
+	int			nwindows;
+	Doubt	   *windows;		/* of which only profile and times are set */
+} CallOwners;
 
 extern Worker worker;
 
@@ -150,8 +152,7 @@ extern void worker_read_doubts(void);
 extern WorkRow *worker_doubts_of(const pg_uuid_t *identity, int *n);
 extern void worker_learn_clock(const SeamTime *sample);
 extern void worker_watch_clock(void);
-extern int64 worker_elapsed_since(TimestampTz time);
-extern bool worker_clock_was_set(TimestampTz since);
+extern int64 worker_elapsed_since(TimestampTz time, bool *doubtful);
 extern void worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain);
 extern void worker_seam_time(bool *known, TimestampTz *time);
 extern void worker_claim_calls(void);
@@ -163,13 +164,14 @@ extern void worker_free_flight(Flight *flight);
 extern int64 worker_process_intents(bool look);
 extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
-extern CallOwner worker_call_owns(const SeamKey *key, const Flight *list);
+extern void worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners);
 extern List *worker_called_identities(List *list);
 extern int64 worker_tidy_calls(void);
 extern void worker_log_calls(const char *why);
 
 /* worker_results.c */
 extern void worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt);
+extern int	worker_compare_uuids(const void *a, const void *b);
 extern ArrayType *worker_make_array(Datum *values, int n, Oid type);
 extern void worker_due_at(WorkQueue *queue, TimestampTz time);
 extern void worker_add_notice(const WorkRow *row, RequestStatus status);
