@@ -85,6 +85,7 @@ typedef enum WorkStatement
 	WS_CALLS,
 	WS_CALL_RECORD,
 	WS_CALL_ANSWER,
+	WS_CALL_EXTEND,
 	WS_CALL_DELETE,
 	WS_CALL_LOCK,
 	WS_CALL_EXISTS,
@@ -203,6 +204,10 @@ static const struct
 		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
 		" WHERE call_id = $3",
 		8, {INT8OID, OIDOID, INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID, UUIDARRAYOID, INT4OID}
+	},
+	[WS_CALL_EXTEND] = {
+		"UPDATE %c SET attempt_timeout = $4 WHERE call_id = $3",
+		4, {INT8OID, OIDOID, INT8OID, INT4OID}
 	},
 	[WS_CALL_DELETE] = {
 		"DELETE FROM %c WHERE call_id = ANY ($3)",
@@ -864,6 +869,19 @@ work_answer_call(const CallRow *call)
 	args[6] = call_identities(call);
 	args[7] = Int32GetDatum(call->timeout);
 	execute(WS_CALL_ANSWER, args, NULL);
+}
+
+/*
+ * Note that a recorded call takes longer: its timeout.
+ */
+void
+work_extend_call(const CallRow *call)
+{
+	Datum		args[MAX_ARGS];
+
+	args[2] = Int64GetDatum(call->id);
+	args[3] = Int32GetDatum(call->timeout);
+	execute(WS_CALL_EXTEND, args, NULL);
 }
 
 /*

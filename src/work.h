@@ -122,6 +122,7 @@ extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern int	work_calls(CallRow **calls);
 extern void work_record_call(CallRow *call);
 extern void work_answer_call(const CallRow *call);
+extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);
 extern int	work_orphans(pg_uuid_t *ids, int max);
 extern void work_delete_calls(const int64 *call_ids, int n);

@@ -28,17 +28,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
-#include "worker_state.h"
-
-/* Answers are looked for and written, while there are calls, this often. */
-#define ANSWERS_US (200 * INT64CONST(1000))
-
-/* All transactions are looked at, while there are calls, this often. */
-#define LOOK_AGAIN_US (10 * INT64CONST(1000000))
+#include "worker_known.h"
 
 /* How long a user's lock of a recorded call may hold us up. */
 #define LOCK_TIMEOUT_SHORT "20ms"
@@ -46,75 +39,23 @@
 /* Between two looks whether a key has to be known still. */
 #define TIDY_US (1 * INT64CONST(1000000))
 
+/* How often a batch under way is looked at, and how far ahead that is noted. */
+#define BATCH_LOOK_US (1 * INT64CONST(1000000))
+#define BATCH_AHEAD_US (5 * INT64CONST(1000000))
+
 /* Identities in one line of the log. */
 #define IDENTITIES_PER_LINE 100
 
-/* A recorded call. */
-typedef struct Open
-{
-	dlist_node	node;			/* in added, a transaction's calls, or kept */
-	dlist_node	dirty_node;		/* in dirty, if that is set */
-	CallRow		row;
-	struct Use *uses;			/* one for each of its elements */
-	dsm_segment *segment;		/* with what becomes of a batch's calls */
-	int			slot;			/* -1: its session is gone */
-	uint32		wish;			/* in added: the state of that, */
-	Latch	   *latch;			/* whom to tell, */
-	FullTransactionId top;		/* and its transaction */
-	bool		waiting;		/* what came of it is not known yet */
-	bool		dirty;			/* its table row is behind */
-	FullTransactionId written_by;	/* but was written early, by this one */
-	bool		done;			/* in the transaction under way */
-	bool		loaded;			/* its top transaction is not known */
-	int64		forget_at;		/* in kept: http_now()'s clock */
-} Open;
-
-/* An element of a recorded call. */
-typedef struct Use
-{
-	dlist_node	node;			/* in its identity's uses */
-	Open	   *open;
-} Use;
-
-/* A user identity of recorded calls. */
-typedef struct Identity
-{
-	pg_uuid_t	id;				/* hash key */
-	dlist_head	uses;
-	int			nwaiting;		/* elements whose answers are not known yet */
-	FullTransactionId written_by;	/* its answers were, early, by this one */
-} Identity;
-
-/* A transaction with calls that has not ended, as far as we know. */
-typedef struct Transaction
-{
-	uint64		top;			/* hash key */
-	dlist_node	node;			/* in transactions */
-	dlist_head	calls;
-	bool		look;			/* at what has become of it */
-	bool		judged;			/* in the transaction under way */
-	bool		locked;			/* a call of it is, by a session */
-	uint64		aborted;		/* 0, or at subtransactions from this one on */
-} Transaction;
-
-static HTAB *identities;
-static HTAB *by_top;
-static dlist_head transactions = DLIST_STATIC_INIT(transactions);
-static dlist_head kept = DLIST_STATIC_INIT(kept);	/* by forget_at, about */
-static dlist_head dirty = DLIST_STATIC_INIT(dirty);
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the transaction
 													 * under way */
 static Open **of_slot;			/* the last one of each */
 static uint32 *seen;			/* intent_count() of each, as it was looked at */
 static bool see_all = true;
 static bool loaded;
-static int	nloaded;			/* calls whose top transaction is not known */
-static int	nwaiting;			/* of all elements */
-static int64 write_at;			/* when to write what is dirty */
 static int64 judge_at;			/* not before, after it failed */
+static int64 batches_at;		/* when to look at batches under way */
 static List *old_calls;			/* of Open *: what is tidied up */
 static int64 tidy_at;
-static int64 look_at;			/* when to look at all transactions */
 
 /* What becomes of a transaction's keys. */
 typedef enum Fate
@@ -125,172 +66,26 @@ typedef enum Fate
 	FATE_UNKNOWN
 } Fate;
 
-/* ---------- what is known ---------- */
-
-/*
- * A hash table of 16- or 8-byte keys.
- */
-static HTAB *
-make_hash(const char *name, Size key, Size entry)
-{
-	HASHCTL		info = {.keysize = key,.entrysize = entry,.hcxt = TopMemoryContext};
-
-	return hash_create(name, 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
 /*
  * Make what is kept here.
  */
 static void
 set_up(void)
 {
-	identities = make_hash("seam_ik identities", sizeof(pg_uuid_t), sizeof(Identity));
-	by_top = make_hash("seam_ik transactions", sizeof(uint64), sizeof(Transaction));
+	known_set_up();
 	of_slot = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(Open *));
 	seen = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(uint32));
 }
 
 /*
- * An Open, zeroed but for its row, and in no list.
- */
-static Open *
-new_open(const CallRow *row, const IntentCall *from)
-{
-	Open	   *open = MemoryContextAllocZero(TopMemoryContext, sizeof(Open));
-	Size		size = Max(row->n, 1) * sizeof(IntentCall);
-
-	open->slot = -1;
-	open->row = *row;
-	open->row.calls = MemoryContextAllocHuge(TopMemoryContext, size);
-	memcpy(open->row.calls, from, size);
-	return open;
-}
-
-/*
- * Count a call's elements as waiting for their answers, or no more.
+ * Forget a call that is in no list of calls.
  */
 static void
-set_waiting(Open *open, bool waiting)
+forget(Open *open)
 {
-	if (open->waiting == waiting)
-		return;
-	open->waiting = waiting;
-	for (int i = 0; i < open->row.n; i++)
-	{
-		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
-
-		identity->nwaiting += waiting ? 1 : -1;
-		nwaiting += waiting ? 1 : -1;
-	}
-}
-
-/*
- * Make a call findable by its identities.
- */
-static void
-add_uses(Open *open)
-{
-	open->uses = MemoryContextAllocHuge(TopMemoryContext, Max(open->row.n, 1) * sizeof(Use));
-	for (int i = 0; i < open->row.n; i++)
-	{
-		bool		found;
-		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_ENTER, &found);
-
-		if (!found)
-		{
-			dlist_init(&identity->uses);
-			identity->nwaiting = 0;
-			identity->written_by = InvalidFullTransactionId;
-		}
-		open->uses[i].open = open;
-		dlist_push_tail(&identity->uses, &open->uses[i].node);
-	}
-}
-
-/*
- * The opposite.
- */
-static void
-remove_uses(Open *open)
-{
-	if (open->uses == NULL)
-		return;
-	set_waiting(open, false);
-	for (int i = 0; i < open->row.n; i++)
-	{
-		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
-
-		dlist_delete(&open->uses[i].node);
-		if (dlist_is_empty(&identity->uses))
-			hash_search(identities, &open->row.calls[i].identity, HASH_REMOVE, NULL);
-	}
-	pfree(open->uses);
-	open->uses = NULL;
-}
-
-/*
- * A call is not in a transaction any more.
- */
-static void
-leave_transaction(Open *open)
-{
-	dlist_delete(&open->node);
-	set_waiting(open, false);
-	nloaded -= open->loaded;
-	open->loaded = false;
-}
-
-/*
- * Free an Open that is in no list of calls.
- */
-static void
-free_open(Open *open)
-{
-	remove_uses(open);
-	if (open->dirty)
-		dlist_delete(&open->dirty_node);
 	if (open->slot >= 0 && of_slot[open->slot] == open)
 		of_slot[open->slot] = NULL;
-	if (open->segment)
-		dsm_detach(open->segment);
-	pfree(open->row.calls);
-	pfree(open);
-}
-
-/*
- * Have a call's table row written, soon.
- */
-static void
-set_dirty(Open *open)
-{
-	if (open->dirty)
-		return;
-	open->dirty = true;
-	if (dlist_is_empty(&dirty))
-		write_at = http_now() + ANSWERS_US;
-	dlist_push_tail(&dirty, &open->dirty_node);
-}
-
-/*
- * Put a recorded call to its transaction's.
- */
-static void
-add_to_transaction(Open *open, FullTransactionId top)
-{
-	uint64		key = U64FromFullTransactionId(top);
-	bool		found;
-	Transaction *transaction = hash_search(by_top, &key, HASH_ENTER, &found);
-
-	if (!found)
-	{
-		if (dlist_is_empty(&transactions))
-			look_at = http_now() + LOOK_AGAIN_US;
-		dlist_push_tail(&transactions, &transaction->node);
-		dlist_init(&transaction->calls);
-		transaction->look = transaction->judged = transaction->locked = false;
-		transaction->aborted = 0;
-	}
-	dlist_push_tail(&transaction->calls, &open->node);
+	known_free(open);
 }
 
 /*
@@ -335,7 +130,7 @@ load_calls(void)
 
 	for (int i = 0; i < n; i++)
 	{
-		Open	   *open = new_open(&rows[i], rows[i].calls);
+		Open	   *open = known_new(&rows[i], rows[i].calls);
 		CallRow    *row = &open->row;
 
 		for (int s = 0; s < intent_nslots() && !row->answered && row->is_ours; s++)
@@ -351,26 +146,20 @@ load_calls(void)
 			of_slot[s] = open;
 			open->slot = s;
 		}
-		/* if not, it went on until now at most */
-		if (row->n > 1 && !row->answered && open->segment == NULL && !row->owned)
-		{
-			extend_window(row, GetCurrentTimestamp());
-			set_dirty(open);
-		}
-		add_uses(open);
+		known_add_uses(open);
 		if (row->owned)
 		{
 			open->forget_at = http_now() + KEEP_AT_LEAST_US;
-			dlist_push_tail(&kept, &open->node);
+			dlist_push_tail(&known.kept, &open->node);
 			continue;
 		}
-		set_waiting(open, !row->answered);
-		add_to_transaction(open, row->transaction);
+		known_set_waiting(open, !row->answered);
+		known_add_to_transaction(open, row->transaction);
 		open->loaded = true;
-		nloaded++;
+		known.nloaded++;
 	}
 	loaded = true;
-	look_at = 0;
+	known.look_at = 0;
 }
 
 /* ---------- what sessions tell ---------- */
@@ -388,7 +177,7 @@ take_answer(Open *open, const IntentNews *news)
 	/* the session may have gone on when that was too late */
 	if (row->owned)
 		return;
-	remove_uses(open);
+	known_remove_uses(open);
 	if (row->n == 1)
 		row->calls[0] = news->answer;
 	else if (open->segment)
@@ -408,9 +197,9 @@ take_answer(Open *open, const IntentNews *news)
 		dsm_detach(open->segment);
 	open->segment = NULL;
 	/* what is not known now will not be told any more, but waits for the end */
-	add_uses(open);
-	set_waiting(open, !row->answered);
-	set_dirty(open);
+	known_add_uses(open);
+	known_set_waiting(open, !row->answered);
+	known_set_dirty(open);
 }
 
 /*
@@ -419,16 +208,16 @@ take_answer(Open *open, const IntentNews *news)
 static void
 look_at_transaction(uint64 top, uint64 aborted)
 {
-	Transaction *transaction = hash_search(by_top, &top, HASH_FIND, NULL);
+	Transaction *transaction = hash_search(known.by_top, &top, HASH_FIND, NULL);
 	dlist_iter	it;
 
 	if (transaction && aborted == 0)
 		transaction->look = true;
 	else if (transaction)
 		transaction->aborted = transaction->aborted ? Min(transaction->aborted, aborted) : aborted;
-	if (nloaded == 0 && top != 0)
+	if (known.nloaded == 0 && top != 0)
 		return;
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 		dlist_container(Transaction, node, it.cur)->look = true;
 }
 
@@ -446,9 +235,9 @@ find_answered(int s, const IntentNews *news)
 		return NULL;
 	if (open && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
 		return open;
-	if (nloaded == 0)
+	if (known.nloaded == 0)
 		return NULL;
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 	{
 		dlist_iter	of;
 
@@ -513,7 +302,7 @@ take_wish(int s)
 		if (segment == NULL)
 			return;				/* its session has given up */
 	}
-	open = new_open(&row, segment ? dsm_segment_address(segment) : &wish.call);
+	open = known_new(&row, segment ? dsm_segment_address(segment) : &wish.call);
 	open->segment = segment;
 	for (int i = 0; i < row.n; i++)
 		open->row.calls[i].state = CALL_BEGUN;	/* for all that we know */
@@ -570,11 +359,11 @@ worker_take_answers(void)
 static void
 write_answers_of(const Open *open, FullTransactionId mine)
 {
-	if (dlist_is_empty(&dirty))
+	if (dlist_is_empty(&known.dirty))
 		return;
 	for (int i = 0; i < open->row.n; i++)
 	{
-		Identity   *identity = hash_search(identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
 		dlist_iter	it;
 
 		if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
@@ -641,11 +430,11 @@ calls_are_recorded(void)
 			open->row.n = 0;
 			open->row.answered = true;
 			open->slot = -1;
-			set_dirty(open);
+			known_set_dirty(open);
 		}
-		add_uses(open);
-		set_waiting(open, !open->row.answered);
-		add_to_transaction(open, open->top);
+		known_add_uses(open);
+		known_set_waiting(open, !open->row.answered);
+		known_add_to_transaction(open, open->top);
 	}
 }
 
@@ -686,7 +475,7 @@ is_needed(const Open *open)
 
 	if (worker.doubts_changed)
 		return true;			/* not known yet */
-	if (nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) && dlist_is_empty(&worker.ended))
+	if (known.nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) && dlist_is_empty(&worker.ended))
 		return false;
 	for (int i = 0; i < row->n; i++)
 	{
@@ -728,15 +517,15 @@ keep(Open *open)
 	if (!row->answered)
 		left = row->requested_at + (int64) row->timeout * 1000 - GetCurrentTimestamp();
 	row->owned = true;
-	set_dirty(open);
-	leave_transaction(open);
+	known_set_dirty(open);
+	known_leave_transaction(open);
 	open->forget_at = http_now() + Max(left, 0) + KEEP_AT_LEAST_US;
 	if (row->n > 0)
-		dlist_push_tail(&kept, &open->node);
+		dlist_push_tail(&known.kept, &open->node);
 	else
 	{
 		open->forget_at = 0;
-		dlist_push_head(&kept, &open->node);
+		dlist_push_head(&known.kept, &open->node);
 	}
 }
 
@@ -803,7 +592,7 @@ judge_calls(void)
 	int			reported = 0;
 	dlist_iter	it;
 
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 	{
 		Transaction *transaction = dlist_container(Transaction, node, it.cur);
 
@@ -827,7 +616,7 @@ calls_are_judged(void)
 {
 	dlist_mutable_iter it;
 
-	dlist_foreach_modify(it, &transactions)
+	dlist_foreach_modify(it, &known.transactions)
 	{
 		Transaction *transaction = dlist_container(Transaction, node, it.cur);
 		dlist_mutable_iter of;
@@ -848,13 +637,13 @@ calls_are_judged(void)
 
 			if (!open->done)
 				continue;
-			leave_transaction(open);
-			free_open(open);
+			known_leave_transaction(open);
+			forget(open);
 		}
 		if (!dlist_is_empty(&transaction->calls))
 			continue;
 		dlist_delete(&transaction->node);
-		hash_search(by_top, &transaction->top, HASH_REMOVE, NULL);
+		hash_search(known.by_top, &transaction->top, HASH_REMOVE, NULL);
 	}
 }
 
@@ -866,7 +655,7 @@ calls_are_not_judged(void)
 {
 	dlist_iter	it;
 
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 	{
 		Transaction *transaction = dlist_container(Transaction, node, it.cur);
 		dlist_iter	of;
@@ -879,6 +668,67 @@ calls_are_not_judged(void)
 	}
 }
 
+/* ---------- batches under way ---------- */
+
+/*
+ * Does the batch, which is under way, go on for longer than its row says by now?
+ */
+static bool
+is_long(const Open *open, TimestampTz now)
+{
+	int64		elapsed = (now - open->row.requested_at) / 1000;
+
+	return open->waiting && open->segment && open->row.timeout < elapsed + settings_settle_delay + BATCH_LOOK_US / 1000;
+}
+
+/*
+ * In a transaction: note how long batches take that are under way, so that after a
+ * crash it is known, about, until when they have issued keys.
+ */
+static void
+extend_batches(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			Open	   *open = dlist_container(Open, node, of.cur);
+
+			if (!is_long(open, now))
+				continue;
+			extend_window(&open->row, now + BATCH_AHEAD_US);
+			work_extend_call(&open->row);
+		}
+	}
+}
+
+/*
+ * Is there such a batch?
+ */
+static bool
+has_long_batch(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			if (is_long(dlist_container(Open, node, of.cur), now))
+				return true;
+		}
+	}
+	return false;
+}
+
 /* ---------- all of it ---------- */
 
 /*
@@ -889,7 +739,7 @@ write_answers(void)
 {
 	dlist_iter	it;
 
-	dlist_foreach(it, &dirty)
+	dlist_foreach(it, &known.dirty)
 	{
 		Open	   *open = dlist_container(Open, dirty_node, it.cur);
 
@@ -906,9 +756,9 @@ answers_are_written(void)
 {
 	dlist_iter	it;
 
-	dlist_foreach(it, &dirty)
+	dlist_foreach(it, &known.dirty)
 		dlist_container(Open, dirty_node, it.cur)->dirty = false;
-	dlist_init(&dirty);
+	dlist_init(&known.dirty);
 }
 
 /*
@@ -957,7 +807,7 @@ has_to_judge(void)
 {
 	dlist_iter	it;
 
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 	{
 		Transaction *transaction = dlist_container(Transaction, node, it.cur);
 
@@ -979,7 +829,7 @@ worker_process_intents(bool look)
 	int64		now = http_now();
 	int64		again = PG_INT64_MAX;
 
-	if (identities == NULL)
+	if (known.identities == NULL)
 		set_up();
 	if (!loaded && !take_step(load_calls, "read the calls that were recorded"))
 		return now + ERROR_PAUSE_US;
@@ -991,15 +841,15 @@ worker_process_intents(bool look)
 		else
 		{
 			while (!dlist_is_empty(&added))
-				free_open(dlist_container(Open, node, dlist_pop_head_node(&added)));
+				forget(dlist_container(Open, node, dlist_pop_head_node(&added)));
 			see_all = true;
 			again = now + ERROR_PAUSE_US;
 		}
 	}
-	if (look || (now >= look_at && !dlist_is_empty(&transactions)))
+	if (look || (now >= known.look_at && !dlist_is_empty(&known.transactions)))
 	{
 		look_at_transaction(0, 0);
-		look_at = now + LOOK_AGAIN_US;
+		known.look_at = now + LOOK_AGAIN_US;
 	}
 	if (has_to_judge())
 	{
@@ -1019,97 +869,24 @@ worker_process_intents(bool look)
 			again = Min(again, judge_at);
 		}
 	}
-	if (!dlist_is_empty(&dirty) && now >= write_at)
+	if (known.nwaiting > 0 && now >= batches_at)
+	{
+		batches_at = now + BATCH_LOOK_US;
+		if (has_long_batch())
+			(void) take_step(extend_batches, "note how long batches take");
+	}
+	if (!dlist_is_empty(&known.dirty) && now >= known.write_at)
 	{
 		if (take_step(write_answers, "note the answers to calls"))
 			answers_are_written();
 		else
-			write_at = now + ERROR_PAUSE_US;
+			known.write_at = now + ERROR_PAUSE_US;
 	}
-	if (!dlist_is_empty(&dirty))
-		again = Min(again, write_at);
-	if (!dlist_is_empty(&transactions))
+	if (!dlist_is_empty(&known.dirty))
+		again = Min(again, known.write_at);
+	if (!dlist_is_empty(&known.transactions))
 		again = Min(again, now + ANSWERS_US);
 	return again;
-}
-
-/* ---------- for who settles doubts ---------- */
-
-/*
- * Is a session's call for this identity under way, as far as we know?
- */
-bool
-worker_call_is_open(const pg_uuid_t *identity)
-{
-	const Identity *found = nwaiting > 0 ? hash_search(identities, identity, HASH_FIND, NULL) : NULL;
-
-	return found && found->nwaiting > 0;
-}
-
-/*
- * Append the identities (pg_uuid_t *) of calls under way, which may come to be
- * in doubt.
- */
-List *
-worker_called_identities(List *list)
-{
-	HASH_SEQ_STATUS scan;
-	Identity   *identity;
-
-	if (nwaiting == 0)
-		return list;
-	hash_seq_init(&scan, identities);
-	while ((identity = hash_seq_search(&scan)) != NULL)
-	{
-		if (identity->nwaiting > 0)
-			list = lappend(list, &identity->id);
-	}
-	return list;
-}
-
-/*
- * What sessions' calls own of an identity's keys: ids, sorted, and windows in which a
- * call that committed, and whose answer was lost, may have issued one.  The list is
- * that by which they are told.
- */
-void
-worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
-{
-	Identity   *identity = identities ? hash_search(identities, id, HASH_FIND, NULL) : NULL;
-	const Open *last = NULL;
-	int			n = 0;
-	dlist_iter	it;
-
-	memset(owners, 0, sizeof(CallOwners));
-	if (identity == NULL)
-		return;
-	dlist_foreach(it, &identity->uses)
-		n++;
-	owners->keys = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(pg_uuid_t));
-	owners->windows = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Doubt));
-	dlist_foreach(it, &identity->uses)
-	{
-		const Use  *use = dlist_container(Use, node, it.cur);
-		const CallRow *row = &use->open->row;
-		const IntentCall *one = &row->calls[use - use->open->uses];
-		WorkRow		attempt = {.attempted_at = row->requested_at};
-		Doubt	   *window = &owners->windows[owners->nwindows];
-
-		if (one->state == CALL_ISSUED)
-			owners->keys[owners->nkeys++] = one->key;
-		/* those of a batch have the same */
-		if (one->state != CALL_BEGUN || !row->owned || use->open == last)
-			continue;
-		last = use->open;
-		attempt.attempt_timeout = row->timeout;
-		attempt.has_seam_time = row->has_seam_time;
-		attempt.seam_time = row->seam_time;
-		worker_set_window(&attempt, list, window);
-		window->has_profile = row->has_profile;
-		window->profile = row->profile;
-		owners->nwindows++;
-	}
-	qsort(owners->keys, owners->nkeys, sizeof(pg_uuid_t), worker_compare_uuids);
 }
 
 /* ---------- now and then ---------- */
@@ -1140,13 +917,13 @@ worker_tidy_calls(void)
 	int64		now = http_now();
 	ListCell   *lc;
 
-	if (!loaded || dlist_is_empty(&kept))
+	if (!loaded || dlist_is_empty(&known.kept))
 		return PG_INT64_MAX;
 	if (now < tidy_at)
 		return tidy_at;
 	tidy_at = now + TIDY_US;
 	old_calls = NIL;
-	dlist_foreach_modify(it, &kept)
+	dlist_foreach_modify(it, &known.kept)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);
 
@@ -1167,7 +944,7 @@ worker_tidy_calls(void)
 		Open	   *open = lfirst(lc);
 
 		dlist_delete(&open->node);
-		free_open(open);
+		forget(open);
 	}
 	return tidy_at;
 }
@@ -1225,7 +1002,7 @@ worker_log_calls(const char *why)
 	if (!loaded)
 		return;
 	initStringInfo(&remaining.identities);
-	dlist_foreach(it, &transactions)
+	dlist_foreach(it, &known.transactions)
 	{
 		dlist_iter	of;
 
