@@ -18,7 +18,7 @@
  * Doubts times keys of one identity that are looked at one by one; with more,
  * nobody is to wait for it.
  */
-#define PAIRS_MAX 1000000
+#define PAIRS_MAX 100000
 
 /*
  * May the key be of this call?

@@ -35,6 +35,8 @@ typedef struct Doubt
 	bool		wanted;			/* false: its key would be revoked anyway */
 	TimestampTz from;			/* when a key of it may have been created, by */
 	TimestampTz until;			/* Seam's clock */
+	bool		vague;			/* our clock was set back about then, and
+								 * Seam's was not known */
 
 	/* doubt_settle()'s */
 	Verdict		verdict;

@@ -119,18 +119,19 @@ worker_watch_clock(void)
 }
 
 /*
- * How long ago was this time of the local clock, in microseconds?  *doubtful: the
- * clock may have been set since then.  What is known of that is allowed for, but
- * after it was set back, times near that mean two things, and nobody watched it
- * while the server was down.
+ * How long ago was this time of the local clock, in microseconds?  At least the
+ * result, at most *most: they differ if the clock was set back about then, since the
+ * times near that came twice.  *doubtful: the clock was set since then, or nobody
+ * watched it, since the server was down.
  */
 int64
-worker_elapsed_since(TimestampTz time, bool *doubtful)
+worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
 {
 	ClockWatch *watch = &places->clock;
-	int64		elapsed = GetCurrentTimestamp() - time;
+	int64		least = GetCurrentTimestamp() - time;
 
 	SpinLockAcquire(&watch->lock);
+	*most = least;
 	*doubtful = time < watch->since;
 	for (int i = Max(watch->nsteps - CLOCK_STEPS, 0); i < watch->nsteps; i++)
 	{
@@ -138,9 +139,11 @@ worker_elapsed_since(TimestampTz time, bool *doubtful)
 
 		if (time > step->until)
 			continue;
-		elapsed -= step->by;
 		*doubtful = true;
+		*most -= step->by;
+		if (time <= step->until + step->by || step->by > 0)
+			least -= step->by;
 	}
 	SpinLockRelease(&watch->lock);
-	return elapsed;
+	return least;
 }

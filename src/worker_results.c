@@ -336,13 +336,16 @@ void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
 	bool		doubtful;
-	int64		ago = worker_elapsed_since(row->attempted_at, &doubtful) - (http_now() - list->ended_at);
+	int64		most;
+	int64		least = worker_elapsed_since(row->attempted_at, &most, &doubtful);
+	int64		since_end = http_now() - list->ended_at;
 	TimestampTz at_end;
 	int64		uncertain;
 
 	worker_seam_time_of(list, &at_end, &uncertain);
-	doubt->from = at_end - ago;
-	doubt->until = doubt->from + uncertain;
+	doubt->from = at_end + since_end - most;
+	doubt->until = at_end + since_end - least + uncertain;
+	doubt->vague = !row->has_seam_time && most != least;
 	if (row->has_seam_time && doubtful)
 	{
 		doubt->from = row->seam_time;
@@ -400,6 +403,9 @@ why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidate
 						group_keys(candidates, ncandidates, doubt->group));
 	if (doubt->verdict == VERDICT_AMBIGUOUS)
 		return psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s",
+						group_keys(candidates, ncandidates, doubt->group));
+	if (doubt->vague && doubt->verdict != VERDICT_NO_KEY)
+		return psprintf("the answer was lost when the clock was set back, and these instant keys may be of this request: %s",
 						group_keys(candidates, ncandidates, doubt->group));
 	/* a request that is not settled issues another key, but here one may stay */
 	if (doubt->verdict != VERDICT_NO_KEY || row->status != STATUS_REVOKING)

@@ -152,7 +152,7 @@ extern void worker_read_doubts(void);
 extern WorkRow *worker_doubts_of(const pg_uuid_t *identity, int *n);
 extern void worker_learn_clock(const SeamTime *sample);
 extern void worker_watch_clock(void);
-extern int64 worker_elapsed_since(TimestampTz time, bool *doubtful);
+extern int64 worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful);
 extern void worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain);
 extern void worker_seam_time(bool *known, TimestampTz *time);
 extern void worker_claim_calls(void);

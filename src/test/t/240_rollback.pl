@@ -98,6 +98,13 @@ foreach my $case ([ 'reset_after', 0, 1 ], [ 'reset', 0, 0 ], [ 'hang_after', 0,
 	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$spec: no key is left");
 	is(lists_of($guest) > 0, !$known, "$spec: " . ($known ? "nothing is" : 'a key is') . ' looked for');
 }
+# ... of a batch of which only one key is issued, as the worker knows before the end
+my @refused = map { new_guest } 1 .. 3;
+$fake->behave($_, "$at,status=400", 1) foreach @refused[1, 2];
+sql("BEGIN; SELECT seam_generate_instant_keys(ARRAY['" . join("','", @refused) . "']::uuid[]); SELECT pg_sleep(0.5); ROLLBACK");
+ok(quiet(), 'a batch with refusals');
+is(join(' ', map { scalar(keys_of($_)) . live($_) } @refused), '1 0 0', 'its key is revoked');
+is(join(' ', map { lists_of($_) } @refused), '0 0 0', 'and nothing is looked for');
 # ... of a call with a customization profile
 my $profile = new_guest;
 $fake->behave($profile, "$at,reset_after", 1);
@@ -132,6 +139,15 @@ $fake->behave($batch[1], "$at,reset", 1);
 sql("SELECT seam_enqueue_instant_key('$batch[1]')");
 ok(quiet(), 'an outbox request of the same identity');
 is(sql("SELECT status || ' ' || attempts FROM seam_instant_key_request WHERE user_identity_id = '$batch[1]'"), 'issued 2', 'gets a key of its own');
+
+# ... and a lost call that rolls back is reported, since the key may be of either
+my @either = (new_guest, new_guest);
+$fake->behave($either[0], "$at,$_", 1) foreach 'reset_after', 'reset';
+sql("SELECT seam_generate_instant_keys(ARRAY['" . join("','", @either) . "']::uuid[])");
+$node->psql('postgres', call($either[0]));
+ok(quiet(), 'two lost answers, one of a transaction that has committed');
+like(sql("SELECT status || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$either[0]'"), qr/^failed .* a call that has committed may have issued/, 'are reported');
+is(scalar(split /,/, live($either[0])), 1, 'the key lives');
 
 # The key of a synchronous call is no candidate for a lost answer of the outbox.
 my $both = new_guest;

@@ -33,6 +33,8 @@ sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . j
 # A session of background(): more of its statements, and what it has printed.
 sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
 sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
+# Is it so before all transactions are looked at again, which is every 10 seconds?
+sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $begin < 6; }
 # A session with an open transaction that has issued a key for the guest.
 sub open_call { my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';"); heard($s, 'called'); return $s; }
 # A psql in the other database.
@@ -56,6 +58,16 @@ $fake->behave($_, "$at,delay=900", 1) foreach @long[0 .. 7];
 $fake->behave($long[8], "$at,reset_after", 1);
 my $long = in_neighbour('SET seam_ik.max_concurrency = 1', 'BEGIN', batch(@long), 'ROLLBACK');
 
+# A key that was committed, and a doubt that lasts for longer than such a key is known anyway.
+my ($doubted, $forgotten) = (new_guest, new_guest);
+$fake->behave($doubted, 'route=list,status=400');
+$fake->behave($doubted, "$at,reset", 1);
+$node->safe_psql('neighbour', "SELECT seam_enqueue_instant_key('$doubted')");
+wait_for(sub { lists_of($doubted) > 0 });
+my $not_doubted = $node->safe_psql('neighbour', call($doubted));
+$node->safe_psql('neighbour', call($forgotten));
+sub known { return $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
+
 # Another database counts its calls by itself.
 my ($ours, $theirs) = (new_guest, new_guest);
 my $s = open_call($ours);
@@ -69,8 +81,9 @@ isnt(live($theirs), '', "the neighbour's lives");
 
 # The worker does nothing for a while: a call waits for it, and can be cancelled.
 my ($cancelled, $other) = (new_guest, new_guest);
-my $worker = worker_of('postgres');
-kill 'STOP', $worker;
+my $worker;
+sub hold_worker { $worker = worker_of('postgres'); kill 'STOP', $worker; return; }
+hold_worker();
 $s = background($node, call($cancelled) . ';');
 busy_with($cancelled);
 is($node->safe_psql('neighbour', call(new_guest) . ' IS NOT NULL'), 't', 'a call of another database does not wait');
@@ -82,6 +95,17 @@ sql(call($other));
 is(scalar(keys_of($cancelled)), 0, 'nothing is sent');
 is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$cancelled'"), '0', 'and there is nothing to revoke');
 is(scalar(split /,/, live($other)), 2, 'others go on');
+# ... and another call that is not recorded does not hide that a transaction has ended
+my $hidden = new_guest;
+$s = open_call($hidden);
+hold_worker();
+say_to($s, 'ROLLBACK; SET seam_ik.connect_timeout = 200; ' . call($cancelled) . ';');
+ok(wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /ERROR:  55000: / }), 'a call that the worker does not record, after a rollback');
+kill 'CONT', $worker;
+ok(wait_for(sub { live($hidden) eq '' }), 'which revokes its key');
+result_of($s);
+is(lists_of($hidden), 0, "without a list of Seam's");
+is(scalar(keys_of($cancelled)), 0, 'and nothing is sent');
 # ... also a neighbour's worker is not replaced by ours
 my $waiting = new_guest;
 $worker = worker_of('neighbour');
@@ -93,6 +117,45 @@ is(scalar(keys_of($waiting)), 0, 'each database has its own worker');
 kill 'CONT', $worker;
 $run->finish;
 isnt(live($waiting), '', 'which goes on');
+
+# Parts of a transaction roll back while the worker is busy: it sees all of them, at once.
+my @nested = map { new_guest } 0 .. 3;
+$s = background($node, 'BEGIN; ' . call($nested[0]) . '; SAVEPOINT a; ' . call($nested[1]) . '; SAVEPOINT b; ' . call($nested[2]) . "; SELECT 'called';");
+heard($s, 'called');
+hold_worker();
+say_to($s, "ROLLBACK TO b; ROLLBACK TO a; SAVEPOINT c; INSERT INTO kept VALUES (NULL); ROLLBACK TO c; SELECT 'rolled back';");
+heard($s, 'rolled back');
+kill 'CONT', $worker;
+ok(soon(sub { live($nested[1]) . live($nested[2]) eq '' }), 'savepoints that roll back one after the other');
+isnt(live($nested[0]), '', 'the transaction that they are of keeps its key');
+# ... also when it cannot judge the first
+say_to($s, call($nested[3]) . "; SELECT 'again';");
+heard($s, 'again');
+my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$nested[3]' FOR UPDATE;");
+heard($lock, 'locked');
+say_to($s, 'ROLLBACK TO a;');
+worker_waits_for('Lock');
+# (it gives up, for a second)
+wait_for(sub { sql("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 'f' });
+say_to($s, "SAVEPOINT d; INSERT INTO kept VALUES (NULL); ROLLBACK TO d; SELECT 'two';");
+heard($s, 'two');
+sql(call(new_guest));
+say_to($lock, 'COMMIT;');
+result_of($lock);
+ok(soon(sub { live($nested[3]) eq '' }), 'the first of two savepoints cannot be judged at once');
+result_of($s);
+is(join(' ', map { lists_of($_) } @nested), '0 0 0 0', "without a list of Seam's");
+# ... and when the rest follows
+my $rest = new_guest;
+quiet();
+$s = open_call($rest);
+hold_worker();
+say_to($s, "SAVEPOINT a; INSERT INTO kept VALUES (NULL); ROLLBACK TO a; ROLLBACK; SELECT 'over';");
+heard($s, 'over');
+kill 'CONT', $worker;
+ok(soon(sub { live($rest) eq '' }), 'a savepoint, and then all of its transaction');
+result_of($s);
+is(lists_of($rest), 0, "without a list of Seam's");
 
 # The worker is slow to commit: who has given up meanwhile is not in the way.
 $s = background($node, "INSERT INTO kept VALUES (NULL) \\watch 0.05");
@@ -120,7 +183,7 @@ $s = open_call($first);
 $fake->behave($second, "$at,delay=500", 1);
 $s2 = background($node, 'BEGIN; ' . call($second) . '; ROLLBACK;');
 sent($second);
-my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'ROLLBACK;');
 worker_waits_for('Lock');
@@ -205,6 +268,11 @@ ok(wait_for(sub { join('', map { live($_) } @long) eq '' }), 'a long batch leave
 cmp_ok(lists_of($long[8]), '>', 0, 'what was lost is looked for');
 is(lists_of($long[0]), 0, 'and nothing else');
 
+# A key is known for as long as a doubt needs it, and no longer.
+ok(wait_for(sub { known($forgotten) eq '0' }), 'a call that has committed is forgotten after a while');
+is(known($doubted), '1', 'but not while there is a doubt of the same identity');
+$fake->behave($doubted, '');
+
 # The worker is away.
 my ($before, $meanwhile, $told, $wished) = map { new_guest } 1 .. 4;
 my @batch = (new_guest, new_guest);
@@ -260,6 +328,31 @@ is(lists_of($ended), 0, "without a list of Seam's");
 is(scalar(keys_of($lost)), 2, 'and the key of the one that committed is not that of a lost answer');
 is(live($lost), join(',', sort map { $_->{instant_key_id} } keys_of($lost)), 'which is found');
 
+# ... nor what its successor is told of two calls of a transaction at once, or of a savepoint of before.
+my @single = map { new_guest } 1 .. 2;
+my @batches = map { [ map { new_guest } 1 .. 3 ] } 1 .. 2;
+my $saved = new_guest;
+$fake->behave($_, "$at,delay=1500", 1) foreach $single[0], $batches[0][0];
+$s3 = background($node, 'BEGIN; SAVEPOINT a; ' . call($saved) . ';');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered AND user_identity_ids[1] = '$saved'") eq '1' }), 'a call in a savepoint');
+my $patient = "SET seam_ik.request_timeout = '10s'; SET seam_ik.connect_timeout = '30s'; BEGIN; ";
+$s = background($node, $patient . call($single[0]) . ";\n" . call($single[1]) . ";\nROLLBACK;");
+$s2 = background($node, $patient . batch(@{ $batches[0] }) . ";\n" . batch(@{ $batches[1] }) . ";\nROLLBACK;");
+sent($_) foreach $single[0], $batches[0][0];
+kill 'STOP', $launcher;
+sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
+is(worker_of('postgres'), '', 'the worker is away');
+busy_with($_) foreach $single[1], $batches[1][0];
+kill 'CONT', $launcher;
+up();
+say_to($s3, 'ROLLBACK;');
+result_of($s3);
+ok(soon(sub { live($saved) eq '' }), 'a savepoint of before, and its transaction rolls back');
+result_of($_) foreach $s, $s2;
+ok(wait_for(sub { join('', map { live($_) } @single, map { @$_ } @batches) eq '' }), 'calls that end without a worker, and others that wait for it: all keys are revoked');
+is(scalar(map { keys_of($_) } @single, map { @$_ } @batches), 8, 'which were there');
+is(join(' ', map { lists_of($_) } @single), '0 0', "without a list of Seam's where there was one at a time");
+
 # ... and not to a worker of another database, where a session takes the place of one that has ended.
 $node->safe_psql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000000') foreach 'postgres', 'neighbour';
 my ($stays, $goes) = (new_guest, new_guest);
@@ -280,6 +373,10 @@ sql(call(new_guest));
 ok(quiet(), 'each worker');
 isnt(live($stays), '', 'judges the calls of its own database');
 is(lists_of($stays), 0, 'and knows what came of them');
+
+# The doubt that lasted is settled, and the key is known.
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$doubted'") eq 'issued' }), 'a doubt that has lasted is settled');
+is(live($doubted), join(',', sort $not_doubted, $node->safe_psql('neighbour', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$doubted'")), 'each has its own key');
 
 # Housekeeping does not forget a call whose transaction is open.
 my $kept_open = new_guest;

@@ -170,7 +170,12 @@ CREATE TRIGGER nothing BEFORE INSERT ON seam_instant_key_call FOR EACH ROW EXECU
 });
 like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /, 'a call fails that a trigger keeps from being recorded');
 is(scalar(asked($unrecorded)), 0, 'nothing is sent');
+my $patient = new_guest;
+$s = background($node, "SET seam_ik.connect_timeout = '20s'; " . call($patient) . ';');
+answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
+sleep 0.5;						# the worker has tried by then
 q1('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
+is((result_of($s))[0], live($patient) . "\n", 'a call that waits goes on without the trigger');
 is(q1('postgres', call($recorded)), live($recorded), 'all is well without the trigger');
 is(worker('postgres'), $worker, 'the worker is the same');
 
