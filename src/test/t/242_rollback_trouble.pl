@@ -378,6 +378,10 @@ is(lists_of($stays), 0, 'and knows what came of them');
 ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$doubted'") eq 'issued' }), 'a doubt that has lasted is settled');
 is(live($doubted), join(',', sort $not_doubted, $node->safe_psql('neighbour', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$doubted'")), 'each has its own key');
 
+# Calls that were not recorded in time have left nothing that another worker finds.
+is(join(' ', map { lists_of($_) } $cancelled, $given_up), '0 0', 'a wish that was withdrawn is no call');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id IN ('$cancelled', '$given_up')"), '0', 'and has nothing to revoke');
+
 # Housekeeping does not forget a call whose transaction is open.
 my $kept_open = new_guest;
 $s = open_call($kept_open);
