@@ -144,17 +144,19 @@ sub result_of
 	return ($s->{out} . $s->{err}, time - $begin);
 }
 
-# wait_for(sub): until it says yes, at most 20 seconds.
+# wait_for(sub): until it says yes, at most a minute, which is long enough for a
+# busy machine.
 sub wait_for
 {
 	my ($condition) = @_;
+	my $until = time + 60;
 
-	for (1 .. 400)
+	for (;;)
 	{
 		return 1 if $condition->();
-		sleep 0.05;
+		return 0 if time > $until;
+		sleep 0.03;
 	}
-	return 0;
 }
 
 1;

@@ -347,7 +347,7 @@ while (time < $until)
 	my $begin = time;
 	sql("INSERT INTO odd VALUES ($identities, '$other')");
 	ok(wait_for(sub { sql("SELECT key_id FROM odd WHERE id = $identities") ne '' }), 'others go on');
-	cmp_ok(time - $begin, '<', 0.7, 'without delay');
+	cmp_ok(time - $begin, '<', 5, 'without delay');
 	sleep 0.1;
 }
 is(of($_), 'issued', 'the locked ones wait') for $locked, $whole;
@@ -434,7 +434,7 @@ foreach my $what (@messes)
 	my $begin = time;
 	sql("INSERT INTO booking (id, guest) VALUES ($n + 10000, '$who')");
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $n + 10000") eq 't' }), 'the next request is as any');
-	cmp_ok(time - $begin, '<', 2, 'and in time');
+	cmp_ok(time - $begin, '<', 10, 'and in time');
 }
 # functions that run because the row is written
 sql(q{SET ROLE hotel;
@@ -468,7 +468,7 @@ foreach my $seconds (1, 60)
 	$asked = time;
 	sql("INSERT INTO booking (id, guest) VALUES ($seconds + 9000, '$who')");
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $seconds + 9000") eq 't' }), 'another request');
-	cmp_ok(time - $asked, '<', 4, 'goes on soon');
+	cmp_ok(time - $asked, '<', 20, 'goes on soon');
 	ok(settled, 'settled');
 	is(of($sleepy, "status, error <> ''"), $seconds == 1 ? 'issued|' : 'issued|t', 'and so does that one');
 }
@@ -485,7 +485,7 @@ $who = identity();
 $asked = time;
 sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
 ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
-cmp_ok(time - $asked, '<', 1, 'in time');
+cmp_ok(time - $asked, '<', 5, 'in time');
 sql('INSERT INTO known VALUES (gen_random_uuid())');
 ok(settled, 'which are, then');
 is(sql("SELECT key_id FROM retried WHERE id = $_"), live($retried[ $_ - 1 ]), 'with their keys') for 1 .. 3;
@@ -546,12 +546,12 @@ ok(settled, 'inserted and deleted by one transaction');
 is(scalar(calls($mark, $who)), 0, 'nothing is sent');
 # in flight
 $who = identity();
-slow($who);
+slow($who, 4000);
 sql("INSERT INTO room VALUES (17, '$who')");
 ok(in_flight($who), 'in flight');
 my $begin = time;
 sql('DELETE FROM room WHERE id = 17');
-cmp_ok(time - $begin, '<', 0.3, 'a DELETE waits for no answer');
+cmp_ok(time - $begin, '<', 2, 'a DELETE waits for no answer');
 ok(settled, 'deleted while the call is made');
 is(of($who), 'revoked', 'it is revoked');
 is(live($who), '', 'no key lives');
