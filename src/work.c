@@ -83,7 +83,7 @@ typedef enum WorkStatement
 	WS_OWNED,
 	WS_REVOKE_COPY,
 	WS_CALLS,
-	WS_CALL_RECORD,
+	WS_CALLS_RECORD,
 	WS_CALL_ANSWER,
 	WS_CALL_EXTEND,
 	WS_CALL_DELETE,
@@ -193,12 +193,13 @@ static const struct
 		OURS "AND data_directory_id = $3 FROM %c",
 		3, {INT8OID, OIDOID, INT8OID}
 	},
-	[WS_CALL_RECORD] = {
+	[WS_CALLS_RECORD] = {
 		"INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
 		" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, database_id)"
-		" VALUES ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $1, $2) RETURNING call_id",
-		12, {INT8OID, OIDOID, XID8OID, UUIDARRAYOID, INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT8OID, INT4OID,
-		INT8OID}
+		" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11, $9[i],"
+		" $12, $13, $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
+		13, {INT8OID, OIDOID, XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+		TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID}
 	},
 	[WS_CALL_ANSWER] = {
 		"UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
@@ -459,6 +460,21 @@ get_rows(WorkRow **rows)
 }
 
 /*
+ * An array of n values, or NULLs, in CurrentMemoryContext.
+ */
+ArrayType *
+work_array(Datum *values, bool *nulls, int n, Oid type)
+{
+	int			lower = 1;
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	return construct_md_array(values, nulls, 1, &n, &lower, type, length, by_value, align);
+}
+
+/*
  * An int8[] of the rows' ids.
  */
 static ArrayType *
@@ -468,7 +484,7 @@ row_ids(const WorkRow *rows, int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = Int64GetDatum(rows[i].id);
-	return construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
+	return work_array(ids, NULL, n, INT8OID);
 }
 
 /*
@@ -807,43 +823,94 @@ call_identities(const CallRow *call)
 
 	for (int i = 0; i < call->n; i++)
 		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
-	return PointerGetDatum(construct_array(ids, call->n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	return PointerGetDatum(work_array(ids, NULL, call->n, UUIDOID));
 }
 
 /*
- * Record a call, and set its id.
+ * Room for n values, in CurrentMemoryContext.
+ */
+static Datum *
+new_column(int n)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Datum));
+}
+
+/*
+ * Record n calls, at least one, in one statement: sets their ids, and the time of
+ * the requests to now and Seam's (NULL: not known).
  */
 void
-work_record_call(CallRow *call)
+work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time)
 {
 	Datum		args[MAX_ARGS];
 	char		nulls[MAX_ARGS];
-	bool		isnull;
+	Datum	   *transactions = new_column(n);
+	Datum	   *starts = new_column(n + 1); /* of its identities; and their
+											 * end */
+	Datum	   *max_use_counts = new_column(n);
+	Datum	   *profiles = new_column(n);
+	bool	   *no_profile = palloc(n * sizeof(bool));
+	Datum	   *timeouts = new_column(n);
+	Datum	   *accounts = new_column(n);
+	Datum	   *identities;
+	int			nidentities = 0;
+	int			timeline = (int) GetWALInsertionTimeLine();
 
+	for (int i = 0; i < n; i++)
+	{
+		CallRow    *call = calls[i];
+
+		call->requested_at = now;
+		call->has_seam_time = seam_time != NULL;
+		call->seam_time = seam_time ? *seam_time : 0;
+		call->timeline = timeline;
+		transactions[i] = FullTransactionIdGetDatum(call->transaction);
+		starts[i] = Int32GetDatum(nidentities + 1);
+		nidentities += call->n;
+		max_use_counts[i] = Int32GetDatum(call->max_use_count);
+		profiles[i] = UUIDPGetDatum(&call->profile);
+		no_profile[i] = !call->has_profile;
+		timeouts[i] = Int32GetDatum(call->timeout);
+		accounts[i] = Int64GetDatum((int64) call->account);
+	}
+	starts[n] = Int32GetDatum(nidentities + 1);
+	identities = new_column(nidentities);
+	nidentities = 0;
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < calls[i]->n; j++)
+			identities[nidentities++] = UUIDPGetDatum(&calls[i]->calls[j].identity);
+	}
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = FullTransactionIdGetDatum(call->transaction);
-	args[3] = call_identities(call);
-	args[4] = Int32GetDatum(call->max_use_count);
-	if (call->max_use_count == 0)
-		nulls[4] = 'n';
-	args[5] = UUIDPGetDatum(&call->profile);
-	if (!call->has_profile)
-		nulls[5] = 'n';
-	args[6] = TimestampTzGetDatum(call->requested_at);
-	args[7] = Int32GetDatum(call->timeout);
-	args[8] = TimestampTzGetDatum(call->seam_time);
-	if (!call->has_seam_time)
-		nulls[8] = 'n';
-	args[9] = Int64GetDatum((int64) call->account);
-	call->timeline = (int) GetWALInsertionTimeLine();
-	args[10] = Int32GetDatum(call->timeline);
-	args[11] = data_directory_id();
-	execute(WS_CALL_RECORD, args, nulls);
-	if (SPI_processed != 1)
+	args[2] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
+	args[3] = PointerGetDatum(work_array(identities, NULL, nidentities, UUIDOID));
+	args[4] = PointerGetDatum(work_array(starts, NULL, n + 1, INT4OID));
+	args[5] = PointerGetDatum(work_array(max_use_counts, NULL, n, INT4OID));
+	args[6] = PointerGetDatum(work_array(profiles, no_profile, n, UUIDOID));
+	args[7] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
+	args[8] = PointerGetDatum(work_array(accounts, NULL, n, INT8OID));
+	args[9] = TimestampTzGetDatum(now);
+	if (seam_time)
+		args[10] = TimestampTzGetDatum(*seam_time);
+	else
+		nulls[10] = 'n';
+	args[11] = Int32GetDatum(timeline);
+	args[12] = data_directory_id();
+	execute(WS_CALLS_RECORD, args, nulls);
+	if (SPI_processed != (uint64) n)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
 				 errmsg("a trigger or rule keeps calls from being recorded in \"seam_instant_key_call\"")));
-	call->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+
+		if (!FullTransactionIdEquals(DatumGetFullTransactionId(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull)),
+									 calls[i]->transaction))
+			elog(ERROR, "calls were recorded in another order");
+		calls[i]->id = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+	}
 }
 
 /*
@@ -855,7 +922,6 @@ work_answer_call(const CallRow *call)
 	Datum		args[MAX_ARGS];
 	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
 	bool	   *id_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
-	int			lower = 1;
 
 	for (int i = 0; i < call->n; i++)
 	{
@@ -865,7 +931,7 @@ work_answer_call(const CallRow *call)
 	args[2] = Int64GetDatum(call->id);
 	args[3] = BoolGetDatum(call->answered);
 	args[4] = BoolGetDatum(call->owned);
-	args[5] = PointerGetDatum(construct_md_array(ids, id_nulls, 1, (int *) &call->n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[5] = PointerGetDatum(work_array(ids, id_nulls, call->n, UUIDOID));
 	args[6] = call_identities(call);
 	args[7] = Int32GetDatum(call->timeout);
 	execute(WS_CALL_ANSWER, args, NULL);
@@ -930,7 +996,7 @@ work_delete_calls(const int64 *call_ids, int n)
 
 	for (int i = 0; i < n; i++)
 		ids[i] = Int64GetDatum(call_ids[i]);
-	args[2] = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	args[2] = PointerGetDatum(work_array(ids, NULL, n, INT8OID));
 	execute(WS_CALL_DELETE, args, NULL);
 }
 
@@ -947,7 +1013,6 @@ work_add_orphans(const CallRow *call, const char *report)
 	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
 	bool	   *key_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
 	int			n = 0;
-	int			lower = 1;
 
 	for (int i = 0; i < call->n; i++)
 	{
@@ -962,7 +1027,7 @@ work_add_orphans(const CallRow *call, const char *report)
 	if (n == 0)
 		return;
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = PointerGetDatum(construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[2] = PointerGetDatum(work_array(ids, NULL, n, UUIDOID));
 	args[3] = Int32GetDatum(call->max_use_count);
 	if (call->max_use_count == 0)
 		nulls[3] = 'n';
@@ -976,7 +1041,7 @@ work_add_orphans(const CallRow *call, const char *report)
 	if (!call->has_seam_time)
 		nulls[8] = 'n';
 	args[9] = TimestampTzGetDatum(call->requested_at + (int64) call->timeout * 1000);
-	args[10] = PointerGetDatum(construct_md_array(keys, key_nulls, 1, &n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+	args[10] = PointerGetDatum(work_array(keys, key_nulls, n, UUIDOID));
 	if (report)
 		args[11] = CStringGetTextDatum(report);
 	else

@@ -110,6 +110,7 @@ typedef struct WorkAttempt
 extern bool work_begin(void);
 extern void work_end(void);
 extern Outbox *work_outbox(void);
+extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);
 extern bool work_is_ours(void);
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);
@@ -120,7 +121,7 @@ extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern int	work_calls(CallRow **calls);
-extern void work_record_call(CallRow *call);
+extern void work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time);
 extern void work_answer_call(const CallRow *call);
 extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);

@@ -440,7 +440,7 @@ housekeeping(void *arg)
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
 		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
-								worker_make_array(ids, n, UUIDOID));
+								work_array(ids, NULL, n, UUIDOID));
 	}
 	work_end();
 }

@@ -418,7 +418,7 @@ worker_read_doubts(void)
 	}
 	MemoryContextReset(worker.doubts_context);
 	old = MemoryContextSwitchTo(worker.doubts_context);
-	worker.ndoubts = worker.nunsettled = work_doubts(worker_make_array(active, n, INT8OID), &worker.doubts);
+	worker.ndoubts = worker.nunsettled = work_doubts(work_array(active, NULL, n, INT8OID), &worker.doubts);
 	MemoryContextSwitchTo(old);
 	qsort(worker.doubts, worker.ndoubts, sizeof(WorkRow), by_identity);
 	worker.doubts_changed = false;
@@ -473,7 +473,7 @@ held_identities(void)
 		if (worker.doubts[i].next_attempt_at != DT_NOEND)
 			ids[n++] = UUIDPGetDatum(&worker.doubts[i].identity);
 	}
-	return worker_make_array(ids, n, UUIDOID);
+	return work_array(ids, NULL, n, UUIDOID);
 }
 
 /*
@@ -520,6 +520,9 @@ worker_claim_calls(void)
 	{
 		n = work_claim(&worker.pending, &attempt, held_identities(), limit, &rows);
 		for (int i = 0; i < n; i++)
+		{
+			worker_hurry_answers(&rows[i].identity);
 			claim(SEAM_GENERATE, &rows[i]);
+		}
 	}
 }

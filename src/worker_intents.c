@@ -294,8 +294,6 @@ take_wish(int s)
 	row.timeout = wish.timeout;
 	row.account = wish.account;
 	row.is_ours = true;
-	row.requested_at = GetCurrentTimestamp();
-	worker_seam_time(&row.has_seam_time, &row.seam_time);
 	if (row.n > 1)
 	{
 		segment = attach(wish.segment, row.n);
@@ -359,7 +357,7 @@ worker_take_answers(void)
 static void
 write_answers_of(const Open *open, FullTransactionId mine)
 {
-	if (dlist_is_empty(&known.dirty))
+	if (dlist_is_empty(&known.dirty) && dlist_is_empty(&known.put_off))
 		return;
 	for (int i = 0; i < open->row.n; i++)
 	{
@@ -369,6 +367,7 @@ write_answers_of(const Open *open, FullTransactionId mine)
 		if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
 			continue;
 		identity->written_by = mine;
+		known_hurry(identity);
 		dlist_foreach(it, &identity->uses)
 		{
 			Open	   *other = dlist_container(Use, node, it.cur)->open;
@@ -390,6 +389,10 @@ static void
 record_calls(void)
 {
 	FullTransactionId mine;
+	CallRow   **rows;
+	int			n = 0;
+	bool		has_seam_time;
+	TimestampTz seam_time;
 	dlist_iter	it;
 
 	/*
@@ -398,15 +401,18 @@ record_calls(void)
 	 */
 	Assert(!FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()));
 	mine = GetTopFullTransactionId();
+	rows = palloc(intent_nslots() * sizeof(CallRow *));
 	dlist_foreach(it, &added)
 	{
 		Open	   *open = dlist_container(Open, node, it.cur);
 
 		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
 			elog(ERROR, "a transaction of a call is younger than the one that records it");
-		work_record_call(&open->row);
+		rows[n++] = &open->row;
 		write_answers_of(open, mine);
 	}
+	worker_seam_time(&has_seam_time, &seam_time);
+	work_record_calls(rows, n, GetCurrentTimestamp(), has_seam_time ? &seam_time : NULL);
 	STOP_POINT("worker-record");
 	ForceSyncCommit();
 }
@@ -729,7 +735,49 @@ has_long_batch(void)
 	return false;
 }
 
-/* ---------- all of it ---------- */
+/* ---------- writing what is known ---------- */
+
+/*
+ * May a call's row stay behind?  If it has committed and no other call is known of
+ * its identities, nobody asks whose the key is, so most rows are deleted as they were
+ * recorded.  After a crash such a call counts as one that may have issued whatever
+ * key fits, which is the careful side.
+ */
+static bool
+may_wait(const Open *open)
+{
+	const CallRow *row = &open->row;
+
+	if (!row->owned || !row->answered || is_needed(open))
+		return false;
+	for (int i = 0; i < row->n; i++)
+	{
+		Identity   *identity = hash_search(known.identities, &row->calls[i].identity, HASH_FIND, NULL);
+
+		/* those of one call are side by side */
+		if (dlist_head_element(Use, node, &identity->uses)->open != open ||
+			dlist_tail_element(Use, node, &identity->uses)->open != open)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Put off what may wait.
+ */
+static void
+put_off_answers(void)
+{
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &known.dirty)
+	{
+		Open	   *open = dlist_container(Open, dirty_node, it.cur);
+
+		if (may_wait(open))
+			known_put_off(open);
+	}
+}
 
 /*
  * In a transaction: write to the table what has become known.
@@ -760,6 +808,8 @@ answers_are_written(void)
 		dlist_container(Open, dirty_node, it.cur)->dirty = false;
 	dlist_init(&known.dirty);
 }
+
+/* ---------- all of it ---------- */
 
 /*
  * In a transaction: one of the steps.
@@ -875,6 +925,8 @@ worker_process_intents(bool look)
 		if (has_long_batch())
 			(void) take_step(extend_batches, "note how long batches take");
 	}
+	if (now >= known.write_at)
+		put_off_answers();
 	if (!dlist_is_empty(&known.dirty) && now >= known.write_at)
 	{
 		if (take_step(write_answers, "note the answers to calls"))

@@ -35,6 +35,7 @@ known_set_up(void)
 	dlist_init(&known.transactions);
 	dlist_init(&known.kept);
 	dlist_init(&known.dirty);
+	dlist_init(&known.put_off);
 }
 
 /*
@@ -148,12 +149,45 @@ known_free(Open *open)
 void
 known_set_dirty(Open *open)
 {
-	if (open->dirty)
+	if (open->dirty && !open->put_off)
 		return;
+	if (open->put_off)
+		dlist_delete(&open->dirty_node);
 	open->dirty = true;
+	open->put_off = false;
 	if (dlist_is_empty(&known.dirty))
 		known.write_at = http_now() + ANSWERS_US;
 	dlist_push_tail(&known.dirty, &open->dirty_node);
+}
+
+/*
+ * A call's table row, which is behind, need not be written now.
+ */
+void
+known_put_off(Open *open)
+{
+	dlist_delete(&open->dirty_node);
+	open->put_off = true;
+	dlist_push_tail(&known.put_off, &open->dirty_node);
+}
+
+/*
+ * Have the rows written, soon, that were put off of this identity's calls.
+ */
+void
+known_hurry(Identity *identity)
+{
+	dlist_iter	it;
+
+	if (dlist_is_empty(&known.put_off))
+		return;
+	dlist_foreach(it, &identity->uses)
+	{
+		Open	   *open = dlist_container(Use, node, it.cur)->open;
+
+		if (open->put_off)
+			known_set_dirty(open);
+	}
 }
 
 /*
@@ -189,6 +223,22 @@ worker_call_is_open(const pg_uuid_t *identity)
 	const Identity *found = known.nwaiting > 0 ? hash_search(known.identities, identity, HASH_FIND, NULL) : NULL;
 
 	return found && found->nwaiting > 0;
+}
+
+/*
+ * A request for this identity is about to be sent: should its answer be lost, it must
+ * be known, also after a crash, whose the identity's other keys are.
+ */
+void
+worker_hurry_answers(const pg_uuid_t *id)
+{
+	Identity   *identity = known.identities ? hash_search(known.identities, id, HASH_FIND, NULL) : NULL;
+
+	if (identity == NULL)
+		return;
+	known_hurry(identity);
+	if (!dlist_is_empty(&known.dirty))
+		worker.intents_at = Min(worker.intents_at, known.write_at);
 }
 
 /*

@@ -22,7 +22,7 @@
 typedef struct Open
 {
 	dlist_node	node;			/* in added, a transaction's calls, or kept */
-	dlist_node	dirty_node;		/* in dirty, if that is set */
+	dlist_node	dirty_node;		/* in dirty or put_off, if dirty is set */
 	CallRow		row;
 	struct Use *uses;			/* one for each of its elements */
 	dsm_segment *segment;		/* with what becomes of a batch's calls */
@@ -31,7 +31,8 @@ typedef struct Open
 	Latch	   *latch;			/* whom to tell, */
 	FullTransactionId top;		/* and its transaction */
 	bool		waiting;		/* what came of it is not known yet */
-	bool		dirty;			/* its table row is behind */
+	bool		dirty;			/* its table row is behind, */
+	bool		put_off;		/* and will be, unless somebody needs it */
 	FullTransactionId written_by;	/* but was written early, by this one */
 	bool		done;			/* in the transaction under way */
 	bool		loaded;			/* its top transaction is not known */
@@ -73,7 +74,8 @@ typedef struct Known
 	HTAB	   *by_top;			/* of Transaction */
 	dlist_head	transactions;
 	dlist_head	kept;			/* Opens that committed, by forget_at, about */
-	dlist_head	dirty;
+	dlist_head	dirty;			/* Opens whose rows are to be written */
+	dlist_head	put_off;		/* those that nobody needs */
 	int			nloaded;		/* calls whose top transaction is not known */
 	int			nwaiting;		/* of all elements */
 	int64		write_at;		/* when to write what is dirty */
@@ -89,6 +91,8 @@ extern void known_add_uses(Open *open);
 extern void known_remove_uses(Open *open);
 extern void known_set_waiting(Open *open, bool waiting);
 extern void known_set_dirty(Open *open);
+extern void known_put_off(Open *open);
+extern void known_hurry(Identity *identity);
 extern void known_add_to_transaction(Open *open, FullTransactionId top);
 extern void known_leave_transaction(Open *open);
 

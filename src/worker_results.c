@@ -267,17 +267,6 @@ store_delete(Flight *flight)
 }
 
 /*
- * An array of uuids or int8s, in CurrentMemoryContext.
- */
-ArrayType *
-worker_make_array(Datum *values, int n, Oid type)
-{
-	if (type == UUIDOID)
-		return construct_array(values, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
-	return construct_array(values, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE);
-}
-
-/*
  * qsort and bsearch comparator of UUIDs.
  */
 int
@@ -303,7 +292,7 @@ unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 	*candidates = palloc(Max(flight->nkeys, 1) * sizeof(Candidate));
 	for (int i = 0; i < flight->nkeys; i++)
 		ids[i] = UUIDPGetDatum(&flight->keys[i].instant_key_id);
-	nowned = work_owned(worker_make_array(ids, flight->nkeys, UUIDOID), &owned);
+	nowned = work_owned(work_array(ids, NULL, flight->nkeys, UUIDOID), &owned);
 	worker_call_owners(&flight->row.identity, flight, &calls);
 	qsort(owned, nowned, sizeof(pg_uuid_t), worker_compare_uuids);
 	for (int i = 0; i < flight->nkeys; i++)

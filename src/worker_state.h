@@ -166,13 +166,13 @@ extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern void worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners);
 extern List *worker_called_identities(List *list);
+extern void worker_hurry_answers(const pg_uuid_t *id);
 extern int64 worker_tidy_calls(void);
 extern void worker_log_calls(const char *why);
 
 /* worker_results.c */
 extern void worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt);
 extern int	worker_compare_uuids(const void *a, const void *b);
-extern ArrayType *worker_make_array(Datum *values, int n, Oid type);
 extern void worker_due_at(WorkQueue *queue, TimestampTz time);
 extern void worker_add_notice(const WorkRow *row, RequestStatus status);
 extern WorkChange worker_no_change(const WorkRow *row);

@@ -24,7 +24,7 @@ sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest }
 sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
 # How often Seam was asked which keys the guest has.
 sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)'); $rc == 0 && $out eq '0' }); }
+sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
 sub up { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); $rc == 0 && $out eq '1' }); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
 my $at = 'route=generate_instant_key';
@@ -36,6 +36,7 @@ CREATE TABLE kept (key_id uuid);
 });
 up();
 
+my %expected;
 # what happens to my key when: [ name, SQL with G for the guest, number of keys that live at the end, number ever issued ]
 foreach my $case (
 	[ 'commit', 'BEGIN; CALL; COMMIT', 1, 1 ],
@@ -76,6 +77,7 @@ foreach my $case (
 	cmp_ok(time - $begin, '<', 5, "$name: soon");
 	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$name: $live of $ever");
 	is(lists_of($guest), 0, "$name: without a list of Seam's");
+	$expected{$guest} = live($guest);
 }
 is(sql('SELECT count(*) FROM booking WHERE key_id IS NULL'), '0', 'the rows have their keys');
 
@@ -237,6 +239,20 @@ $node->reload;
 ok(quiet(), 'no longer paused');
 is(live($paused), '', 'revoked');
 
+# The row of a call that has committed stays behind, but not when it is needed: when
+# the same guest gets another key, by a call or by the outbox.
+my @needed = map { new_guest } 1 .. 2;
+my @first = map { sql(call($_)) } @needed;
+sub answered { my ($guest) = @_; return sql("SELECT string_agg(answered || ' ' || coalesce(instant_key_ids::text, '-'), ', ' ORDER BY call_id) FROM seam_instant_key_call WHERE '$guest' = ANY (user_identity_ids)"); }
+sql('SELECT pg_sleep(1)');
+is(answered($_), 'false -', 'a row that nobody needs') foreach @needed;
+$fake->behave($_, "$at,hang_after", 1) foreach @needed;
+my $second = background($node, 'SET seam_ik.request_timeout = 4000; ' . call($needed[0]) . ';');
+sql("SELECT seam_enqueue_instant_key('$needed[1]')");
+ok(wait_for(sub { keys_of($needed[0]) == 2 && keys_of($needed[1]) == 2 }), 'other keys of the same guests');
+is(answered($needed[0]), "true {$first[0]}, false -", 'for another call the row is written first');
+ok(wait_for(sub { answered($needed[1]) eq "true {$first[1]}" }), 'for a request of the outbox it is written');
+
 # A key that a client was told of survives a crash, whatever synchronous_commit says.
 my ($told, $untold) = (new_guest, new_guest);
 sql("SET synchronous_commit = off; INSERT INTO kept " . call($told));
@@ -249,6 +265,11 @@ up();
 ok(quiet(), 'after a crash');
 is(live($told), sql('SELECT key_id FROM kept'), 'the key that was told of lives');
 is(live($untold), '', 'that of the open transaction does not');
+result_of($second);
+is(live($needed[0]), $first[0], "a guest's former key lives, that of the call that was cut off does not");
+is(live($needed[1]), join(',', sort $first[1], sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$needed[1]' AND status = 'issued'")), 'as do that and the one of the outbox');
+is(join(' ', map { scalar(keys_of($_)) } @needed), '2 2', 'which found the one that was issued');
+is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE user_identity_id IN ('" . join("','", @needed) . "')"), '0', 'and nothing is reported');
 
 # Its transaction id is not given out again, since the record of the call is younger: so its fate can be read.
 is(sql("SELECT bool_and(pg_xact_status(transaction_id) = 'aborted' AND transaction_id < pg_current_xact_id()) FROM seam_instant_key_request WHERE user_identity_id = '$untold'"), 't', 'whose id is not used again');
@@ -357,6 +378,9 @@ my $alive = new_guest;
 ($rc, $out, $err) = $node->psql('postgres', 'BEGIN; ' . call($alive) . '; ' . call($alive) . '; ROLLBACK', extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 is(scalar(() = $err =~ /WARNING:  01000: an instant key will stay alive if its transaction rolls back/g), 1, 'a warning, once');
 is(scalar(split /,/, live($alive)), 2, 'which is true');
+
+# All of the time the keys of what had committed have lived.
+is(join(' ', grep { live($_) ne $expected{$_} } sort keys %expected), '', 'what had committed is never revoked');
 
 $node->stop;
 done_testing();

@@ -25,7 +25,7 @@ sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revok
 sub sent { my ($guest) = @_; return wait_for(sub { grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests }); }
 # How often Seam was asked which keys the guest has.
 sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)'); $rc == 0 && $out eq '0' }); }
+sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
 sub worker_of { return ($node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"))[1]; }
 sub up { return wait_for(sub { (worker_of('postgres') // '') ne '' }); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }

@@ -34,7 +34,7 @@ sub asked { my ($guest) = @_; return grep { $_->{path} =~ /generate/ && $_->{bod
 sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { my ($rc, $out) = $node->psql($db, $sql); $rc == 0 && $out eq $answer }); }
 sub worker { my ($db) = @_; return q1('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db'"); }
 sub up { my ($db, $not) = @_; $not //= 0; return answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db' AND pid <> $not", '1'); }
-sub quiet { my ($db) = @_; return answers($db, 'SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned) + (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)', '0'); }
+sub quiet { my ($db) = @_; return answers($db, UNSETTLED, '0'); }
 sub reported { my ($db, $guest) = @_; return q1($db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"); }
 sub logged { my ($what) = @_; return wait_for(sub { slurp_file($node->logfile) =~ $what }); }
 # An open transaction with a key, as the worker knows.
