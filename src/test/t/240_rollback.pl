@@ -246,6 +246,9 @@ my @first = map { sql(call($_)) } @needed;
 sub answered { my ($guest) = @_; return sql("SELECT string_agg(answered || ' ' || coalesce(instant_key_ids::text, '-'), ', ' ORDER BY call_id) FROM seam_instant_key_call WHERE '$guest' = ANY (user_identity_ids)"); }
 sql('SELECT pg_sleep(1)');
 is(answered($_), 'false -', 'a row that nobody needs') foreach @needed;
+my $often = new_guest;
+my @often = map { sql(call($often)) } 1 .. 3;
+ok(wait_for(sub { answered($often) eq join(', ', map { "true {$_}" } @often) }), 'rows of a guest with several keys');
 $fake->behave($_, "$at,hang_after", 1) foreach @needed;
 my $second = background($node, 'SET seam_ik.request_timeout = 4000; ' . call($needed[0]) . ';');
 sql("SELECT seam_enqueue_instant_key('$needed[1]')");
