@@ -107,11 +107,14 @@ typedef struct WorkAttempt
 	TimestampTz seam_time;
 } WorkAttempt;
 
+/* work_statement.c */
 extern bool work_begin(void);
 extern void work_end(void);
 extern Outbox *work_outbox(void);
-extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);
 extern bool work_is_ours(void);
+extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);
+
+/* work.c */
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);
 extern int	work_doubts(ArrayType *active, WorkRow **rows);
@@ -120,6 +123,11 @@ extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern bool work_delete_old(TimestampTz before, ArrayType *keep);
+extern void work_set_aside(void);
+extern uint64 work_settings(void);
+
+/* work_calls.c */
 extern int	work_calls(CallRow **calls);
 extern void work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time);
 extern void work_answer_call(const CallRow *call);
@@ -128,8 +136,5 @@ extern bool work_call_is_locked(int64 id);
 extern int	work_orphans(pg_uuid_t *ids, int max);
 extern void work_delete_calls(const int64 *call_ids, int n);
 extern void work_add_orphans(const CallRow *call, const char *report);
-extern bool work_delete_old(TimestampTz before, ArrayType *keep);
-extern void work_set_aside(void);
-extern uint64 work_settings(void);
 
 #endif							/* SEAM_IK_WORK_H */

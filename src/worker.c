@@ -39,10 +39,6 @@
 
 #define CHANNEL "seam_instant_key"
 
-/* The pause between two tries to write a row. */
-#define WRITE_BACK_BACKOFF_MAX_US (60 * INT64CONST(1000000))
-#define WRITE_BACK_BACKOFF_MIN_US (100 * INT64CONST(1000))
-
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
 
@@ -55,9 +51,11 @@
 /* While there is no API key, it is looked for this often. */
 #define ACCOUNT_LOOK_US (10 * INT64CONST(1000000))
 
-/* Rows that are written back before the network has its turn. */
+/* Rows to write that are taken at once. */
 #define WRITE_BACKS_AT_ONCE 100
-#define WRITE_BACK_TURN_US (5 * INT64CONST(1000))
+
+/* How long a user's lock of a recorded call may hold us up. */
+#define LOCK_TIMEOUT_SHORT "20ms"
 
 Worker		worker;
 
@@ -96,11 +94,46 @@ worker_transaction(void (*function) (void *arg), void *arg)
 	return error;
 }
 
+/* What worker_work() is to do. */
+typedef struct Work
+{
+	void		(*function) (void *arg);
+	void	   *arg;
+} Work;
+
+/*
+ * In a transaction: that, if the outbox is there and its owner is who we are.
+ */
+static void
+do_work(void *arg)
+{
+	Work	   *work = arg;
+
+	worker.gone = !work_begin();
+	worker.disowned = !worker.gone && !work_is_ours();
+	if (!worker.gone && !worker.disowned)
+		work->function(work->arg);
+	work_end();
+}
+
+/*
+ * Run a function in a transaction that works on the outbox.  It is not run, and
+ * worker.gone or .disowned is set, when the outbox is not ours any more.  Returns as
+ * worker_transaction() does.
+ */
+ErrorData *
+worker_work(void (*function) (void *arg), void *arg)
+{
+	Work		work = {function, arg};
+
+	return worker_transaction(do_work, &work);
+}
+
 /*
  * CHECK_FOR_INTERRUPTS between transactions, where there is nothing to cancel.
  */
-static void
-check_interrupts(void)
+void
+worker_check_interrupts(void)
 {
 	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
@@ -127,6 +160,46 @@ worker_log_error(const ErrorData *error, const char *what)
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
 
+/* What worker_step() is to do. */
+typedef struct Step
+{
+	void		(*function) (void);
+	bool		patient;
+} Step;
+
+/*
+ * In a transaction: that.
+ */
+static void
+take_step(void *arg)
+{
+	Step	   *step = arg;
+
+	if (!step->patient)
+		(void) set_config_option("lock_timeout", LOCK_TIMEOUT_SHORT, PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	step->function();
+}
+
+/*
+ * Take a step in a transaction of its own: where a user's lock or trigger is in the
+ * way of one, the others go on.  patient: it waits longer for locks.  Returns whether
+ * that worked; an error is logged.
+ */
+bool
+worker_step(void (*function) (void), bool patient, const char *what)
+{
+	Step		step = {function, patient};
+	ErrorData  *error;
+
+	if (worker.gone || worker.disowned)
+		return false;
+	error = worker_work(take_step, &step);
+	if (error)
+		worker_log_error(error, what);
+	return error == NULL && !worker.gone && !worker.disowned;
+}
+
 /* ---------- a turn ---------- */
 
 /*
@@ -140,18 +213,6 @@ turn(void *arg)
 	dlist_iter	it;
 	int			n;
 
-	worker.gone = !work_begin();
-	if (worker.gone)
-	{
-		work_end();
-		return;
-	}
-	worker.disowned = !work_is_ours();
-	if (worker.disowned)
-	{
-		work_end();
-		return;
-	}
 	/* an intent or a key must not be lost, whatever synchronous_commit says */
 	ForceSyncCommit();
 	dlist_foreach(it, &worker.ended)
@@ -178,7 +239,6 @@ turn(void *arg)
 		for (int i = 0; i < n; i++)
 			worker.to_write[worker.nto_write++] = rows[i].id;
 	}
-	work_end();
 }
 
 /* ---------- telling who listens ---------- */
@@ -224,158 +284,6 @@ send_notices(void)
 	worker.notices = NIL;
 }
 
-/* ---------- write-back ---------- */
-
-/* A row that is written, or was not. */
-typedef struct RowToWrite
-{
-	int64		id;
-	const ErrorData *error;		/* of the try, or NULL */
-} RowToWrite;
-
-/*
- * In a transaction: write a key to its row, and note in the request that that
- * is done.
- */
-static void
-write_row_back(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	WriteBackOutcome outcome;
-	WorkRow		row;
-	WorkChange	change;
-	const char *reason = NULL;
-
-	/* what a crash loses is done again: the row, and the note of it */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
-	worker.gone = !work_begin();
-	if (worker.gone)
-	{
-		work_end();
-		return;
-	}
-	outcome = write_back(work_outbox(), row_to_write->id, &reason);
-	if ((outcome != WRITE_BACK_DONE && outcome != WRITE_BACK_REVOKE) ||
-		!work_lock(row_to_write->id, &row))
-		;						/* nothing to note, or its turn comes again */
-	else if (row.status != STATUS_ISSUED)
-	{
-		/* a trigger of the table has had the key revoked meanwhile */
-		worker_due_at(&worker.revoking, GetCurrentTimestamp());
-	}
-	else
-	{
-		change = worker_no_change(&row);
-		change.sqlerrcode = 0;
-		change.error = reason;
-		if (outcome == WRITE_BACK_DONE)
-		{
-			change.finished = true;
-			change.next_attempt_at = DT_NOEND;
-		}
-		else
-		{
-			change.status = STATUS_REVOKING;
-			change.attempts = 0;
-			change.next_attempt_at = GetCurrentTimestamp();
-		}
-		worker_change_request(&row, &change);
-	}
-	work_end();
-}
-
-/*
- * In a transaction: note in the request that its row could not be written.
- */
-static void
-note_unwritten(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	const ErrorData *error = row_to_write->error;
-	WorkRow		row;
-
-	if (!work_begin())
-		worker.gone = true;
-	else if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED)
-	{
-		WorkChange	change = worker_no_change(&row);
-
-		change.finished = true;
-		change.sqlerrcode = error->sqlerrcode;
-		change.error = psprintf("the instant key could not be written to its row: %s", error->message);
-		change.next_attempt_at = DT_NOEND;
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-			error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
-		{
-			/* the longer it has waited, the longer it may wait */
-			TimestampTz now = GetCurrentTimestamp();
-			int64		waited = now - row.attempted_at;
-
-			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US), WRITE_BACK_BACKOFF_MAX_US);
-		}
-		worker_change_request(&row, &change);
-	}
-	work_end();
-}
-
-/*
- * In a transaction: put off what may be this process's end, so that its
- * successor does other things first.
- */
-static void
-put_off_row(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	WorkRow		row;
-
-	if (!work_begin())
-		worker.gone = true;
-	else if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED && row.next_attempt_at != DT_NOEND)
-	{
-		WorkChange	change = worker_no_change(&row);
-
-		change.finished = true;
-		change.next_attempt_at = GetCurrentTimestamp() + WRITE_BACK_BACKOFF_MAX_US;
-		work_change(row.id, &change);
-	}
-	work_end();
-}
-
-/*
- * Write issued keys to their rows, for a while.
- */
-static void
-write_rows(void)
-{
-	int64		until = http_now() + WRITE_BACK_TURN_US;
-	int			n = 0;
-
-	while (n < worker.nto_write && !worker.gone && (n == 0 || http_now() < until))
-	{
-		RowToWrite	row = {.id = worker.to_write[n++]};
-
-		check_interrupts();
-		if (worker.careful)
-			(void) worker_transaction(put_off_row, &row);
-		row.error = worker_transaction(write_row_back, &row);
-		write_back_clean_up();
-		if (row.error)
-		{
-			ErrorData  *error = worker_transaction(note_unwritten, &row);
-
-			if (error)
-			{
-				worker_log_error(error, "note that a row could not be written");
-				worker_due_at(&worker.write_backs, GetCurrentTimestamp() + ERROR_PAUSE_US);
-			}
-		}
-	}
-	memmove(worker.to_write, worker.to_write + n, (worker.nto_write - n) * sizeof(int64));
-	worker.nto_write -= n;
-}
-
 /* ---------- the loop ---------- */
 
 /*
@@ -397,14 +305,6 @@ housekeeping(void *arg)
 	bool	   *more = arg;
 	uint64		settings;
 
-	*more = false;
-	worker.gone = !work_begin();
-	worker.disowned = !worker.gone && !work_is_ours();
-	if (worker.gone || worker.disowned)
-	{
-		work_end();
-		return;
-	}
 	strlcpy(worker.database, get_database_name(MyDatabaseId), NAMEDATALEN);
 	settings = work_settings();
 	if (worker.settings_known && settings != worker.settings)
@@ -442,7 +342,6 @@ housekeeping(void *arg)
 		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
 								work_array(ids, NULL, n, UUIDOID));
 	}
-	work_end();
 }
 
 /*
@@ -452,7 +351,7 @@ static void
 keep_house(void)
 {
 	bool		more = false;
-	ErrorData  *error = worker_transaction(housekeeping, &more);
+	ErrorData  *error = worker_work(housekeeping, &more);
 
 	if (error)
 		worker_log_error(error, "tidy up");
@@ -488,7 +387,7 @@ static void
 take_turn(void)
 {
 	bool		may_send = !worker.draining && settings_worker && worker_refresh_account();
-	ErrorData  *error = worker_transaction(turn, &may_send);
+	ErrorData  *error = worker_work(turn, &may_send);
 	dlist_mutable_iter it;
 	ListCell   *lc;
 
@@ -735,7 +634,7 @@ seam_ik_worker_main(Datum main_arg)
 		long		stats_in;
 		HttpRequest *request;
 
-		check_interrupts();
+		worker_check_interrupts();
 		MemoryContextReset(worker.turn);
 		worker_watch_clock();
 		if (ConfigReloadPending)
@@ -750,7 +649,7 @@ seam_ik_worker_main(Datum main_arg)
 		}
 		if (worker.nto_write > 0)
 		{
-			write_rows();
+			worker_write_rows();
 			send_notices();
 		}
 		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0))

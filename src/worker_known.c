@@ -36,6 +36,8 @@ known_set_up(void)
 	dlist_init(&known.kept);
 	dlist_init(&known.dirty);
 	dlist_init(&known.put_off);
+	known.of_slot = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(Open *));
+	known.seen = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(uint32));
 }
 
 /*
@@ -135,6 +137,8 @@ void
 known_free(Open *open)
 {
 	known_remove_uses(open);
+	if (open->slot >= 0 && known.of_slot[open->slot] == open)
+		known.of_slot[open->slot] = NULL;
 	if (open->dirty)
 		dlist_delete(&open->dirty_node);
 	if (open->segment)

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * worker_known.h
- *	  Synchronous calls that the worker knows of.  Private to worker_known.c
- *	  and worker_intents.c.
+ *	  Synchronous calls that the worker knows of.  Private to worker_known.c,
+ *	  worker_hear.c, worker_answers.c, worker_judge.c and worker_intents.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -70,6 +70,9 @@ typedef struct Transaction
 /* All that is known. */
 typedef struct Known
 {
+	bool		loaded;			/* what a former worker has recorded */
+	Open	  **of_slot;		/* the last one of each session's place */
+	uint32	   *seen;			/* intent_count() of each, as it was looked at */
 	HTAB	   *identities;		/* of Identity; NULL before known_set_up() */
 	HTAB	   *by_top;			/* of Transaction */
 	dlist_head	transactions;
@@ -84,6 +87,7 @@ typedef struct Known
 
 extern Known known;
 
+/* worker_known.c */
 extern void known_set_up(void);
 extern Open *known_new(const CallRow *row, const IntentCall *from);
 extern void known_free(Open *open);
@@ -95,5 +99,21 @@ extern void known_put_off(Open *open);
 extern void known_hurry(Identity *identity);
 extern void known_add_to_transaction(Open *open, FullTransactionId top);
 extern void known_leave_transaction(Open *open);
+
+/* worker_hear.c */
+extern void calls_load(void);
+extern void calls_extend_window(CallRow *row, TimestampTz until);
+extern void calls_look_at(uint64 top, uint64 aborted);
+extern void calls_take_news(int s);
+extern void calls_listen(dlist_head *added);
+extern void calls_listen_again(void);
+
+/* worker_answers.c */
+extern void calls_write_answers_of(const Open *open, FullTransactionId mine);
+extern int64 calls_write_answers(int64 now);
+extern void calls_watch_batches(int64 now);
+
+/* worker_judge.c */
+extern int64 calls_judge(int64 now, bool look);
 
 #endif							/* SEAM_IK_WORKER_KNOWN_H */

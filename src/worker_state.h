@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker_state.h
- *	  What the parts of the worker share.  Private to worker.c,
- *	  worker_calls.c, worker_results.c and worker_intents.c.
+ *	  What the parts of the worker share.  Private to worker*.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -141,6 +140,9 @@ extern Worker worker;
 
 /* worker.c */
 extern ErrorData *worker_transaction(void (*function) (void *arg), void *arg);
+extern ErrorData *worker_work(void (*function) (void *arg), void *arg);
+extern bool worker_step(void (*function) (void), bool patient, const char *what);
+extern void worker_check_interrupts(void);
 extern void worker_log_error(const ErrorData *error, const char *what);
 
 /* worker_calls.c */
@@ -162,13 +164,24 @@ extern void worker_free_flight(Flight *flight);
 
 /* worker_intents.c */
 extern int64 worker_process_intents(bool look);
+
+/* worker_hear.c */
 extern void worker_take_answers(void);
+
+/* worker_known.c */
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern void worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners);
 extern List *worker_called_identities(List *list);
 extern void worker_hurry_answers(const pg_uuid_t *id);
+
+/* worker_answers.c */
 extern int64 worker_tidy_calls(void);
+
+/* worker_judge.c */
 extern void worker_log_calls(const char *why);
+
+/* worker_rows.c */
+extern void worker_write_rows(void);
 
 /* worker_results.c */
 extern void worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt);

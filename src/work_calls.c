@@ -1,0 +1,409 @@
+/*-------------------------------------------------------------------------
+ *
+ * work_calls.c
+ *	  What the worker reads and writes of sessions' synchronous calls.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+#include "work.h"
+#include "work_statement.h"
+
+/*
+ * What tells this data directory from a copy of it, in which transactions that are
+ * open here look as if they had been rolled back by a crash: the inode of a file
+ * that is never written again.  A snapshot of the disk has the same.
+ */
+static Datum
+data_directory_id(void)
+{
+	static struct stat st;		/* once is enough */
+
+	if (st.st_ino == 0 && stat("PG_VERSION", &st) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
+	return Int64GetDatum((int64) st.st_ino);
+}
+
+static WorkStatement select_calls =
+{
+	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+	" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
+	OURS "AND data_directory_id = $3 FROM %c",
+	.types = {INT8OID}
+};
+
+/*
+ * The calls that are recorded, in CurrentMemoryContext.
+ */
+int
+work_calls(CallRow **calls)
+{
+	Datum		args[WORK_MAX_ARGS];
+	int			n;
+
+	args[2] = data_directory_id();
+	work_execute(&select_calls, args, NULL);
+	n = (int) SPI_processed;
+	*calls = palloc0(Max(n, 1) * sizeof(CallRow));
+	for (int i = 0; i < n; i++)
+	{
+		CallRow    *call = &(*calls)[i];
+		Datum		values[14];
+		bool		nulls[14];
+		Datum	   *ids;
+		bool	   *id_nulls;
+
+		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+		call->id = DatumGetInt64(values[0]);
+		call->transaction = DatumGetFullTransactionId(values[1]);
+		deconstruct_array(DatumGetArrayTypePCopy(values[2]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL, &call->n);
+		call->calls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(IntentCall));
+		call->answered = DatumGetBool(values[8]);
+		for (int j = 0; j < call->n; j++)
+		{
+			memset(&call->calls[j], 0, sizeof(IntentCall));
+			call->calls[j].identity = *DatumGetUUIDP(ids[j]);
+			call->calls[j].state = call->answered ? CALL_NOT_ISSUED : CALL_BEGUN;
+		}
+		call->max_use_count = nulls[3] ? 0 : DatumGetInt32(values[3]);
+		call->has_profile = !nulls[4];
+		if (!nulls[4])
+			call->profile = *DatumGetUUIDP(values[4]);
+		call->requested_at = DatumGetTimestampTz(values[5]);
+		call->timeout = DatumGetInt32(values[6]);
+		call->has_seam_time = !nulls[7];
+		call->seam_time = nulls[7] ? 0 : DatumGetTimestampTz(values[7]);
+		call->owned = DatumGetBool(values[9]);
+		if (!nulls[10])
+		{
+			int			nkeys;
+
+			deconstruct_array(DatumGetArrayTypePCopy(values[10]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, &id_nulls, &nkeys);
+			for (int j = 0; j < nkeys && j < call->n; j++)
+			{
+				if (id_nulls[j])
+					continue;
+				call->calls[j].key = *DatumGetUUIDP(ids[j]);
+				call->calls[j].state = CALL_ISSUED;
+			}
+		}
+		call->account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
+		call->timeline = DatumGetInt32(values[12]);
+		call->is_ours = DatumGetBool(values[13]);
+	}
+	return n;
+}
+
+/*
+ * The identities of a call's elements, as an array in CurrentMemoryContext.
+ */
+static Datum
+call_identities(const CallRow *call)
+{
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < call->n; i++)
+		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
+	return PointerGetDatum(work_array(ids, NULL, call->n, UUIDOID));
+}
+
+/*
+ * Room for n values, in CurrentMemoryContext.
+ */
+static Datum *
+new_column(int n)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Datum));
+}
+
+static WorkStatement insert_calls =
+{
+	.sql = "INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, database_id)"
+	" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11, $9[i],"
+	" $12, $13, $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
+	.types = {XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID}
+};
+
+/*
+ * Record n calls, at least one, in one statement: sets their ids, and the time of
+ * the requests to now and Seam's (NULL: not known).
+ */
+void
+work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+	Datum	   *transactions = new_column(n);
+	Datum	   *starts = new_column(n + 1); /* of its identities; and their
+											 * end */
+	Datum	   *max_use_counts = new_column(n);
+	Datum	   *profiles = new_column(n);
+	bool	   *no_profile = palloc(n * sizeof(bool));
+	Datum	   *timeouts = new_column(n);
+	Datum	   *accounts = new_column(n);
+	Datum	   *identities;
+	int			nidentities = 0;
+	int			timeline = (int) GetWALInsertionTimeLine();
+
+	for (int i = 0; i < n; i++)
+	{
+		CallRow    *call = calls[i];
+
+		call->requested_at = now;
+		call->has_seam_time = seam_time != NULL;
+		call->seam_time = seam_time ? *seam_time : 0;
+		call->timeline = timeline;
+		transactions[i] = FullTransactionIdGetDatum(call->transaction);
+		starts[i] = Int32GetDatum(nidentities + 1);
+		nidentities += call->n;
+		max_use_counts[i] = Int32GetDatum(call->max_use_count);
+		profiles[i] = UUIDPGetDatum(&call->profile);
+		no_profile[i] = !call->has_profile;
+		timeouts[i] = Int32GetDatum(call->timeout);
+		accounts[i] = Int64GetDatum((int64) call->account);
+	}
+	starts[n] = Int32GetDatum(nidentities + 1);
+	identities = new_column(nidentities);
+	nidentities = 0;
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < calls[i]->n; j++)
+			identities[nidentities++] = UUIDPGetDatum(&calls[i]->calls[j].identity);
+	}
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
+	args[3] = PointerGetDatum(work_array(identities, NULL, nidentities, UUIDOID));
+	args[4] = PointerGetDatum(work_array(starts, NULL, n + 1, INT4OID));
+	args[5] = PointerGetDatum(work_array(max_use_counts, NULL, n, INT4OID));
+	args[6] = PointerGetDatum(work_array(profiles, no_profile, n, UUIDOID));
+	args[7] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
+	args[8] = PointerGetDatum(work_array(accounts, NULL, n, INT8OID));
+	args[9] = TimestampTzGetDatum(now);
+	if (seam_time)
+		args[10] = TimestampTzGetDatum(*seam_time);
+	else
+		nulls[10] = 'n';
+	args[11] = Int32GetDatum(timeline);
+	args[12] = data_directory_id();
+	work_execute(&insert_calls, args, nulls);
+	if (SPI_processed != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps calls from being recorded in \"seam_instant_key_call\"")));
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+
+		if (!FullTransactionIdEquals(DatumGetFullTransactionId(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull)),
+									 calls[i]->transaction))
+			elog(ERROR, "calls were recorded in another order");
+		calls[i]->id = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+	}
+}
+
+static WorkStatement update_answer =
+{
+	.sql = "UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
+	" WHERE call_id = $3",
+	.types = {INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID, UUIDARRAYOID, INT4OID}
+};
+
+/*
+ * Note what is known of a recorded call.
+ */
+void
+work_answer_call(const CallRow *call)
+{
+	Datum		args[WORK_MAX_ARGS];
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	bool	   *id_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+
+	for (int i = 0; i < call->n; i++)
+	{
+		ids[i] = UUIDPGetDatum(&call->calls[i].key);
+		id_nulls[i] = call->calls[i].state != CALL_ISSUED;
+	}
+	args[2] = Int64GetDatum(call->id);
+	args[3] = BoolGetDatum(call->answered);
+	args[4] = BoolGetDatum(call->owned);
+	args[5] = PointerGetDatum(work_array(ids, id_nulls, call->n, UUIDOID));
+	args[6] = call_identities(call);
+	args[7] = Int32GetDatum(call->timeout);
+	work_execute(&update_answer, args, NULL);
+}
+
+static WorkStatement update_timeout =
+{
+	.sql = "UPDATE %c SET attempt_timeout = $4 WHERE call_id = $3",
+	.types = {INT8OID, INT4OID}
+};
+
+/*
+ * Note that a recorded call takes longer: its timeout.
+ */
+void
+work_extend_call(const CallRow *call)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(call->id);
+	args[3] = Int32GetDatum(call->timeout);
+	work_execute(&update_timeout, args, NULL);
+}
+
+static WorkStatement lock_call =
+{
+	.sql = "SELECT 1 FROM %c WHERE call_id = $3 FOR UPDATE SKIP LOCKED",
+	.types = {INT8OID}
+};
+
+static WorkStatement find_call =
+{
+	.sql = "SELECT 1 FROM %c WHERE call_id = $3",
+	.types = {INT8OID}
+};
+
+/*
+ * Has a session locked this call?  If not, we have.
+ */
+bool
+work_call_is_locked(int64 id)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(&lock_call, args, NULL);
+	if (SPI_processed > 0)
+		return false;
+	work_execute(&find_call, args, NULL);
+	return SPI_processed > 0;
+}
+
+static WorkStatement select_orphans =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE status = 'revoking' AND transaction_id IS NOT NULL"
+};
+
+/*
+ * The identities of calls that rolled back, and whose keys are to be revoked still:
+ * how many, and of at most max of them.
+ */
+int
+work_orphans(pg_uuid_t *ids, int max)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	work_execute(&select_orphans, args, NULL);
+	for (int i = 0; i < max && i < (int) SPI_processed; i++)
+	{
+		bool		isnull;
+
+		ids[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	return (int) SPI_processed;
+}
+
+static WorkStatement delete_calls =
+{
+	.sql = "DELETE FROM %c WHERE call_id = ANY ($3)",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * Forget n calls.
+ */
+void
+work_delete_calls(const int64 *call_ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(call_ids[i]);
+	args[2] = PointerGetDatum(work_array(ids, NULL, n, INT8OID));
+	work_execute(&delete_calls, args, NULL);
+}
+
+static WorkStatement insert_orphans =
+{
+	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
+	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
+	" timeline_id, system_identifier, database_id)"
+	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE now() END,"
+	" CASE WHEN $6 = 'failed' THEN now() END, k,"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2"
+	" FROM unnest($3, $11) AS u(i, k)",
+	.types = {UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID}
+};
+
+/*
+ * Make requests of the outbox from what a call, whose transaction rolled back, may have
+ * issued: to have the keys revoked, or, when there is a report, to be looked at only.
+ */
+void
+work_add_orphans(const CallRow *call, const char *report)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
+	bool	   *key_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+	int			n = 0;
+
+	for (int i = 0; i < call->n; i++)
+	{
+		const IntentCall *one = &call->calls[i];
+
+		if (one->state != CALL_ISSUED && one->state != CALL_BEGUN)
+			continue;
+		ids[n] = UUIDPGetDatum(&one->identity);
+		keys[n] = UUIDPGetDatum(&one->key);
+		key_nulls[n++] = one->state != CALL_ISSUED;
+	}
+	if (n == 0)
+		return;
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = PointerGetDatum(work_array(ids, NULL, n, UUIDOID));
+	args[3] = Int32GetDatum(call->max_use_count);
+	if (call->max_use_count == 0)
+		nulls[3] = 'n';
+	args[4] = UUIDPGetDatum(&call->profile);
+	if (!call->has_profile)
+		nulls[4] = 'n';
+	args[5] = CStringGetTextDatum(status_names[report ? STATUS_FAILED : STATUS_REVOKING]);
+	args[6] = TimestampTzGetDatum(call->requested_at);
+	args[7] = Int32GetDatum(call->timeout);
+	args[8] = TimestampTzGetDatum(call->seam_time);
+	if (!call->has_seam_time)
+		nulls[8] = 'n';
+	args[9] = TimestampTzGetDatum(call->requested_at + (int64) call->timeout * 1000);
+	args[10] = PointerGetDatum(work_array(keys, key_nulls, n, UUIDOID));
+	if (report)
+		args[11] = CStringGetTextDatum(report);
+	else
+		nulls[11] = 'n';
+	args[12] = FullTransactionIdGetDatum(call->transaction);
+	args[13] = Int64GetDatum((int64) call->account);
+	args[14] = Int32GetDatum(call->timeline);
+	work_execute(&insert_orphans, args, nulls);
+	if (SPI_processed != (uint64) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps revocations from being recorded in \"seam_instant_key_request\"")));
+}

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * work_statement.h
+ *	  Statements on the outbox's tables.  Private to work.c, work_calls.c and
+ *	  work_statement.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_WORK_STATEMENT_H
+#define SEAM_IK_WORK_STATEMENT_H
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+
+#define WORK_MAX_ARGS 16
+
+/* Every statement's first arguments are this system's and this database's ids. */
+#define WORK_OUR_ARGS 2
+#define OURS " system_identifier = $1 AND database_id = $2 "
+
+/* Among the types: seam_instant_key. */
+#define WORK_KEY_TYPE RECORDOID
+
+/* A statement, whose plan is made when it is first executed, and kept. */
+typedef struct WorkStatement
+{
+	const char *sql;			/* %r is the table of requests, %c that of
+								 * calls */
+	Oid			types[WORK_MAX_ARGS];	/* of the arguments from $3 on */
+	SPIPlanPtr	plan;
+	int			names;			/* for which names of the tables that was made */
+} WorkStatement;
+
+extern void work_execute(WorkStatement *statement, Datum *args, const char *nulls);
+extern Oid	work_key_type(void);
+
+#endif							/* SEAM_IK_WORK_STATEMENT_H */

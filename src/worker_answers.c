@@ -1,0 +1,317 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_answers.c
+ *	  Keeps the table of sessions' calls up with what is known of them, as far as
+ *	  anybody needs that after a crash.
+ *
+ * Answers are written a little later than they come, many at once, and only those
+ * by which another call's lost answer may be settled.  What has committed is kept for
+ * a while: a call whose answer is lost soon afterwards may be of the same identity,
+ * and Seam's list then shows this key, too.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "settings.h"
+#include "utils/timestamp.h"
+#include "worker_known.h"
+
+/* Between two looks whether a key has to be known still. */
+#define TIDY_US (1 * INT64CONST(1000000))
+
+/* How often a batch under way is looked at, and how far ahead that is noted. */
+#define BATCH_LOOK_US (1 * INT64CONST(1000000))
+#define BATCH_AHEAD_US (5 * INT64CONST(1000000))
+
+static List *old_calls;			/* of Open *: what is tidied up */
+static int64 tidy_at;
+
+/*
+ * May something be settled by the list of the identity's keys for which it must
+ * be known who owns this call's key?
+ */
+static bool
+is_needed(const Open *open)
+{
+	const CallRow *row = &open->row;
+
+	if (worker.doubts_changed)
+		return true;			/* not known yet */
+	if (known.nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) && dlist_is_empty(&worker.ended))
+		return false;
+	for (int i = 0; i < row->n; i++)
+	{
+		const pg_uuid_t *identity = &row->calls[i].identity;
+		int			ndoubts;
+
+		(void) worker_doubts_of(identity, &ndoubts);
+		if (ndoubts > 0 || worker_identity_is_busy(identity))
+			return true;
+	}
+	return false;
+}
+
+/* ---------- writing what is known ---------- */
+
+/*
+ * In a transaction: write the answers to other calls of these identities.  If this
+ * one's is lost in a crash, it is known then whose keys are the others.  mine: this
+ * transaction's id.
+ */
+void
+calls_write_answers_of(const Open *open, FullTransactionId mine)
+{
+	if (dlist_is_empty(&known.dirty) && dlist_is_empty(&known.put_off))
+		return;
+	for (int i = 0; i < open->row.n; i++)
+	{
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		dlist_iter	it;
+
+		if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
+			continue;
+		identity->written_by = mine;
+		known_hurry(identity);
+		dlist_foreach(it, &identity->uses)
+		{
+			Open	   *other = dlist_container(Use, node, it.cur)->open;
+
+			if (!other->dirty || FullTransactionIdEquals(other->written_by, mine))
+				continue;
+			other->written_by = mine;
+			if (!work_call_is_locked(other->row.id))
+				work_answer_call(&other->row);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}
+
+/*
+ * May a call's row stay behind?  If it has committed and no other call is known of
+ * its identities, nobody asks whose the key is, so most rows are deleted as they were
+ * recorded.  After a crash such a call counts as one that may have issued whatever
+ * key fits, which is the careful side.
+ */
+static bool
+may_wait(const Open *open)
+{
+	const CallRow *row = &open->row;
+
+	if (!row->owned || !row->answered || is_needed(open))
+		return false;
+	for (int i = 0; i < row->n; i++)
+	{
+		Identity   *identity = hash_search(known.identities, &row->calls[i].identity, HASH_FIND, NULL);
+
+		/* those of one call are side by side */
+		if (dlist_head_element(Use, node, &identity->uses)->open != open ||
+			dlist_tail_element(Use, node, &identity->uses)->open != open)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Put off what may wait.
+ */
+static void
+put_off_answers(void)
+{
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &known.dirty)
+	{
+		Open	   *open = dlist_container(Open, dirty_node, it.cur);
+
+		if (may_wait(open))
+			known_put_off(open);
+	}
+}
+
+/*
+ * In a transaction: write to the table what has become known.
+ */
+static void
+write_answers(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.dirty)
+	{
+		Open	   *open = dlist_container(Open, dirty_node, it.cur);
+
+		CHECK_FOR_INTERRUPTS();
+		work_answer_call(&open->row);
+	}
+}
+
+/*
+ * After the commit.
+ */
+static void
+answers_are_written(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.dirty)
+		dlist_container(Open, dirty_node, it.cur)->dirty = false;
+	dlist_init(&known.dirty);
+}
+
+/*
+ * Write what is due, and put off what may wait.  Returns when to do it again, on
+ * http_now()'s clock.
+ */
+int64
+calls_write_answers(int64 now)
+{
+	if (now >= known.write_at)
+	{
+		put_off_answers();
+		if (dlist_is_empty(&known.dirty))
+			return PG_INT64_MAX;
+		if (worker_step(write_answers, false, "note the answers to calls"))
+			answers_are_written();
+		else
+			known.write_at = now + ERROR_PAUSE_US;
+	}
+	return dlist_is_empty(&known.dirty) ? PG_INT64_MAX : known.write_at;
+}
+
+/* ---------- batches under way ---------- */
+
+/*
+ * Does the batch, which is under way, go on for longer than its row says by now?
+ */
+static bool
+is_long(const Open *open, TimestampTz now)
+{
+	int64		elapsed = (now - open->row.requested_at) / 1000;
+
+	return open->waiting && open->segment && open->row.timeout < elapsed + settings_settle_delay + BATCH_LOOK_US / 1000;
+}
+
+/*
+ * In a transaction: note how long batches take that are under way, so that after a
+ * crash it is known, about, until when they have issued keys.
+ */
+static void
+extend_batches(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			Open	   *open = dlist_container(Open, node, of.cur);
+
+			if (!is_long(open, now))
+				continue;
+			calls_extend_window(&open->row, now + BATCH_AHEAD_US);
+			work_extend_call(&open->row);
+		}
+	}
+}
+
+/*
+ * Is there such a batch?
+ */
+static bool
+has_long_batch(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	dlist_iter	it;
+
+	dlist_foreach(it, &known.transactions)
+	{
+		dlist_iter	of;
+
+		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		{
+			if (is_long(dlist_container(Open, node, of.cur), now))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Look at them now and then.
+ */
+void
+calls_watch_batches(int64 now)
+{
+	static int64 look_at = 0;
+
+	if (known.nwaiting == 0 || now < look_at)
+		return;
+	look_at = now + BATCH_LOOK_US;
+	if (has_long_batch())
+		(void) worker_step(extend_batches, false, "note how long batches take");
+}
+
+/* ---------- forgetting ---------- */
+
+/*
+ * In a transaction: delete the rows of calls that nobody has to know of any more.
+ */
+static void
+delete_calls(void)
+{
+	int64	   *ids = palloc(list_length(old_calls) * sizeof(int64));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, old_calls)
+		ids[n++] = ((Open *) lfirst(lc))->row.id;
+	work_delete_calls(ids, n);
+}
+
+/*
+ * Forget calls whose keys are owned, and that no doubt needs any more.  Returns
+ * when to do it again, on http_now()'s clock.
+ */
+int64
+worker_tidy_calls(void)
+{
+	dlist_mutable_iter it;
+	int64		now = http_now();
+	ListCell   *lc;
+
+	if (!known.loaded || dlist_is_empty(&known.kept))
+		return PG_INT64_MAX;
+	if (now < tidy_at)
+		return tidy_at;
+	tidy_at = now + TIDY_US;
+	old_calls = NIL;
+	dlist_foreach_modify(it, &known.kept)
+	{
+		Open	   *open = dlist_container(Open, node, it.cur);
+
+		if (open->forget_at > now)
+		{
+			/* those that follow it are younger, or wait for another look */
+			if (open->row.answered)
+				break;
+			continue;
+		}
+		if (!is_needed(open))
+			old_calls = lappend(old_calls, open);
+	}
+	if (old_calls == NIL || !worker_step(delete_calls, false, "forget calls"))
+		return tidy_at;
+	foreach(lc, old_calls)
+	{
+		Open	   *open = lfirst(lc);
+
+		dlist_delete(&open->node);
+		known_free(open);
+	}
+	return tidy_at;
+}
