@@ -5,10 +5,16 @@ use strict;
 use warnings;
 
 use Cwd qw(abs_path);
+use Exporter qw(import);
 use File::Basename qw(dirname);
 use HTTP::Tiny;
 use IPC::Run ();
 use JSON::PP ();
+
+our @EXPORT = qw(HANGS);
+
+# A process that has run for so many seconds hangs.
+use constant HANGS => 900;
 
 my $program = abs_path(dirname(__FILE__) . '/../fake_seam.py');
 my @running;
@@ -20,7 +26,7 @@ sub start
 	my $self = bless { out => '', tls => scalar(grep { $_ eq '--tls-cert' || $_ eq '--stall-tls' } @options) }, $class;
 
 	$self->{run} = IPC::Run::start([ 'python3', $program, @options ],
-		'<', \undef, '>', \$self->{out}, IPC::Run::timeout(20));
+		'<', \undef, '>', \$self->{out}, IPC::Run::timeout(HANGS));
 	$self->{run}->pump until $self->{out} =~ /\n/;
 	($self->{port}, $self->{control}) = $self->{out} =~ /(\d+)(?: (\d+))?/;
 	$self->{control} //= $self->{port};

@@ -128,7 +128,7 @@ sub background
 
 	$s{run} = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($database // 'postgres'), '-f', '-' ],
-		'<', \$s{in}, '>', \$s{out}, '2>', \$s{err}, IPC::Run::timeout(60));
+		'<', \$s{in}, '>', \$s{out}, '2>', \$s{err}, IPC::Run::timeout(HANGS));
 	$s{in} .= "SELECT 'pid ' || pg_backend_pid();\n";
 	$s{run}->pump until $s{out} =~ /pid (\d+)\n/;
 	$s{pid} = $1;
@@ -150,12 +150,12 @@ sub result_of
 	return ($s->{out} . $s->{err}, time - $begin);
 }
 
-# wait_for(sub): until it says yes, at most a minute, which is long enough for a
+# wait_for(sub): until it says yes, at most two minutes, which is long enough for a
 # busy machine.
 sub wait_for
 {
 	my ($condition) = @_;
-	my $until = time + 60;
+	my $until = time + 120;
 
 	for (;;)
 	{

@@ -86,7 +86,7 @@ sub run
 		my ($out, $err);
 		my $other = $beside ? $beside->() : undef;
 		my $bench = IPC::Run::start([ 'pgbench', '-n', '-j', 1, '-T', 2, @$options, '-f', $file, $self->{node}->connstr('postgres') ],
-			'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60));
+			'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
 
 		for (1 .. 2)
 		{

@@ -31,7 +31,7 @@ sub proxy_to
 	$prism->kill_kill if $prism;
 	$prism_out = '';
 	$prism = IPC::Run::start([ "$dir/node_modules/.bin/prism", 'proxy', '-h', '127.0.0.1', '-p', $port, '--errors', "$dir/seam.json", $fake->url($spec) ],
-		'<', \undef, '>&', \$prism_out, IPC::Run::timeout(60));
+		'<', \undef, '>&', \$prism_out, IPC::Run::timeout(HANGS));
 	$prism->pump until $prism_out =~ /Prism is listening/;
 	return;
 }

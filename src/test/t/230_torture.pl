@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use FakeSeam;
 use IPC::Run ();
 use SeamIK;
 use Test::More;
@@ -59,7 +60,7 @@ INSERT INTO booking (guest) SELECT gen_random_uuid() FROM generate_series(1, 10)
 # an idle session that holds its rows for a while
 my $locker = sub {
 	return IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'BEGIN', '-c', 'SELECT 1 FROM booking ORDER BY id DESC LIMIT 3 FOR UPDATE', '-c', '\! sleep 1.5' ],
-		'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(60));
+		'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(HANGS));
 };
 $torture->run($script, [ '-c', 6, '-R', 500 ], sub { ($torture->ask('SELECT count(*) FROM seam_instant_key_request') || 0) >= $wanted }, $locker);
 $torture->peace('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL');

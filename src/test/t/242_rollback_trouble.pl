@@ -38,7 +38,7 @@ sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $be
 # A session with an open transaction that has issued a key for the guest.
 sub open_call { my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';"); heard($s, 'called'); return $s; }
 # A psql in the other database.
-sub in_neighbour { return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('neighbour'), map { ('-c', $_) } @_ ], '<', \undef, '>', \my $out, '2>', \my $err, IPC::Run::timeout(60)); }
+sub in_neighbour { return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('neighbour'), map { ('-c', $_) } @_ ], '<', \undef, '>', \my $out, '2>', \my $err, IPC::Run::timeout(HANGS)); }
 # So many sessions (one) are at a statement with this in it.
 sub busy_with { my ($what, $n) = @_; return wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%$what%' AND pid <> pg_backend_pid()") == ($n // 1) }); }
 sub worker_waits_for { my ($what) = @_; return wait_for(sub { sql("SELECT '$what' IN (wait_event, wait_event_type) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 't' }); }
