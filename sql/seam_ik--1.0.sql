@@ -196,7 +196,10 @@ COMMENT ON TABLE seam_instant_key_call IS
 	'calls of synchronous functions and triggers whose transactions have not ended yet, or whose keys must be known to be owned';
 COMMENT ON SEQUENCE seam_instant_key_call_call_id_seq IS
 	'ids of calls';
-SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call', '');
+-- Of calls that have committed there is nothing to know in a copy.
+SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call',
+	$$WHERE NOT owned AND CASE WHEN transaction_id < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+	THEN pg_catalog.pg_xact_status(transaction_id) IS DISTINCT FROM 'committed' ELSE true END$$);
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call_call_id_seq', '');
 
 CREATE VIEW seam_instant_key_orphan AS

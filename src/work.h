@@ -72,7 +72,8 @@ typedef struct CallRow
 								 * doubts */
 	uint64		account;
 	int			timeline;
-	bool		is_ours;
+	bool		is_ours;		/* and not of what this is a copy of */
+	bool		same_system;	/* at least, and so its commit can be seen */
 } CallRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
@@ -130,7 +131,7 @@ extern uint64 work_settings(void);
 /* work_calls.c */
 extern int	work_calls(CallRow **calls);
 extern void work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time);
-extern void work_answer_call(const CallRow *call);
+extern void work_answer_calls(const CallRow **calls, int n);
 extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);
 extern int	work_orphans(pg_uuid_t *ids, int max);

@@ -40,7 +40,7 @@ static WorkStatement select_calls =
 {
 	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
 	" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
-	OURS "AND data_directory_id = $3 FROM %c",
+	OURS "AND data_directory_id = $3, system_identifier = $1 FROM %c",
 	.types = {INT8OID}
 };
 
@@ -60,8 +60,8 @@ work_calls(CallRow **calls)
 	for (int i = 0; i < n; i++)
 	{
 		CallRow    *call = &(*calls)[i];
-		Datum		values[14];
-		bool		nulls[14];
+		Datum		values[15];
+		bool		nulls[15];
 		Datum	   *ids;
 		bool	   *id_nulls;
 
@@ -102,21 +102,9 @@ work_calls(CallRow **calls)
 		call->account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
 		call->timeline = DatumGetInt32(values[12]);
 		call->is_ours = DatumGetBool(values[13]);
+		call->same_system = DatumGetBool(values[14]);
 	}
 	return n;
-}
-
-/*
- * The identities of a call's elements, as an array in CurrentMemoryContext.
- */
-static Datum
-call_identities(const CallRow *call)
-{
-	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < call->n; i++)
-		ids[i] = UUIDPGetDatum(&call->calls[i].identity);
-	return PointerGetDatum(work_array(ids, NULL, call->n, UUIDOID));
 }
 
 /*
@@ -126,6 +114,34 @@ static Datum *
 new_column(int n)
 {
 	return MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Datum));
+}
+
+/*
+ * The identities of all the calls' elements as one array, and where each call's
+ * start in it, and where the last one's end, in CurrentMemoryContext.
+ */
+static ArrayType *
+all_identities(const CallRow **calls, int n, ArrayType **starts)
+{
+	Datum	   *start = new_column(n + 1);
+	Datum	   *identities;
+	int			nidentities = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		start[i] = Int32GetDatum(nidentities + 1);
+		nidentities += calls[i]->n;
+	}
+	start[n] = Int32GetDatum(nidentities + 1);
+	*starts = work_array(start, NULL, n + 1, INT4OID);
+	identities = new_column(nidentities);
+	nidentities = 0;
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < calls[i]->n; j++)
+			identities[nidentities++] = UUIDPGetDatum(&calls[i]->calls[j].identity);
+	}
+	return work_array(identities, NULL, nidentities, UUIDOID);
 }
 
 static WorkStatement insert_calls =
@@ -148,15 +164,13 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 	Datum	   *transactions = new_column(n);
-	Datum	   *starts = new_column(n + 1); /* of its identities; and their
-											 * end */
+	ArrayType  *starts;
 	Datum	   *max_use_counts = new_column(n);
 	Datum	   *profiles = new_column(n);
 	bool	   *no_profile = palloc(n * sizeof(bool));
 	Datum	   *timeouts = new_column(n);
 	Datum	   *accounts = new_column(n);
-	Datum	   *identities;
-	int			nidentities = 0;
+	ArrayType  *identities = all_identities((const CallRow **) calls, n, &starts);
 	int			timeline = (int) GetWALInsertionTimeLine();
 
 	for (int i = 0; i < n; i++)
@@ -168,26 +182,16 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 		call->seam_time = seam_time ? *seam_time : 0;
 		call->timeline = timeline;
 		transactions[i] = FullTransactionIdGetDatum(call->transaction);
-		starts[i] = Int32GetDatum(nidentities + 1);
-		nidentities += call->n;
 		max_use_counts[i] = Int32GetDatum(call->max_use_count);
 		profiles[i] = UUIDPGetDatum(&call->profile);
 		no_profile[i] = !call->has_profile;
 		timeouts[i] = Int32GetDatum(call->timeout);
 		accounts[i] = Int64GetDatum((int64) call->account);
 	}
-	starts[n] = Int32GetDatum(nidentities + 1);
-	identities = new_column(nidentities);
-	nidentities = 0;
-	for (int i = 0; i < n; i++)
-	{
-		for (int j = 0; j < calls[i]->n; j++)
-			identities[nidentities++] = UUIDPGetDatum(&calls[i]->calls[j].identity);
-	}
 	memset(nulls, ' ', sizeof(nulls));
 	args[2] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
-	args[3] = PointerGetDatum(work_array(identities, NULL, nidentities, UUIDOID));
-	args[4] = PointerGetDatum(work_array(starts, NULL, n + 1, INT4OID));
+	args[3] = PointerGetDatum(identities);
+	args[4] = PointerGetDatum(starts);
 	args[5] = PointerGetDatum(work_array(max_use_counts, NULL, n, INT4OID));
 	args[6] = PointerGetDatum(work_array(profiles, no_profile, n, UUIDOID));
 	args[7] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
@@ -216,35 +220,59 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 	}
 }
 
-static WorkStatement update_answer =
+static WorkStatement update_answers =
 {
-	.sql = "UPDATE %c SET answered = $4, owned = $5, instant_key_ids = $6, user_identity_ids = $7, attempt_timeout = $8"
-	" WHERE call_id = $3",
-	.types = {INT8OID, BOOLOID, BOOLOID, UUIDARRAYOID, UUIDARRAYOID, INT4OID}
+	.sql = "UPDATE %c SET answered = $4[i], owned = $5[i], attempt_timeout = $6[i],"
+	" user_identity_ids = $8[$7[i] : $7[i + 1] - 1],"
+	" instant_key_ids = array_replace($9[$7[i] : $7[i + 1] - 1], '00000000-0000-0000-0000-000000000000', NULL)"
+	" FROM generate_series(1, array_length($3, 1)) AS s(i) WHERE call_id = $3[i]",
+	.types = {INT8ARRAYOID, BOOLARRAYOID, BOOLARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, UUIDARRAYOID}
 };
 
 /*
- * Note what is known of a recorded call.
+ * Note what is known of n recorded calls, at least one, in one statement.
  */
 void
-work_answer_call(const CallRow *call)
+work_answer_calls(const CallRow **calls, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
-	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
-	bool	   *id_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+	static const pg_uuid_t none;	/* NULLs would make a slice slow to find */
+	Datum	   *ids = new_column(n);
+	Datum	   *answered = new_column(n);
+	Datum	   *owned = new_column(n);
+	Datum	   *timeouts = new_column(n);
+	Datum	   *keys;
+	ArrayType  *starts;
+	ArrayType  *identities = all_identities(calls, n, &starts);
+	int			nkeys = 0;
 
-	for (int i = 0; i < call->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		ids[i] = UUIDPGetDatum(&call->calls[i].key);
-		id_nulls[i] = call->calls[i].state != CALL_ISSUED;
+		ids[i] = Int64GetDatum(calls[i]->id);
+		answered[i] = BoolGetDatum(calls[i]->answered);
+		owned[i] = BoolGetDatum(calls[i]->owned);
+		timeouts[i] = Int32GetDatum(calls[i]->timeout);
+		nkeys += calls[i]->n;
 	}
-	args[2] = Int64GetDatum(call->id);
-	args[3] = BoolGetDatum(call->answered);
-	args[4] = BoolGetDatum(call->owned);
-	args[5] = PointerGetDatum(work_array(ids, id_nulls, call->n, UUIDOID));
-	args[6] = call_identities(call);
-	args[7] = Int32GetDatum(call->timeout);
-	work_execute(&update_answer, args, NULL);
+	keys = new_column(nkeys);
+	nkeys = 0;
+	for (int i = 0; i < n; i++)
+	{
+		for (int j = 0; j < calls[i]->n; j++)
+		{
+			const IntentCall *one = &calls[i]->calls[j];
+
+			keys[nkeys++] = UUIDPGetDatum(one->state == CALL_ISSUED ? &one->key : &none);
+		}
+	}
+	args[2] = PointerGetDatum(work_array(ids, NULL, n, INT8OID));
+	args[3] = PointerGetDatum(work_array(answered, NULL, n, BOOLOID));
+	args[4] = PointerGetDatum(work_array(owned, NULL, n, BOOLOID));
+	args[5] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
+	args[6] = PointerGetDatum(starts);
+	args[7] = PointerGetDatum(identities);
+	args[8] = PointerGetDatum(work_array(keys, NULL, nkeys, UUIDOID));
+	work_execute(&update_answers, args, NULL);
 }
 
 static WorkStatement update_timeout =

@@ -59,6 +59,9 @@
 
 Worker		worker;
 
+static volatile sig_atomic_t waiting;	/* for the network, or anything new */
+static volatile sig_atomic_t end_requested;
+
 PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
 
 /* ---------- transactions ---------- */
@@ -525,8 +528,12 @@ leave(void)
 		log_abandoned();
 		worker_log_calls("extension seam_ik was dropped");
 	}
-	else if (places_want_exit())
-		worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+	else
+	{
+		worker_finish_calls();
+		if (places_want_exit())
+			worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+	}
 	places_expect_exit();
 	proc_exit(0);
 }
@@ -612,6 +619,33 @@ set_up(void)
 }
 
 /*
+ * SIGTERM: what is known is noted before the end, unless a transaction is under way,
+ * which may wait for anything.
+ */
+static void
+end_worker(SIGNAL_ARGS)
+{
+	if (!waiting)
+	{
+		die(postgres_signal_arg);
+		return;
+	}
+	end_requested = true;
+	SetLatch(MyLatch);
+}
+
+/*
+ * End as SIGTERM wants it.
+ */
+static void
+end_now(void)
+{
+	worker_finish_calls();
+	ProcDiePending = InterruptPending = true;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
  * Main function of the worker.
  */
 void
@@ -621,7 +655,7 @@ seam_ik_worker_main(Datum main_arg)
 	int64		turn_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
+	pqsignal(SIGTERM, end_worker);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	set_own_settings();
@@ -663,11 +697,15 @@ seam_ik_worker_main(Datum main_arg)
 		/* Min() would call it twice */
 		wake_at = worker_tidy_calls();
 		wake_at = Min(wake_at, turn_at);
+		waiting = true;
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)
 		{
 			worker_flight_ended(request->owner);
 			request = http_wait(worker.run, 0, worker.wait_event);
 		}
+		waiting = false;
+		if (end_requested)
+			end_now();
 	}
 }

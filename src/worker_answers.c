@@ -4,15 +4,16 @@
  *	  Keeps the table of sessions' calls up with what is known of them, as far as
  *	  anybody needs that after a crash.
  *
- * Answers are written a little later than they come, many at once, and only those
- * by which another call's lost answer may be settled.  What has committed is kept for
- * a while: a call whose answer is lost soon afterwards may be of the same identity,
- * and Seam's list then shows this key, too.
+ * Answers are written a little later than they come, many at once; those of an
+ * identity that another call is about to be made for, with the record of that.  What
+ * has committed is kept for a while: a call whose answer is lost soon afterwards may
+ * be of the same identity, and Seam's list then shows this key, too.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "settings.h"
 #include "utils/timestamp.h"
@@ -25,6 +26,7 @@
 #define BATCH_LOOK_US (1 * INT64CONST(1000000))
 #define BATCH_AHEAD_US (5 * INT64CONST(1000000))
 
+static bool write_carefully;	/* a session's lock was in the way */
 static List *old_calls;			/* of Open *: what is tidied up */
 static int64 tidy_at;
 
@@ -56,78 +58,71 @@ is_needed(const Open *open)
 /* ---------- writing what is known ---------- */
 
 /*
- * In a transaction: write the answers to other calls of these identities.  If this
- * one's is lost in a crash, it is known then whose keys are the others.  mine: this
- * transaction's id.
- */
-void
-calls_write_answers_of(const Open *open, FullTransactionId mine)
-{
-	if (dlist_is_empty(&known.dirty) && dlist_is_empty(&known.put_off))
-		return;
-	for (int i = 0; i < open->row.n; i++)
-	{
-		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
-		dlist_iter	it;
-
-		if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
-			continue;
-		identity->written_by = mine;
-		known_hurry(identity);
-		dlist_foreach(it, &identity->uses)
-		{
-			Open	   *other = dlist_container(Use, node, it.cur)->open;
-
-			if (!other->dirty || FullTransactionIdEquals(other->written_by, mine))
-				continue;
-			other->written_by = mine;
-			if (!work_call_is_locked(other->row.id))
-				work_answer_call(&other->row);
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
-}
-
-/*
- * May a call's row stay behind?  If it has committed and no other call is known of
- * its identities, nobody asks whose the key is, so most rows are deleted as they were
- * recorded.  After a crash such a call counts as one that may have issued whatever
- * key fits, which is the careful side.
- */
-static bool
-may_wait(const Open *open)
-{
-	const CallRow *row = &open->row;
-
-	if (!row->owned || !row->answered || is_needed(open))
-		return false;
-	for (int i = 0; i < row->n; i++)
-	{
-		Identity   *identity = hash_search(known.identities, &row->calls[i].identity, HASH_FIND, NULL);
-
-		/* those of one call are side by side */
-		if (dlist_head_element(Use, node, &identity->uses)->open != open ||
-			dlist_tail_element(Use, node, &identity->uses)->open != open)
-			return false;
-	}
-	return true;
-}
-
-/*
- * Put off what may wait.
+ * In a transaction: write what is in known.written; careful: but not what a session
+ * has locked, whose turn comes later.
  */
 static void
-put_off_answers(void)
+write_rows(bool careful)
 {
+	const CallRow **rows;
+	int			n = 0;
 	dlist_mutable_iter it;
 
-	dlist_foreach_modify(it, &known.dirty)
+	dlist_foreach_modify(it, &known.written)
+	{
+		n++;
+	}
+	rows = palloc(Max(n, 1) * sizeof(CallRow *));
+	n = 0;
+	dlist_foreach_modify(it, &known.written)
 	{
 		Open	   *open = dlist_container(Open, dirty_node, it.cur);
 
-		if (may_wait(open))
-			known_put_off(open);
+		CHECK_FOR_INTERRUPTS();
+		if (careful && work_call_is_locked(open->row.id))
+			known_set_dirty(open);
+		else
+			rows[n++] = &open->row;
 	}
+	if (n > 0)
+		work_answer_calls(rows, n);
+}
+
+/*
+ * In a transaction: a call for this identity is about to be made.  If its answer is
+ * lost in a crash, it must be known whose the identity's other keys are: have the
+ * answers to other calls written by worker_write_needed_answers().
+ */
+void
+worker_need_answers(const pg_uuid_t *id)
+{
+	Identity   *identity;
+	FullTransactionId mine = GetTopFullTransactionId();
+	dlist_iter	it;
+
+	if (dlist_is_empty(&known.dirty))
+		return;
+	identity = hash_search(known.identities, id, HASH_FIND, NULL);
+	if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
+		return;
+	identity->written_by = mine;
+	dlist_foreach(it, &identity->uses)
+	{
+		Open	   *open = dlist_container(Use, node, it.cur)->open;
+
+		if (open->dirty && !open->written)
+			known_set_written(open);
+	}
+}
+
+/*
+ * In a transaction: write them.
+ */
+void
+worker_write_needed_answers(void)
+{
+	if (!dlist_is_empty(&known.written))
+		write_rows(true);
 }
 
 /*
@@ -136,45 +131,21 @@ put_off_answers(void)
 static void
 write_answers(void)
 {
-	dlist_iter	it;
-
-	dlist_foreach(it, &known.dirty)
-	{
-		Open	   *open = dlist_container(Open, dirty_node, it.cur);
-
-		CHECK_FOR_INTERRUPTS();
-		work_answer_call(&open->row);
-	}
+	while (!dlist_is_empty(&known.dirty))
+		known_set_written(dlist_container(Open, dirty_node, dlist_head_node(&known.dirty)));
+	write_rows(write_carefully);
 }
 
 /*
- * After the commit.
- */
-static void
-answers_are_written(void)
-{
-	dlist_iter	it;
-
-	dlist_foreach(it, &known.dirty)
-		dlist_container(Open, dirty_node, it.cur)->dirty = false;
-	dlist_init(&known.dirty);
-}
-
-/*
- * Write what is due, and put off what may wait.  Returns when to do it again, on
- * http_now()'s clock.
+ * Write what is due.  Returns when to do it again, on http_now()'s clock.
  */
 int64
 calls_write_answers(int64 now)
 {
-	if (now >= known.write_at)
+	if (!dlist_is_empty(&known.dirty) && now >= known.write_at)
 	{
-		put_off_answers();
-		if (dlist_is_empty(&known.dirty))
-			return PG_INT64_MAX;
-		if (worker_step(write_answers, false, "note the answers to calls"))
-			answers_are_written();
-		else
+		write_carefully = !worker_step(write_answers, false, "note the answers to calls");
+		if (write_carefully)
 			known.write_at = now + ERROR_PAUSE_US;
 	}
 	return dlist_is_empty(&known.dirty) ? PG_INT64_MAX : known.write_at;

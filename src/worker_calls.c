@@ -519,10 +519,13 @@ worker_claim_calls(void)
 	if (limit > 0 && worker_is_due(&worker.pending))
 	{
 		n = work_claim(&worker.pending, &attempt, held_identities(), limit, &rows);
+		if (n > 0)
+			worker_take_answers();
 		for (int i = 0; i < n; i++)
 		{
-			worker_hurry_answers(&rows[i].identity);
+			worker_need_answers(&rows[i].identity);
 			claim(SEAM_GENERATE, &rows[i]);
 		}
+		worker_write_needed_answers();
 	}
 }

@@ -48,8 +48,10 @@ record_calls(void)
 		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
 			elog(ERROR, "a transaction of a call is younger than the one that records it");
 		rows[n++] = &open->row;
-		calls_write_answers_of(open, mine);
+		for (int i = 0; i < open->row.n; i++)
+			worker_need_answers(&open->row.calls[i].identity);
 	}
+	worker_write_needed_answers();
 	worker_seam_time(&has_seam_time, &seam_time);
 	work_record_calls(rows, n, GetCurrentTimestamp(), has_seam_time ? &seam_time : NULL);
 	STOP_POINT("worker-record");
@@ -127,4 +129,17 @@ worker_process_intents(bool look)
 	if (!dlist_is_empty(&known.transactions))
 		again = Min(again, now + ANSWERS_US);
 	return again;
+}
+
+/*
+ * This process is about to end: note what it knows, for its successor.
+ */
+void
+worker_finish_calls(void)
+{
+	if (!known.loaded)
+		return;
+	worker_take_answers();
+	(void) calls_judge(http_now(), true);
+	(void) calls_write_answers(PG_INT64_MAX);
 }

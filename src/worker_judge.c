@@ -45,7 +45,7 @@ judge(const CallRow *row)
 	Datum		status;
 	char	   *name;
 
-	if (!row->is_ours || !FullTransactionIdPrecedes(row->transaction, ReadNextFullTransactionId()))
+	if (!row->same_system || !FullTransactionIdPrecedes(row->transaction, ReadNextFullTransactionId()))
 		return FATE_UNKNOWN;
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = FullTransactionIdGetDatum(row->transaction);
@@ -56,7 +56,10 @@ judge(const CallRow *row)
 	name = TextDatumGetCString(status);
 	if (strcmp(name, "in progress") == 0)
 		return FATE_OPEN;
-	return strcmp(name, "committed") == 0 ? FATE_COMMITTED : FATE_ABORTED;
+	if (strcmp(name, "committed") == 0)
+		return FATE_COMMITTED;
+	/* in the server that this one is a copy of it may have committed */
+	return row->is_ours ? FATE_ABORTED : FATE_UNKNOWN;
 }
 
 /*

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "utils/memutils.h"
 #include "worker_known.h"
 
@@ -22,22 +23,6 @@ make_hash(const char *name, Size key, Size entry)
 	HASHCTL		info = {.keysize = key,.entrysize = entry,.hcxt = TopMemoryContext};
 
 	return hash_create(name, 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
-/*
- * To be called once.
- */
-void
-known_set_up(void)
-{
-	known.identities = make_hash("seam_ik identities", sizeof(pg_uuid_t), sizeof(Identity));
-	known.by_top = make_hash("seam_ik transactions", sizeof(uint64), sizeof(Transaction));
-	dlist_init(&known.transactions);
-	dlist_init(&known.kept);
-	dlist_init(&known.dirty);
-	dlist_init(&known.put_off);
-	known.of_slot = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(Open *));
-	known.seen = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(uint32));
 }
 
 /*
@@ -153,45 +138,65 @@ known_free(Open *open)
 void
 known_set_dirty(Open *open)
 {
-	if (open->dirty && !open->put_off)
+	if (open->dirty && !open->written)
 		return;
-	if (open->put_off)
+	if (open->written)
 		dlist_delete(&open->dirty_node);
 	open->dirty = true;
-	open->put_off = false;
+	open->written = false;
 	if (dlist_is_empty(&known.dirty))
 		known.write_at = http_now() + ANSWERS_US;
 	dlist_push_tail(&known.dirty, &open->dirty_node);
 }
 
 /*
- * A call's table row, which is behind, need not be written now.
+ * The table row of a call that is dirty is written by the transaction under way.
  */
 void
-known_put_off(Open *open)
+known_set_written(Open *open)
 {
 	dlist_delete(&open->dirty_node);
-	open->put_off = true;
-	dlist_push_tail(&known.put_off, &open->dirty_node);
+	open->written = true;
+	dlist_push_tail(&known.written, &open->dirty_node);
 }
 
 /*
- * Have the rows written, soon, that were put off of this identity's calls.
+ * XactCallback: what was written is so if the transaction has committed.
+ */
+static void
+transaction_ends(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	while (!dlist_is_empty(&known.written))
+	{
+		Open	   *open = dlist_container(Open, dirty_node, dlist_head_node(&known.written));
+
+		if (event == XACT_EVENT_ABORT)
+			known_set_dirty(open);
+		else
+		{
+			dlist_delete(&open->dirty_node);
+			open->dirty = open->written = false;
+		}
+	}
+}
+
+/*
+ * To be called once.
  */
 void
-known_hurry(Identity *identity)
+known_set_up(void)
 {
-	dlist_iter	it;
-
-	if (dlist_is_empty(&known.put_off))
-		return;
-	dlist_foreach(it, &identity->uses)
-	{
-		Open	   *open = dlist_container(Use, node, it.cur)->open;
-
-		if (open->put_off)
-			known_set_dirty(open);
-	}
+	known.identities = make_hash("seam_ik identities", sizeof(pg_uuid_t), sizeof(Identity));
+	known.by_top = make_hash("seam_ik transactions", sizeof(uint64), sizeof(Transaction));
+	dlist_init(&known.transactions);
+	dlist_init(&known.kept);
+	dlist_init(&known.dirty);
+	dlist_init(&known.written);
+	known.of_slot = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(Open *));
+	known.seen = MemoryContextAllocZero(TopMemoryContext, intent_nslots() * sizeof(uint32));
+	RegisterXactCallback(transaction_ends, NULL);
 }
 
 /*
@@ -227,22 +232,6 @@ worker_call_is_open(const pg_uuid_t *identity)
 	const Identity *found = known.nwaiting > 0 ? hash_search(known.identities, identity, HASH_FIND, NULL) : NULL;
 
 	return found && found->nwaiting > 0;
-}
-
-/*
- * A request for this identity is about to be sent: should its answer be lost, it must
- * be known, also after a crash, whose the identity's other keys are.
- */
-void
-worker_hurry_answers(const pg_uuid_t *id)
-{
-	Identity   *identity = known.identities ? hash_search(known.identities, id, HASH_FIND, NULL) : NULL;
-
-	if (identity == NULL)
-		return;
-	known_hurry(identity);
-	if (!dlist_is_empty(&known.dirty))
-		worker.intents_at = Min(worker.intents_at, known.write_at);
 }
 
 /*

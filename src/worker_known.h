@@ -22,7 +22,7 @@
 typedef struct Open
 {
 	dlist_node	node;			/* in added, a transaction's calls, or kept */
-	dlist_node	dirty_node;		/* in dirty or put_off, if dirty is set */
+	dlist_node	dirty_node;		/* in dirty or written, if dirty is set */
 	CallRow		row;
 	struct Use *uses;			/* one for each of its elements */
 	dsm_segment *segment;		/* with what becomes of a batch's calls */
@@ -32,8 +32,7 @@ typedef struct Open
 	FullTransactionId top;		/* and its transaction */
 	bool		waiting;		/* what came of it is not known yet */
 	bool		dirty;			/* its table row is behind, */
-	bool		put_off;		/* and will be, unless somebody needs it */
-	FullTransactionId written_by;	/* but was written early, by this one */
+	bool		written;		/* if the transaction under way fails */
 	bool		done;			/* in the transaction under way */
 	bool		loaded;			/* its top transaction is not known */
 	int64		forget_at;		/* in kept: http_now()'s clock */
@@ -52,7 +51,7 @@ typedef struct Identity
 	pg_uuid_t	id;				/* hash key */
 	dlist_head	uses;
 	int			nwaiting;		/* elements whose answers are not known yet */
-	FullTransactionId written_by;	/* its answers were, early, by this one */
+	FullTransactionId written_by;	/* its answers are, by this one */
 } Identity;
 
 /* A transaction with calls that has not ended, as far as we know. */
@@ -78,7 +77,7 @@ typedef struct Known
 	dlist_head	transactions;
 	dlist_head	kept;			/* Opens that committed, by forget_at, about */
 	dlist_head	dirty;			/* Opens whose rows are to be written */
-	dlist_head	put_off;		/* those that nobody needs */
+	dlist_head	written;		/* those that the transaction under way writes */
 	int			nloaded;		/* calls whose top transaction is not known */
 	int			nwaiting;		/* of all elements */
 	int64		write_at;		/* when to write what is dirty */
@@ -95,8 +94,7 @@ extern void known_add_uses(Open *open);
 extern void known_remove_uses(Open *open);
 extern void known_set_waiting(Open *open, bool waiting);
 extern void known_set_dirty(Open *open);
-extern void known_put_off(Open *open);
-extern void known_hurry(Identity *identity);
+extern void known_set_written(Open *open);
 extern void known_add_to_transaction(Open *open, FullTransactionId top);
 extern void known_leave_transaction(Open *open);
 
@@ -109,7 +107,6 @@ extern void calls_listen(dlist_head *added);
 extern void calls_listen_again(void);
 
 /* worker_answers.c */
-extern void calls_write_answers_of(const Open *open, FullTransactionId mine);
 extern int64 calls_write_answers(int64 now);
 extern void calls_watch_batches(int64 now);
 

@@ -149,6 +149,27 @@ set_error(const SeamResult *result, WorkChange *change)
 }
 
 /*
+ * Put into a change that a person has to look: its error is to be set.
+ */
+static void
+set_unsettled(WorkChange *change)
+{
+	change->status = STATUS_FAILED;
+	change->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+	change->finished = true;
+	change->next_attempt_at = DT_NOEND;
+}
+
+/*
+ * Was a key issued with another API key, endpoint or workspace than we have now?
+ */
+static bool
+is_anothers(const WorkRow *row)
+{
+	return row->account != 0 && row->account != intent_account(&worker.account);
+}
+
+/*
  * Lock a flight's request.  Returns false when it is gone; then *later tells
  * whether it is only locked by a session.
  *
@@ -237,16 +258,13 @@ store_delete(Flight *flight)
 		return true;
 	change = worker_no_change(&row);
 	change.seam_request_id = result->request_id;
-	if (row.account != 0 && row.account != intent_account(&worker.account) &&
+	if (is_anothers(&row) &&
 		((result->sqlerrcode == 0 && !result->deleted) ||
 		 result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
 	{
 		/* it may be in another workspace, and not ours to revoke any more */
-		change.status = STATUS_FAILED;
-		change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		set_unsettled(&change);
 		change.error = "the instant key was issued with another API key, endpoint or workspace, and is not found with the present one";
-		change.finished = true;
-		change.next_attempt_at = DT_NOEND;
 	}
 	else if (result->sqlerrcode == 0)
 	{
@@ -396,15 +414,25 @@ why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidate
 	if (doubt->vague && doubt->verdict != VERDICT_NO_KEY)
 		return psprintf("the answer was lost when the clock was set back, and these instant keys may be of this request: %s",
 						group_keys(candidates, ncandidates, doubt->group));
-	/* a request that is not settled issues another key, but here one may stay */
-	if (doubt->verdict != VERDICT_NO_KEY || row->status != STATUS_REVOKING)
+	if (doubt->verdict != VERDICT_NO_KEY)
 		return NULL;
 	for (int c = ncandidates; c < ncandidates + nperhaps; c++)
 	{
-		if (doubt_fits(doubt, candidates[c].key))
-			return "the answer was lost, and a call that has committed may have issued the instant key that is there";
+		char		id[SEAM_UUID_TEXT_LEN + 1];
+
+		if (!doubt_fits(doubt, candidates[c].key))
+			continue;
+		seam_put_uuid(id, &candidates[c].key->instant_key_id);
+		if (row->status == STATUS_REVOKING)
+			return psprintf("the answer was lost, and a call that has committed may have issued the instant key that is there: %s", id);
+		/* it is the call's then, and the request gets another */
+		ereport(WARNING,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("instant key %s is of a synchronous call that has committed, or else of request " INT64_FORMAT ", which gets another one, in database \"%s\"",
+						id, row->id, worker.database),
+				 errdetail("The answers to both were lost.")));
 	}
-	if (row->account != 0 && row->account != intent_account(&worker.account))
+	if (is_anothers(row))
 		return "the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found";
 	return NULL;
 }
@@ -483,10 +511,21 @@ store_list(Flight *flight)
 				change.error = "could not look for an instant key: Seam's answer took too long to tell its clock";
 			if (change.sqlerrcode == 0)
 				change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-			/* the longer it has waited, the longer it may wait */
-			change.next_attempt_at = GetCurrentTimestamp() +
-				Max(flight->pause, Min((GetCurrentTimestamp() - rows[i].attempted_at) / 4, BACKOFF_MAX_US));
-			of[i]->next_attempt_at = change.next_attempt_at;
+			if (is_anothers(&rows[i]) &&
+				(result->sqlerrcode == ERRCODE_NO_DATA_FOUND || result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
+			{
+				/* the identity may be in another workspace */
+				set_unsettled(&change);
+				change.error = "the answer was lost, and with the present API key, endpoint and workspace, which are others, the user identity is not found";
+				settled(of[i]);
+			}
+			else
+			{
+				/* the longer it has waited, the longer it may wait */
+				change.next_attempt_at = GetCurrentTimestamp() +
+					Max(flight->pause, Min((GetCurrentTimestamp() - rows[i].attempted_at) / 4, BACKOFF_MAX_US));
+				of[i]->next_attempt_at = change.next_attempt_at;
+			}
 			worker_change_request(&rows[i], &change);
 		}
 		return true;
@@ -502,11 +541,8 @@ store_list(Flight *flight)
 		CHECK_FOR_INTERRUPTS();
 		if (why)
 		{
-			change.status = STATUS_FAILED;
-			change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+			set_unsettled(&change);
 			change.error = why;
-			change.finished = true;
-			change.next_attempt_at = DT_NOEND;
 			spare = bms_add_member(spare, doubts[i].group);
 		}
 		else if (doubts[i].verdict == VERDICT_ADOPT)

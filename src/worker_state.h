@@ -164,6 +164,7 @@ extern void worker_free_flight(Flight *flight);
 
 /* worker_intents.c */
 extern int64 worker_process_intents(bool look);
+extern void worker_finish_calls(void);
 
 /* worker_hear.c */
 extern void worker_take_answers(void);
@@ -172,9 +173,10 @@ extern void worker_take_answers(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern void worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners);
 extern List *worker_called_identities(List *list);
-extern void worker_hurry_answers(const pg_uuid_t *id);
 
 /* worker_answers.c */
+extern void worker_need_answers(const pg_uuid_t *id);
+extern void worker_write_needed_answers(void);
 extern int64 worker_tidy_calls(void);
 
 /* worker_judge.c */

@@ -141,6 +141,7 @@ $fake->behave($batch[1], "$at,reset", 1);
 sql("SELECT seam_enqueue_instant_key('$batch[1]')");
 ok(quiet(), 'an outbox request of the same identity');
 is(sql("SELECT status || ' ' || attempts FROM seam_instant_key_request WHERE user_identity_id = '$batch[1]'"), 'issued 2', 'gets a key of its own');
+like(slurp_file($node->logfile), qr/WARNING:  instant key @{[ (keys_of($batch[1]))[0]{instant_key_id} ]} is of a synchronous call that has committed, or else of request/, 'as the log tells');
 
 # ... and a lost call that rolls back is reported, since the key may be of either
 my @either = (new_guest, new_guest);
@@ -239,28 +240,27 @@ $node->reload;
 ok(quiet(), 'no longer paused');
 is(live($paused), '', 'revoked');
 
-# The row of a call that has committed stays behind, but not when it is needed: when
-# the same guest gets another key, by a call or by the outbox.
-my @needed = map { new_guest } 1 .. 2;
-my @first = map { sql(call($_)) } @needed;
+# Whose a key is is written a little later.
+my @often = map { new_guest } 1 .. 2;
+my @first = map { sql(call($_)) } @often;
 sub answered { my ($guest) = @_; return sql("SELECT string_agg(answered || ' ' || coalesce(instant_key_ids::text, '-'), ', ' ORDER BY call_id) FROM seam_instant_key_call WHERE '$guest' = ANY (user_identity_ids)"); }
-sql('SELECT pg_sleep(1)');
-is(answered($_), 'false -', 'a row that nobody needs') foreach @needed;
-my $often = new_guest;
-my @often = map { sql(call($often)) } 1 .. 3;
-ok(wait_for(sub { answered($often) eq join(', ', map { "true {$_}" } @often) }), 'rows of a guest with several keys');
-$fake->behave($_, "$at,hang_after", 1) foreach @needed;
-my $second = background($node, 'SET seam_ik.request_timeout = 4000; ' . call($needed[0]) . ';');
-sql("SELECT seam_enqueue_instant_key('$needed[1]')");
-ok(wait_for(sub { keys_of($needed[0]) == 2 && keys_of($needed[1]) == 2 }), 'other keys of the same guests');
-is(answered($needed[0]), "true {$first[0]}, false -", 'for another call the row is written first');
-ok(wait_for(sub { answered($needed[1]) eq "true {$first[1]}" }), 'for a request of the outbox it is written');
+ok(wait_for(sub { answered($often[$_]) eq "true {$first[$_]}" }), 'it is written') foreach 0, 1;
+$_ = sql(call($often[0])) foreach my @more = ('') x 3;
+ok(wait_for(sub { answered($often[0]) eq join(', ', map { "true {$_}" } $first[0], @more) }), 'also of a guest with several keys');
 
-# A key that a client was told of survives a crash, whatever synchronous_commit says.
+# A key that a client was told of survives a crash, whatever synchronous_commit says, also
+# one right after the commit when the same guest is just getting another key.
 my ($told, $untold) = (new_guest, new_guest);
 sql("SET synchronous_commit = off; INSERT INTO kept " . call($told));
 $s = background($node, 'BEGIN; ' . call($untold) . '; SELECT pg_sleep(60);');
 wait_for(sub { keys_of($untold) > 0 });
+# (a second call, and a request of the outbox, whose answers are lost then)
+my @needed = map { new_guest } 1 .. 2;
+$fake->behave($_, "$at,delay=1", 1) foreach @needed;
+$fake->behave($_, "$at,hang_after", 1) foreach @needed;
+my $second = background($node, "SET seam_ik.request_timeout = '10s';\n" . call($needed[0]) . ";\n" . call($needed[0]) . ';');
+my $third = background($node, call($needed[1]) . ";\nSELECT seam_enqueue_instant_key('$needed[1]');\nSELECT pg_sleep(60);");
+ok(wait_for(sub { keys_of($needed[0]) == 2 && keys_of($needed[1]) == 2 }), 'other keys of two guests');
 $node->stop('immediate');
 $node->start;
 result_of($s);
@@ -268,7 +268,8 @@ up();
 ok(quiet(), 'after a crash');
 is(live($told), sql('SELECT key_id FROM kept'), 'the key that was told of lives');
 is(live($untold), '', 'that of the open transaction does not');
-result_of($second);
+result_of($_) foreach $second, $third;
+@first = map { (keys_of($_))[0]{instant_key_id} } @needed;
 is(live($needed[0]), $first[0], "a guest's former key lives, that of the call that was cut off does not");
 is(live($needed[1]), join(',', sort $first[1], sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$needed[1]' AND status = 'issued'")), 'as do that and the one of the outbox');
 is(join(' ', map { scalar(keys_of($_)) } @needed), '2 2', 'which found the one that was issued');
@@ -299,10 +300,14 @@ is(live($foreign), '', 'when it is ours again');
 foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ], [ 'workspace', "seam_ik.workspace_id = '22222222-2222-4222-8222-222222222222'" ])
 {
 	my ($name, $setting) = @$case;
-	my $guest = new_guest;
+	my ($guest, $lost) = (new_guest, new_guest);
 	$s = background($node, 'BEGIN; ' . call($guest) . ';');
 	wait_for(sub { keys_of($guest) > 0 });
 	$fake->behave('*', 'route=delete,status=404,type=instant_key_not_found', 1);
+	$fake->behave($lost, "$at,hang_after", 1);
+	$fake->behave($lost, 'route=list,status=404,type=user_identity_not_found');
+	$second = background($node, call($lost) . ';');
+	wait_for(sub { keys_of($lost) > 0 });
 	sql("ALTER SYSTEM SET $setting");
 	$node->reload;
 	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
@@ -310,7 +315,9 @@ foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ], [ 'wo
 	result_of($s);
 	ok(quiet(), "a rollback after a change of the $name");
 	is(sql("SELECT status FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"), 'failed', 'is reported');
-	$fake->behave('*', '');
+	result_of($second);
+	like(sql("SELECT status || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$lost'"), qr/^failed .* the user identity is not found/, 'as is a lost answer');
+	$fake->behave($_, '') foreach '*', $lost;
 	sql("ALTER SYSTEM RESET " . (split / /, $setting)[0]);
 	$node->reload;
 	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");

@@ -1,0 +1,157 @@
+# What a worker's successor, a promoted standby, and copies know of calls that have
+# committed: whose the keys are.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = PostgreSQL::Test::Cluster->new('primary');
+$node->init(allows_streaming => 1);
+$node->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0') . "\n");
+append_to_file($node->data_dir . '/seam_api_key', 'seam_test_successors');
+chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+$node->start;
+$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
+
+my $guests = 0;
+sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub live { my ($guest) = @_; return map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys; }
+sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
+sub worker_of { return ($node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"))[1] // ''; }
+sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+sub reported { return sql("SELECT coalesce(string_agg(last_error, ' '), '-') FROM seam_instant_key_orphan WHERE user_identity_id IN (" . join(',', map { "'$_'" } @_) . ')'); }
+sub are_written { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE NOT owned') eq '0' }); }
+my $at = 'route=generate_instant_key';
+
+# lose_others(guests): each has a key of a call that has committed.  Now the first one's
+# call is lost with its key, the second one's without, the third one's request of the
+# outbox with its key, the fourth one's without.
+sub lose_others
+{
+	my @guests = @_;
+	$fake->behave($guests[$_], "$at," . ('reset_after', 'reset')[ $_ % 2 ], 1) foreach 0 .. 3;
+	$node->psql('postgres', call($_)) foreach @guests[ 0, 1 ];
+	sql("SELECT seam_enqueue_instant_key('$_')") foreach @guests[ 2, 3 ];
+	return quiet();
+}
+
+# The keys are those that were told of, and one more of each request.
+sub are_right
+{
+	my ($name, $guests, $keys) = @_;
+	is(join(' ', live($guests->[$_])), $keys->[$_], "$name: the key that was told of lives, alone") foreach 0, 1;
+	foreach my $n (2, 3)
+	{
+		my $other = sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$guests->[$n]' AND status = 'issued'");
+		is(join(' ', sort(live($guests->[$n]))), join(' ', sort($keys->[$n], $other)), "$name: it lives, and that of the request");
+	}
+	is(reported(@$guests), '-', "$name: nothing is reported");
+	return;
+}
+
+wait_for(sub { worker_of('postgres') ne '' });
+
+# The worker ends in an orderly way, right after the commits: it has noted them.
+foreach my $case (
+	[ 'ALTER DATABASE', sub { sql('ALTER DATABASE postgres SET seam_ik.max_attempts = 11'); $node->reload; } ],
+	[ 'terminated', sub { sql('SELECT pg_terminate_backend(' . worker_of('postgres') . ')') } ],
+	[ 'fast restart', sub { $node->restart } ],
+	# and a crash, when it has written what it knew
+	[ 'crash', sub { are_written(); $node->stop('immediate'); $node->start; } ])
+{
+	my ($name, $end) = @$case;
+	my @guests = map { new_guest } 1 .. 4;
+	my $worker = worker_of('postgres');
+	my @keys = map { sql(call($_)) } @guests;
+	$end->();
+	ok(wait_for(sub { my $now = worker_of('postgres'); $now ne '' && $now ne $worker }), "$name: a new worker");
+	ok(lose_others(@guests), "$name: lost answers of the same guests");
+	are_right($name, \@guests, \@keys);
+}
+
+# A server at another place, whose data directory was copied.
+my @guests = map { new_guest } 1 .. 3;
+my @keys = map { sql(call($_)) } @guests;
+$node->stop('fast');
+rename $node->data_dir, $node->data_dir . '.old' or die $!;
+system_or_bail('cp', '-a', $node->data_dir . '.old', $node->data_dir);
+$node->start;
+ok(wait_for(sub { worker_of('postgres') ne '' }), 'a data directory that was moved');
+ok(quiet(), 'has nothing to do');
+is(reported(@guests), '-', 'and nothing to report');
+
+# Databases that are copied.
+sql('CREATE DATABASE hotel');
+$node->safe_psql('hotel', 'CREATE EXTENSION seam_ik');
+ok(wait_for(sub { worker_of('hotel') ne '' }), 'another database');
+@guests = map { new_guest } 1 .. 3;
+my $open = new_guest;
+my $s = background($node, 'BEGIN; ' . call($open) . '; SELECT pg_sleep(60);', 'hotel');
+ok(wait_for(sub { live($open) == 1 }), 'a transaction is open');
+@keys = map { $node->safe_psql('hotel', call($_)) } @guests;
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
+system_or_bail('pg_dump', '-f', $dump, '-d', $node->connstr('hotel'));
+unlike(slurp_file($dump), qr/$_/, 'pg_dump: what has committed is not in it') foreach @guests;
+like(slurp_file($dump), qr/$open/, 'what is open is');
+sql('CREATE DATABASE restored');
+system_or_bail('psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('restored'));
+sql("SELECT pg_terminate_backend($s->{pid})");
+result_of($s);
+$node->safe_psql('hotel', call($_)) foreach @guests;
+sql('CREATE DATABASE twin TEMPLATE hotel');
+foreach my $copy ([ 'restored', 'failed' ], [ 'twin', '' ])
+{
+	my ($db, $status) = @$copy;
+	ok(wait_for(sub { worker_of($db) ne '' && $node->safe_psql($db, UNSETTLED) eq '0' }), "$db: has a worker, and nothing to do");
+	is($node->safe_psql($db, "SELECT coalesce(string_agg(user_identity_id::text, ' '), '') FROM seam_instant_key_orphan"), $status && $open, "$db: what was open is reported, nothing else");
+}
+ok(wait_for(sub { live($open) == 0 }), 'and is revoked where it was');
+is(join(' ', map { scalar live($_) } @guests), '2 2 2', 'the others live');
+# a dump can be made of a copy whose calls are of a time to come here
+$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, system_identifier, database_id, data_directory_id, timeline_id)
+	SELECT '999999999999', ARRAY['$open'::uuid], now(), 1000, 1, 1, 1, 1");
+$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('restored') ], 'a dump of a restored dump');
+
+# A standby is promoted: right after the commits, and when it was known whose the keys are.
+$node->backup('base');
+foreach my $name ('promotion', 'promotion right after the commits')
+{
+	my $standby = PostgreSQL::Test::Cluster->new($name =~ / / ? 'second' : 'first');
+	$standby->init_from_backup($node, 'base', has_streaming => 1);
+	chmod 0600, $standby->data_dir . '/seam_api_key' or die $!;
+	$standby->start;
+	@guests = map { new_guest } 1 .. 4;
+	@keys = map { sql(call($_)) } @guests;
+	are_written() if $name eq 'promotion';
+	$node->wait_for_catchup($standby);
+	my $primary = $node;
+	$primary->stop('immediate');
+	$standby->promote;
+	$node = $standby;
+	ok(wait_for(sub { worker_of('postgres') ne '' }), "$name: has a worker");
+	ok(lose_others(@guests), "$name: lost answers of the same guests");
+	if ($name eq 'promotion')
+	{
+		are_right($name, \@guests, \@keys);
+	}
+	else
+	{
+		# it is not known which key the calls that have committed have issued
+		my %live = map { $_ => 1 } map { live($_) } @guests;
+		ok($live{$_}, "$name: the key that was told of lives") foreach @keys;
+		unlike(sql("SELECT string_agg((instant_key).instant_key_id::text, ' ') FROM seam_instant_key_request WHERE user_identity_id IN ('$guests[2]', '$guests[3]')"), qr/$keys[$_]/, "$name: it is not a request's") foreach 2, 3;
+		is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE last_error LIKE '%copy%' OR last_error LIKE '%promotion%'"), '0', "$name: no call that has committed is reported");
+	}
+	$node->stop;
+	$node = $primary;
+	$node->start;
+	wait_for(sub { worker_of('postgres') ne '' });
+}
+$node->stop;
+done_testing();
