@@ -145,7 +145,7 @@ known_set_dirty(Open *open)
 	open->dirty = true;
 	open->written = false;
 	if (dlist_is_empty(&known.dirty))
-		known.write_at = http_now() + ANSWERS_US;
+		known.write_at = http_now() + WRITE_US;
 	dlist_push_tail(&known.dirty, &open->dirty_node);
 }
 

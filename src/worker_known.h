@@ -12,8 +12,11 @@
 #include "utils/hsearch.h"
 #include "worker_state.h"
 
-/* Answers are looked for and written, while there are calls, this often. */
+/* Sessions' answers are looked for, while there are calls, this often, */
 #define ANSWERS_US (200 * INT64CONST(1000))
+
+/* and written so long after the first one. */
+#define WRITE_US (50 * INT64CONST(1000))
 
 /* All transactions are looked at, while there are calls, this often. */
 #define LOOK_AGAIN_US (10 * INT64CONST(1000000))

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster stalled_lookups movable_clock background result_of wait_for guest CALL UNSETTLED);
+our @EXPORT = qw(seam_cluster stalled_lookups movable_clock ask background result_of wait_for guest CALL UNSETTLED);
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -116,6 +116,19 @@ gettimeofday(struct timeval *at, void *zone)
 C
 	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/clock.so", "$dir/clock.c");
 	return (join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/clock.so"), $set);
+}
+
+# ask($node, $sql, $database): what psql prints, or nothing where there is an error: the
+# server may be away.  (A psql that cannot connect reads no input, so it gets none.)
+sub ask
+{
+	my ($node, $sql, $database) = @_;
+	my $out = '';
+
+	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr($database // 'postgres'), '-c', $sql ],
+		'<', \undef, '>', \$out, '2>', \my $err, IPC::Run::timeout(HANGS)) or return '';
+	chomp $out;
+	return $out;
 }
 
 # background($node, $sql, $database): a psql that runs the SQL; a hash with its pid

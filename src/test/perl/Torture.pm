@@ -41,27 +41,18 @@ sub new
 	return $self;
 }
 
-# What a query answers, or '' while the server does not.
-sub ask
-{
-	my ($self, $sql) = @_;
-	my ($rc, $out) = $self->{node}->psql('postgres', $sql);
-	return $rc == 0 ? $out : '';
-}
-
-# What dies, by name.
 sub kill_one
 {
 	my ($self) = @_;
 	my $pgbench = "FROM pg_stat_activity WHERE application_name = 'pgbench' ORDER BY random() LIMIT 1";
-	my $kill = sub { my $pid = $self->ask($_[0]); kill 'KILL', $pid if $pid; };
+	my $kill = sub { my $pid = ask($self->{node}, $_[0]); kill 'KILL', $pid if $pid; };
 	my %ways = (
 		worker => sub { $kill->("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); },
 		backend => sub { $kill->("SELECT pid $pgbench"); },
-		terminate => sub { $self->ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"); },
-		'terminate backend' => sub { $self->ask("SELECT pg_terminate_backend(pid) $pgbench"); },
+		terminate => sub { ask($self->{node}, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"); },
+		'terminate backend' => sub { ask($self->{node}, "SELECT pg_terminate_backend(pid) $pgbench"); },
 		immediate => sub { $self->{node}->stop('immediate'); $self->{node}->start; },
-		reload => sub { $self->ask('SELECT pg_reload_conf()'); },
+		reload => sub { ask($self->{node}, 'SELECT pg_reload_conf()'); },
 		nothing => sub { });
 	my @names = sort keys %ways;
 	my $name = $names[ rand @names ];
@@ -95,7 +86,7 @@ sub run
 		}
 		# a pgbench whose server went has failed, and that is fine
 		eval { $bench->finish; };
-		wait_for(sub { $self->ask('SELECT 1') eq '1' }) or BAIL_OUT("SEED=$self->{seed}: the server does not come back");
+		wait_for(sub { ask($self->{node}, 'SELECT 1') eq '1' }) or BAIL_OUT("SEED=$self->{seed}: the server does not come back");
 		eval { $other->finish; } if $other;
 	}
 	return;
@@ -110,9 +101,9 @@ sub peace
 	$self->{fake}->behave('*', '');
 	for (1 .. 3)
 	{
-		last if wait_for(sub { $self->ask($left) eq '0' });
+		last if wait_for(sub { ask($self->{node}, $left) eq '0' });
 	}
-	is($self->ask($left), '0', 'nothing is left to do');
+	is(ask($self->{node}, $left), '0', 'nothing is left to do');
 	return;
 }
 

@@ -19,7 +19,7 @@ my $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('hang') . "'; 
 wait_for(sub { $fake->requests > 0 });
 kill 'KILL', $s->{pid};
 result_of($s);
-ok(wait_for(sub { my ($rc) = $node->psql('postgres', 'SELECT 1'); $rc == 0 }), 'the server is back');
+ok(wait_for(sub { ask($node, 'SELECT 1') eq '1' }), 'the server is back');
 is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'and a call works');
 
 # Who can call it, and how.

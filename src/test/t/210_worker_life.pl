@@ -360,7 +360,7 @@ sub ended
 	my $checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
 	my $was = sql('b', $checkpointer);
 	$end->();
-	ok(wait_for(sub { my ($rc, $out) = $node->psql('b', $checkpointer); $rc == 0 && $out =~ /\d/ && $out ne $was }), "$how: the server is back");
+	ok(wait_for(sub { my $now = ask($node, $checkpointer, 'b'); $now =~ /\d/ && $now ne $was }), "$how: the server is back");
 	ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued' AND user_identity_id IN ('" . join("', '", @guest[ 0 .. 2 ]) . "')") eq '3' }), "$how: all are issued")
 		or diag sql('b', 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 4');
 	is_deeply([ map { my @k = live($_); scalar @k } @guest[ 0 .. 2 ] ], [ 1, 1, 1 ], "$how: with one key each");

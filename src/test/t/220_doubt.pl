@@ -181,8 +181,8 @@ sub in_flight { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key
 enqueue($_) foreach @killed[0 .. 2];
 in_flight();
 kill 'KILL', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
-wait_for(sub { my ($rc) = $node->psql('postgres', 'SELECT 1'); $rc == 0 });
-wait_for(sub { ($node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"))[1] eq '1' });
+wait_for(sub { ask($node, 'SELECT 1') eq '1' });
+wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' });
 outcome($_) foreach @killed[0 .. 2];
 enqueue($_) foreach @killed[3 .. 5];
 in_flight();

@@ -24,8 +24,8 @@ sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest }
 sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
 # How often Seam was asked which keys the guest has.
 sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
-sub up { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); $rc == 0 && $out eq '1' }); }
+sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
+sub up { return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' }); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
 my $at = 'route=generate_instant_key';
 

@@ -25,8 +25,8 @@ sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revok
 sub sent { my ($guest) = @_; return wait_for(sub { grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests }); }
 # How often Seam was asked which keys the guest has.
 sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
-sub worker_of { return ($node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"))[1]; }
+sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
+sub worker_of { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
 sub up { return wait_for(sub { (worker_of('postgres') // '') ne '' }); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . join("','", @_) . "']::uuid[])"; }
@@ -425,7 +425,7 @@ sub crash
 {
 	my ($walwriter) = @_;
 	kill 'KILL', $walwriter;
-	wait_for(sub { ($node->psql('postgres', 'SELECT 1'))[0] != 0 || worker_of('postgres') ne $worker });
+	wait_for(sub { ask($node, 'SELECT 1') eq '' || worker_of('postgres') ne $worker });
 	return up();
 }
 sql('ALTER SYSTEM SET synchronous_commit = off');

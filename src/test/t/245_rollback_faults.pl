@@ -31,7 +31,7 @@ sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; 
 sub keys_of { my ($guest, $of) = @_; return grep { $_->{user_identity_id} eq $guest } ($of // $fake)->keys; }
 sub live { my ($guest, $of) = @_; return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($guest, $of); }
 sub asked { my ($guest) = @_; return grep { $_->{path} =~ /generate/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { my ($rc, $out) = $node->psql($db, $sql); $rc == 0 && $out eq $answer }); }
+sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { ask($node, $sql, $db) eq $answer }); }
 sub worker { my ($db) = @_; return q1('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db'"); }
 sub up { my ($db, $not) = @_; $not //= 0; return answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db' AND pid <> $not", '1'); }
 sub quiet { my ($db) = @_; return answers($db, UNSETTLED, '0'); }

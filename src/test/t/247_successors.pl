@@ -22,8 +22,8 @@ my $guests = 0;
 sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
 sub sql { return $node->safe_psql('postgres', $_[0]); }
 sub live { my ($guest) = @_; return map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys; }
-sub quiet { return wait_for(sub { my ($rc, $out) = $node->psql('postgres', UNSETTLED); $rc == 0 && $out eq '0' }); }
-sub worker_of { return ($node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"))[1] // ''; }
+sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
+sub worker_of { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
 sub reported { return sql("SELECT coalesce(string_agg(last_error, ' '), '-') FROM seam_instant_key_orphan WHERE user_identity_id IN (" . join(',', map { "'$_'" } @_) . ')'); }
 sub are_written { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE NOT owned') eq '0' }); }

@@ -52,10 +52,14 @@ my %ways = (
 	'prepared' => "BEGIN; $keep PREPARE TRANSACTION 'COMMIT GUEST'; COMMIT PREPARED 'COMMIT GUEST';",
 	'prepared, rollback' => "BEGIN; $keep PREPARE TRANSACTION 'ROLLBACK GUEST'; ROLLBACK PREPARED 'ROLLBACK GUEST';",
 	'lost answer' => $keep,
+	'lost answer after a call' => "$keep $keep",
 	'outbox' => "SELECT seam_enqueue_instant_key('GUEST');",
-	'outbox, lost answer' => "SELECT seam_enqueue_instant_key('GUEST');");
+	'outbox, lost answer' => "SELECT seam_enqueue_instant_key('GUEST');",
+	'outbox, lost answer after a call' => "$keep SELECT seam_enqueue_instant_key('GUEST');");
 my @called = grep { !/outbox/ } sort keys %ways;
 my @answered = grep { !/lost/ } @called;
+my @lost = grep { /lost/ } sort keys %ways;
+my @outbox = grep { /outbox/ } sort keys %ways;
 my @rolled_back = ('rollback', 'savepoint', 'caught exception', 'batch, rollback', 'prepared, rollback');
 
 # steps, in their order: which ways come there
@@ -65,10 +69,9 @@ my @steps = (
 	[ 'subtransaction-end', 'savepoint', 'caught exception' ],
 	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ], [ 'handed-over', @called ],
 	[ 'worker-judge', @called ], [ 'worker-judged', @called ],
-	[ 'worker-claim', @rolled_back, 'outbox' ], [ 'worker-before-call', @rolled_back, 'outbox' ], [ 'worker-answer', @rolled_back, 'outbox' ],
+	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ], [ 'worker-answer', @rolled_back, 'outbox' ],
 	[ 'worker-store', @rolled_back, 'outbox' ], [ 'worker-stored', @rolled_back, 'outbox' ],
-	[ 'worker-before-list', 'lost answer', 'outbox, lost answer' ], [ 'worker-list', 'lost answer', 'outbox, lost answer' ],
-	[ 'worker-store-list', 'lost answer', 'outbox, lost answer' ]);
+	[ 'worker-before-list', @lost ], [ 'worker-list', @lost ], [ 'worker-store-list', @lost ]);
 
 # ---------- what happens there ----------
 
@@ -96,7 +99,7 @@ my %deeds = (
 	'the postmaster is killed' => sub { $node->kill9; },
 	'all are killed' => sub { my ($session, $worker, @children) = @_; $node->kill9; kill 'KILL', @children; });
 
-sub worker { return $torture->ask("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
+sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
 
 # ---------- all of it ----------
 
@@ -121,6 +124,7 @@ foreach my $step (@steps)
 
 			wait_for(sub { worker() }) or BAIL_OUT('there is no worker');
 			$sql =~ s/GUEST/$guest/g;
+			$fake->behave($guest, 'route=generate_instant_key,delay=1', 1) if $way =~ /after a call/;
 			$fake->behave($guest, 'route=generate_instant_key,reset_after', 1) if $way =~ /lost/;
 			append_to_file("$folder/$point", '');
 			my $session = background($node, $sql);
@@ -136,18 +140,20 @@ foreach my $step (@steps)
 				wait_for(sub { !grep { kill 0, $_ } @children }) or BAIL_OUT("$name: processes stay");
 				$node->start;
 			}
-			wait_for(sub { $torture->ask('SELECT 1') eq '1' }) or BAIL_OUT("$name: the server does not come back");
+			wait_for(sub { ask($node, 'SELECT 1') eq '1' }) or BAIL_OUT("$name: the server does not come back");
 		}
 	}
 }
 
-foreach my $gid (split /\n/, $torture->ask('SELECT gid FROM pg_prepared_xacts'))
+foreach my $gid (split /\n/, ask($node, 'SELECT gid FROM pg_prepared_xacts'))
 {
-	$torture->ask(($gid =~ /^(\w+)/)[0] . " PREPARED '$gid'");
+	ask($node, ($gid =~ /^(\w+)/)[0] . " PREPARED '$gid'");
 }
 $torture->peace(UNSETTLED);
-# when the next case's crash comes right after a commit, the answer of what has committed may be lost, too
+# after a crash right after a commit it may not be known which key was that of the call: then
+# another one whose answer is lost is reported, or, of a request, named in the log
 is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
+my %named = map { $_ => 1 } slurp_file($node->logfile) =~ /WARNING:  instant key (\S+) is of a synchronous call that has committed, or else of request/g;
 
 my (%live, %owned);
 push @{ $live{ $_->{user_identity_id} } }, $_->{instant_key_id} foreach grep { !$_->{revoked} } $fake->keys;
@@ -160,10 +166,12 @@ foreach my $row (split /\n/, $node->safe_psql('postgres', q{
 }
 foreach my $guest (sort keys %cases)
 {
-	is(join(' ', sort @{ $live{$guest} // [] }), join(' ', sort @{ $owned{$guest} // [] }), "$cases{$guest}: the keys of what has committed live, and no others");
+	my %is_owned = map { $_ => 1 } @{ $owned{$guest} // [] };
+	my @live = grep { $is_owned{$_} || !$named{$_} } @{ $live{$guest} // [] };
+	is(join(' ', sort @live), join(' ', sort @{ $owned{$guest} // [] }), "$cases{$guest}: the keys of what has committed live, and no others");
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
-cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits');
+cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
 note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' . keys(%owned) . ' with keys');
 
 $node->stop;
