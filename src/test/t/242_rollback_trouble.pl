@@ -236,6 +236,19 @@ result_of($_) foreach $lock, $s;
 say_to($s2, 'ROLLBACK;');
 result_of($s2);
 quiet();
+# ... nor do others' answers wait
+($first, $second) = (new_guest, new_guest);
+sub owned { return sql("SELECT owned FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
+$s = open_call($first);
+$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+heard($lock, 'locked');
+say_to($s, 'COMMIT;');
+sql(call($second));
+ok(wait_for(sub { owned($second) eq 't' }), 'what has committed is noted while another call is locked');
+is(owned($first), 'f', 'which is not noted');
+say_to($lock, 'COMMIT;');
+ok(wait_for(sub { owned($first) eq 't' }), 'until the lock is gone');
+result_of($_) foreach $lock, $s;
 # ... and an answer is not lost by the next call of its session
 my @calls = map { new_guest } 1 .. 6;
 my $again = new_guest;

@@ -69,8 +69,8 @@ my @steps = (
 	[ 'subtransaction-end', 'savepoint', 'caught exception' ],
 	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ], [ 'handed-over', @called ],
 	[ 'worker-judge', @called ], [ 'worker-judged', @called ],
-	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ], [ 'worker-answer', @rolled_back, 'outbox' ],
-	[ 'worker-store', @rolled_back, 'outbox' ], [ 'worker-stored', @rolled_back, 'outbox' ],
+	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ], [ 'worker-answer', @rolled_back, @outbox ],
+	[ 'worker-store', @rolled_back, @outbox ], [ 'worker-stored', @rolled_back, 'outbox' ],
 	[ 'worker-before-list', @lost ], [ 'worker-list', @lost ], [ 'worker-store-list', @lost ]);
 
 # ---------- what happens there ----------
@@ -167,7 +167,7 @@ foreach my $row (split /\n/, $node->safe_psql('postgres', q{
 foreach my $guest (sort keys %cases)
 {
 	my %is_owned = map { $_ => 1 } @{ $owned{$guest} // [] };
-	my @live = grep { $is_owned{$_} || !$named{$_} } @{ $live{$guest} // [] };
+	my @live = grep { $is_owned{$_} || !$named{$_} || $cases{$guest} =~ /^outbox.*: at worker-(?!claim)/ } @{ $live{$guest} // [] };
 	is(join(' ', sort @live), join(' ', sort @{ $owned{$guest} // [] }), "$cases{$guest}: the keys of what has committed live, and no others");
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
