@@ -54,15 +54,23 @@ calls_load(void)
 {
 	CallRow    *rows;
 	int			n = work_calls(&rows);
+	IntentWish	wish;
+	int		   *called = palloc(intent_nslots() * sizeof(int)); /* sessions that have */
+	int			ncalled = 0;
 
+	for (int s = 0; s < intent_nslots(); s++)
+	{
+		if (intent_read_recorded(s, &wish) != 0)
+			called[ncalled++] = s;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		Open	   *open = known_new(&rows[i], rows[i].calls);
 		CallRow    *row = &open->row;
 
-		for (int s = 0; s < intent_nslots() && !row->answered && row->is_ours; s++)
+		for (int c = 0; c < ncalled && !row->answered && row->is_ours; c++)
 		{
-			IntentWish	wish;
+			int			s = called[c];
 
 			/* its session may be alive, and have it still */
 			if (intent_read_recorded(s, &wish) != row->id ||

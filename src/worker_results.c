@@ -395,11 +395,30 @@ group_keys(const Candidate *candidates, int n, int group)
 }
 
 /*
- * Why a doubt cannot be settled, and is only reported, or NULL.  The candidates
- * are followed by nperhaps keys that are perhaps owned.
+ * Of n keys that are perhaps owned, the ids of those that fit the doubt, for a
+ * message, or NULL.
+ */
+static char *
+fitting_keys(const Doubt *doubt, Candidate *candidates, int n)
+{
+	bool		any = false;
+
+	for (int c = 0; c < n; c++)
+	{
+		bool		fits = doubt_fits(doubt, candidates[c].key);
+
+		candidates[c].group = fits ? 0 : -1;
+		any = any || fits;
+	}
+	return any ? group_keys(candidates, n, 0) : NULL;
+}
+
+/*
+ * Why a doubt cannot be settled, and is only reported, or NULL.  perhaps: the ids of
+ * keys that fit it and are perhaps owned, or NULL.
  */
 static const char *
-why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates, int ncandidates, int nperhaps)
+why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates, int ncandidates, const char *perhaps)
 {
 	/*
 	 * This may be a copy, whose origin has settled it: what is there is not
@@ -416,22 +435,8 @@ why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidate
 						group_keys(candidates, ncandidates, doubt->group));
 	if (doubt->verdict != VERDICT_NO_KEY)
 		return NULL;
-	for (int c = ncandidates; c < ncandidates + nperhaps; c++)
-	{
-		char		id[SEAM_UUID_TEXT_LEN + 1];
-
-		if (!doubt_fits(doubt, candidates[c].key))
-			continue;
-		seam_put_uuid(id, &candidates[c].key->instant_key_id);
-		if (row->status == STATUS_REVOKING)
-			return psprintf("the answer was lost, and a call that has committed may have issued the instant key that is there: %s", id);
-		/* it is the call's then, and the request gets another */
-		ereport(WARNING,
-				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("instant key %s is of a synchronous call that has committed, or else of request " INT64_FORMAT ", which gets another one, in database \"%s\"",
-						id, row->id, worker.database),
-				 errdetail("The answers to both were lost.")));
-	}
+	if (perhaps && row->status == STATUS_REVOKING)
+		return psprintf("the answer was lost, and a call that has committed may have issued the instant keys that are there: %s", perhaps);
 	if (is_anothers(row))
 		return "the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found";
 	return NULL;
@@ -536,7 +541,8 @@ store_list(Flight *flight)
 	for (int i = 0; i < n; i++)
 	{
 		WorkChange	change = worker_no_change(&rows[i]);
-		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates, nperhaps);
+		const char *perhaps = fitting_keys(&doubts[i], candidates + ncandidates, nperhaps);
+		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates, perhaps);
 
 		CHECK_FOR_INTERRUPTS();
 		if (why)
@@ -548,7 +554,15 @@ store_list(Flight *flight)
 		else if (doubts[i].verdict == VERDICT_ADOPT)
 			set_issued(&rows[i], candidates[doubts[i].key].key, &change);
 		else
+		{
 			set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
+			if (perhaps && rows[i].status == STATUS_IN_FLIGHT)
+				ereport(WARNING,
+						(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+						 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant key, since a synchronous call that has committed may have issued those that are there: %s",
+								rows[i].id, worker.database, perhaps),
+						 errdetail("The answers to both were lost.")));
+		}
 		settled(of[i]);
 		worker_change_request(&rows[i], &change);
 	}
