@@ -137,16 +137,18 @@ write_answers(void)
 }
 
 /*
- * Write what is due.  Returns when to do it again, on http_now()'s clock.
+ * Write what is due; now: PG_INT64_MAX, what can be written at all.  Returns when to do
+ * it again, on http_now()'s clock.
  */
 int64
 calls_write_answers(int64 now)
 {
 	if (!dlist_is_empty(&known.dirty) && now >= known.write_at)
 	{
+		write_carefully = write_carefully || now == PG_INT64_MAX;
 		write_carefully = !worker_step(write_answers, false, "note the answers to calls");
 		if (write_carefully)
-			known.write_at = now + ERROR_PAUSE_US;
+			known.write_at = http_now() + ERROR_PAUSE_US;
 	}
 	return dlist_is_empty(&known.dirty) ? PG_INT64_MAX : known.write_at;
 }

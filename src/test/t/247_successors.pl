@@ -57,6 +57,7 @@ sub are_right
 
 wait_for(sub { worker_of('postgres') ne '' });
 
+my (@guests, @keys);
 # The worker ends in an orderly way, right after the commits: it has noted them.
 foreach my $case (
 	[ 'ALTER DATABASE', sub { sql('ALTER DATABASE postgres SET seam_ik.max_attempts = 11'); $node->reload; } ],
@@ -75,9 +76,35 @@ foreach my $case (
 	are_right($name, \@guests, \@keys);
 }
 
+# ... which waits neither for a standby that is away, nor for a call that somebody has locked
+@guests = map { new_guest } 1 .. 4;
+my $locked = new_guest;
+my $open = background($node, 'BEGIN; ' . call($locked) . "; SELECT 'called';");
+ok(wait_for(sub { $open->{run}->pump_nb; $open->{out} =~ /called/ }), 'a call');
+my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
+ok(wait_for(sub { $lock->{run}->pump_nb; $lock->{out} =~ /locked/ }), 'is locked');
+my $worker = worker_of('postgres');
+$open->{in} .= "COMMIT;\n";
+$open->{run}->pump_nb for 1 .. 3;
+@keys = split /\n/, sql(join('; ', map { call($_) } @guests));
+kill 'STOP', $worker;
+sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+$node->reload;
+ok(wait_for(sub { sql('SHOW synchronous_standby_names') eq 'nobody' }), 'a standby is away');
+# (the checkpointer knows of it, too)
+ok(wait_for(sub { sql("SELECT pg_sleep(0.5) IS NOT NULL") eq 't' }), 'for a while');
+kill $_, $worker foreach 'TERM', 'CONT';
+ok(wait_for(sub { !kill 0, $worker }), 'the worker ends');
+is(sql("SELECT string_agg(owned::text, ' ' ORDER BY call_id) FROM seam_instant_key_call WHERE user_identity_ids[1] IN ('" . join("','", @guests, $locked) . "')"), 'false true true true true', 'and has noted what it could');
+sql('ALTER SYSTEM RESET synchronous_standby_names');
+$node->reload;
+result_of($_) foreach $open, $lock;
+ok(lose_others(@guests), 'lost answers of the same guests');
+are_right('no standby', \@guests, \@keys);
+
 # A server at another place, whose data directory was copied.
-my @guests = map { new_guest } 1 .. 3;
-my @keys = map { sql(call($_)) } @guests;
+@guests = map { new_guest } 1 .. 3;
+@keys = map { sql(call($_)) } @guests;
 $node->stop('fast');
 rename $node->data_dir, $node->data_dir . '.old' or die $!;
 system_or_bail('cp', '-a', $node->data_dir . '.old', $node->data_dir);
@@ -91,7 +118,7 @@ sql('CREATE DATABASE hotel');
 $node->safe_psql('hotel', 'CREATE EXTENSION seam_ik');
 ok(wait_for(sub { worker_of('hotel') ne '' }), 'another database');
 @guests = map { new_guest } 1 .. 3;
-my $open = new_guest;
+$open = new_guest;
 my $s = background($node, 'BEGIN; ' . call($open) . '; SELECT pg_sleep(60);', 'hotel');
 ok(wait_for(sub { live($open) == 1 }), 'a transaction is open');
 @keys = map { $node->safe_psql('hotel', call($_)) } @guests;
@@ -127,7 +154,7 @@ foreach my $name ('promotion', 'promotion right after the commits')
 	chmod 0600, $standby->data_dir . '/seam_api_key' or die $!;
 	$standby->start;
 	@guests = map { new_guest } 1 .. 4;
-	my $worker = worker_of('postgres');
+	$worker = worker_of('postgres');
 	@keys = split /\n/, sql(join('; ', map { call($_) } @guests));
 	if ($name eq 'promotion')
 	{
