@@ -120,7 +120,9 @@ static const struct
 		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_RETRY] = {
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS
+		/* timeline 0: whose a guest's keys are was known only for a while */
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS ","
+		" timeline_id = CASE WHEN transaction_id IS NULL OR (instant_key).instant_key_id IS NOT NULL THEN timeline_id ELSE 0 END"
 		" WHERE request_id = $1",
 		3, {INT8OID, INT8OID, OIDOID}
 	},

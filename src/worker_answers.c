@@ -98,7 +98,7 @@ worker_need_answers(const pg_uuid_t *id)
 {
 	Identity   *identity;
 	FullTransactionId mine = GetTopFullTransactionId();
-	dlist_iter	it;
+	dlist_node *node;
 
 	if (dlist_is_empty(&known.dirty))
 		return;
@@ -106,12 +106,16 @@ worker_need_answers(const pg_uuid_t *id)
 	if (identity == NULL || FullTransactionIdEquals(identity->written_by, mine))
 		return;
 	identity->written_by = mine;
-	dlist_foreach(it, &identity->uses)
+	for (node = dlist_tail_node(&identity->uses);; node = dlist_prev_node(&identity->uses, node))
 	{
-		Open	   *open = dlist_container(Use, node, it.cur)->open;
+		Open	   *open = dlist_container(Use, node, node)->open;
 
-		if (open->dirty && !open->written)
+		if (!open->dirty)
+			break;
+		if (!open->written)
 			known_set_written(open);
+		if (!dlist_has_prev(&identity->uses, node))
+			break;
 	}
 }
 

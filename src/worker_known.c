@@ -78,7 +78,10 @@ known_add_uses(Open *open)
 			identity->written_by = InvalidFullTransactionId;
 		}
 		open->uses[i].open = open;
-		dlist_push_tail(&identity->uses, &open->uses[i].node);
+		if (open->dirty)
+			dlist_push_tail(&identity->uses, &open->uses[i].node);
+		else
+			dlist_push_head(&identity->uses, &open->uses[i].node);
 	}
 }
 
@@ -144,6 +147,13 @@ known_set_dirty(Open *open)
 		dlist_delete(&open->dirty_node);
 	open->dirty = true;
 	open->written = false;
+	for (int i = 0; open->uses && i < open->row.n; i++)
+	{
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+
+		dlist_delete(&open->uses[i].node);
+		dlist_push_tail(&identity->uses, &open->uses[i].node);
+	}
 	if (dlist_is_empty(&known.dirty))
 		known.write_at = http_now() + WRITE_US;
 	dlist_push_tail(&known.dirty, &open->dirty_node);

@@ -52,7 +52,7 @@ typedef struct Use
 typedef struct Identity
 {
 	pg_uuid_t	id;				/* hash key */
-	dlist_head	uses;
+	dlist_head	uses;			/* those of dirty calls at the end */
 	int			nwaiting;		/* elements whose answers are not known yet */
 	FullTransactionId written_by;	/* its answers are, by this one */
 } Identity;

@@ -420,6 +420,10 @@ fitting_keys(const Doubt *doubt, Candidate *candidates, int n)
 static const char *
 why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates, int ncandidates, const char *perhaps)
 {
+	if (row->timeline == 0 && doubt->verdict != VERDICT_NO_KEY)
+		return psprintf("the answer was lost, and it cannot be told any more whose these instant keys are: %s",
+						group_keys(candidates, ncandidates, doubt->group));
+
 	/*
 	 * This may be a copy, whose origin has settled it: what is there is not
 	 * ours to take or to revoke.
