@@ -135,7 +135,7 @@ extern void work_answer_calls(const CallRow **calls, int n);
 extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);
 extern int	work_orphans(pg_uuid_t *ids, int max);
-extern void work_delete_calls(const int64 *call_ids, int n);
+extern void work_delete_calls(const CallRow **calls, int n);
 extern void work_add_orphans(const CallRow *call, const char *report);
 
 #endif							/* SEAM_IK_WORK_H */

@@ -225,8 +225,8 @@ static WorkStatement update_answers =
 	.sql = "UPDATE %c SET answered = $4[i], owned = $5[i], attempt_timeout = $6[i],"
 	" user_identity_ids = $8[$7[i] : $7[i + 1] - 1],"
 	" instant_key_ids = array_replace($9[$7[i] : $7[i + 1] - 1], '00000000-0000-0000-0000-000000000000', NULL)"
-	" FROM generate_series(1, array_length($3, 1)) AS s(i) WHERE call_id = $3[i]",
-	.types = {INT8ARRAYOID, BOOLARRAYOID, BOOLARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, UUIDARRAYOID}
+	" FROM generate_series(1, array_length($3, 1)) AS s(i) WHERE call_id = $3[i] AND transaction_id = $10[i]",
+	.types = {INT8ARRAYOID, BOOLARRAYOID, BOOLARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, XID8ARRAYOID}
 };
 
 /*
@@ -238,6 +238,7 @@ work_answer_calls(const CallRow **calls, int n)
 	Datum		args[WORK_MAX_ARGS];
 	static const pg_uuid_t none;	/* NULLs would make a slice slow to find */
 	Datum	   *ids = new_column(n);
+	Datum	   *transactions = new_column(n);
 	Datum	   *answered = new_column(n);
 	Datum	   *owned = new_column(n);
 	Datum	   *timeouts = new_column(n);
@@ -249,6 +250,7 @@ work_answer_calls(const CallRow **calls, int n)
 	for (int i = 0; i < n; i++)
 	{
 		ids[i] = Int64GetDatum(calls[i]->id);
+		transactions[i] = FullTransactionIdGetDatum(calls[i]->transaction);
 		answered[i] = BoolGetDatum(calls[i]->answered);
 		owned[i] = BoolGetDatum(calls[i]->owned);
 		timeouts[i] = Int32GetDatum(calls[i]->timeout);
@@ -272,6 +274,7 @@ work_answer_calls(const CallRow **calls, int n)
 	args[6] = PointerGetDatum(starts);
 	args[7] = PointerGetDatum(identities);
 	args[8] = PointerGetDatum(work_array(keys, NULL, nkeys, UUIDOID));
+	args[9] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
 	work_execute(&update_answers, args, NULL);
 }
 
@@ -348,22 +351,29 @@ work_orphans(pg_uuid_t *ids, int max)
 
 static WorkStatement delete_calls =
 {
-	.sql = "DELETE FROM %c WHERE call_id = ANY ($3)",
-	.types = {INT8ARRAYOID}
+	.sql = "DELETE FROM %c USING generate_series(1, array_length($3, 1)) AS s(i)"
+	" WHERE call_id = $3[i] AND transaction_id = $4[i]",
+	.types = {INT8ARRAYOID, XID8ARRAYOID}
 };
 
 /*
- * Forget n calls.
+ * Forget n calls.  (Where the table has been emptied, and its ids begin anew, others
+ * may have their ids.)
  */
 void
-work_delete_calls(const int64 *call_ids, int n)
+work_delete_calls(const CallRow **calls, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
-	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
+	Datum	   *ids = new_column(n);
+	Datum	   *transactions = new_column(n);
 
 	for (int i = 0; i < n; i++)
-		ids[i] = Int64GetDatum(call_ids[i]);
+	{
+		ids[i] = Int64GetDatum(calls[i]->id);
+		transactions[i] = FullTransactionIdGetDatum(calls[i]->transaction);
+	}
 	args[2] = PointerGetDatum(work_array(ids, NULL, n, INT8OID));
+	args[3] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
 	work_execute(&delete_calls, args, NULL);
 }
 

@@ -27,6 +27,7 @@
 #define BATCH_AHEAD_US (5 * INT64CONST(1000000))
 
 static bool write_carefully;	/* a session's lock was in the way */
+static bool tidy_carefully;		/* likewise */
 static List *old_calls;			/* of Open *: what is tidied up */
 static int64 tidy_at;
 
@@ -236,18 +237,27 @@ calls_watch_batches(int64 now)
 /* ---------- forgetting ---------- */
 
 /*
- * In a transaction: delete the rows of calls that nobody has to know of any more.
+ * In a transaction: delete the rows of calls that nobody has to know of any more; after
+ * a lock was in the way, those that no session has locked.
  */
 static void
 delete_calls(void)
 {
-	int64	   *ids = palloc(list_length(old_calls) * sizeof(int64));
+	const CallRow **rows = palloc(list_length(old_calls) * sizeof(CallRow *));
 	int			n = 0;
 	ListCell   *lc;
 
 	foreach(lc, old_calls)
-		ids[n++] = ((Open *) lfirst(lc))->row.id;
-	work_delete_calls(ids, n);
+	{
+		const CallRow *row = &((Open *) lfirst(lc))->row;
+
+		if (tidy_carefully && work_call_is_locked(row->id))
+			old_calls = foreach_delete_current(old_calls, lc);
+		else
+			rows[n++] = row;
+	}
+	if (n > 0)
+		work_delete_calls(rows, n);
 }
 
 /*
@@ -281,7 +291,10 @@ worker_tidy_calls(void)
 		if (!is_needed(open))
 			old_calls = lappend(old_calls, open);
 	}
-	if (old_calls == NIL || !worker_step(delete_calls, false, "forget calls"))
+	if (old_calls == NIL)
+		return tidy_at;
+	tidy_carefully = !worker_step(delete_calls, false, "forget calls");
+	if (tidy_carefully)
 		return tidy_at;
 	foreach(lc, old_calls)
 	{

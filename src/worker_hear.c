@@ -84,8 +84,7 @@ calls_load(void)
 		known_add_uses(open);
 		if (row->owned)
 		{
-			open->forget_at = http_now() + KEEP_AT_LEAST_US;
-			dlist_push_tail(&known.kept, &open->node);
+			known_keep(open);
 			continue;
 		}
 		known_set_waiting(open, !row->answered);

@@ -84,22 +84,10 @@ abandon(Open *open, const char *report)
 static void
 keep(Open *open)
 {
-	CallRow    *row = &open->row;
-	int64		left = 0;
-
-	if (!row->answered)
-		left = row->requested_at + (int64) row->timeout * 1000 - GetCurrentTimestamp();
-	row->owned = true;
+	open->row.owned = true;
 	known_set_dirty(open);
 	known_leave_transaction(open);
-	open->forget_at = http_now() + Max(left, 0) + KEEP_AT_LEAST_US;
-	if (row->n > 0)
-		dlist_push_tail(&known.kept, &open->node);
-	else
-	{
-		open->forget_at = 0;
-		dlist_push_head(&known.kept, &open->node);
-	}
+	known_keep(open);
 }
 
 /*
@@ -149,7 +137,7 @@ judge_transaction(Transaction *transaction, int timeline)
 			report = "the transaction that asked for it ended with a promotion or restore";
 		abandon(open, report);
 		reported += report != NULL;
-		work_delete_calls(&row->id, 1);
+		work_delete_calls((const CallRow **) &row, 1);
 		open->done = true;
 	}
 	return reported;

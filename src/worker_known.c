@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "worker_known.h"
 
 Known		known;
@@ -229,6 +230,28 @@ known_add_to_transaction(Open *open, FullTransactionId top)
 		transaction->aborted = 0;
 	}
 	dlist_push_tail(&transaction->calls, &open->node);
+}
+
+/*
+ * The keys of a call, which is in no list of calls, are owned: that must be known for
+ * a while, and longer if its own answer was lost.
+ */
+void
+known_keep(Open *open)
+{
+	const CallRow *row = &open->row;
+	int64		left = 0;
+
+	if (!row->answered)
+		left = row->requested_at + (int64) row->timeout * 1000 - GetCurrentTimestamp();
+	open->forget_at = http_now() + Max(left, 0) + KEEP_AT_LEAST_US;
+	if (row->n > 0)
+		dlist_push_tail(&known.kept, &open->node);
+	else
+	{
+		open->forget_at = 0;
+		dlist_push_head(&known.kept, &open->node);
+	}
 }
 
 /* ---------- for who settles doubts ---------- */

@@ -100,6 +100,7 @@ extern void known_set_dirty(Open *open);
 extern void known_set_written(Open *open);
 extern void known_add_to_transaction(Open *open, FullTransactionId top);
 extern void known_leave_transaction(Open *open);
+extern void known_keep(Open *open);
 
 /* worker_hear.c */
 extern void calls_load(void);

@@ -248,6 +248,12 @@ ok(wait_for(sub { owned($second) eq 't' }), 'what has committed is noted while a
 is(owned($first), 'f', 'which is not noted');
 say_to($lock, 'COMMIT;');
 ok(wait_for(sub { owned($first) eq 't' }), 'until the lock is gone');
+say_to($lock, "BEGIN; SELECT 'locked again' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+heard($lock, 'locked again');
+ok(wait_for(sub { owned($second) eq '' }), 'likewise what nobody has to know of any more is forgotten');
+is(owned($first), 't', 'but what is locked');
+say_to($lock, 'COMMIT;');
+ok(wait_for(sub { owned($first) eq '' }), 'which is when it is not');
 result_of($_) foreach $lock, $s;
 # ... and an answer is not lost by the next call of its session
 my @calls = map { new_guest } 1 .. 6;
