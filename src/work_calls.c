@@ -11,6 +11,7 @@
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -21,19 +22,24 @@
 
 /*
  * What tells this data directory from a copy of it, in which transactions that are
- * open here look as if they had been rolled back by a crash: the inode of a file
- * that is never written again.  A snapshot of the disk has the same.
+ * open here look as if they had been rolled back by a crash: the inode of a file that
+ * is never written again, and when that was made, which no copy can set: neither is
+ * enough, as two disks may have the same inode.  (Its device may have another number
+ * after a reboot.)  A snapshot of the disk has the same.
  */
 static Datum
 data_directory_id(void)
 {
 	static struct stat st;		/* once is enough */
+	int64		what[2];
 
 	if (st.st_ino == 0 && stat("PG_VERSION", &st) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
-	return Int64GetDatum((int64) st.st_ino);
+	what[0] = (int64) st.st_ino;
+	what[1] = (int64) st.st_ctime;
+	return Int64GetDatum((int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0));
 }
 
 static WorkStatement select_calls =

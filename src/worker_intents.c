@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "intent.h"
 #include "stop_point.h"
+#include "storage/ipc.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "worker_known.h"
@@ -112,7 +113,12 @@ worker_process_intents(bool look)
 	if (known.identities == NULL)
 		known_set_up();
 	if (!known.loaded && !worker_step(calls_load, false, "read the calls that were recorded"))
+	{
+		/* none must be known twice */
+		if (hash_get_num_entries(known.identities) > 0)
+			proc_exit(1);
 		return now + ERROR_PAUSE_US;
+	}
 	calls_listen(&added);
 	if (!dlist_is_empty(&added))
 	{
