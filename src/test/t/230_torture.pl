@@ -62,7 +62,7 @@ my $locker = sub {
 	return IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'BEGIN', '-c', 'SELECT 1 FROM booking ORDER BY id DESC LIMIT 3 FOR UPDATE', '-c', '\! sleep 1.5' ],
 		'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(HANGS));
 };
-$torture->run($script, [ '-c', 6, '-R', 500 ], sub { ($torture->ask('SELECT count(*) FROM seam_instant_key_request') || 0) >= $wanted }, $locker);
+$torture->run($script, [ '-c', 6, '-R', 500 ], sub { (ask($torture->{node}, 'SELECT count(*) FROM seam_instant_key_request') || 0) >= $wanted }, $locker);
 $torture->peace('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL');
 
 is($node->safe_psql('postgres', "SELECT request_id, status, sqlstate, error FROM seam_instant_key_request WHERE status NOT IN ('issued', 'revoked', 'cancelled') OR (status = 'issued' AND error IS NOT NULL)"), '', 'nothing has failed');

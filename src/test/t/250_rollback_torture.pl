@@ -77,9 +77,9 @@ SELECT pg_terminate_backend(pg_backend_pid());
 \endif
 };
 $torture->run($script, [ '-c', 8 ], sub { $torture->{fake}->ask('stats')->{keys} >= $wanted });
-foreach my $gid (split /\n/, $torture->ask('SELECT gid FROM pg_prepared_xacts'))
+foreach my $gid (split /\n/, ask($torture->{node}, 'SELECT gid FROM pg_prepared_xacts'))
 {
-	$torture->ask(($gid =~ /^c/ ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid'");
+	ask($torture->{node}, ($gid =~ /^c/ ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid'");
 }
 $torture->peace(UNSETTLED);
 
