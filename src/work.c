@@ -439,19 +439,10 @@ int
 work_owned(ArrayType *keys, pg_uuid_t **owned)
 {
 	Datum		args[WORK_MAX_ARGS];
-	int			n;
 
 	args[2] = PointerGetDatum(keys);
 	work_execute(&select_owned, args, NULL);
-	n = (int) SPI_processed;
-	*owned = palloc(Max(n, 1) * sizeof(pg_uuid_t));
-	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		(*owned)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	return n;
+	return work_uuids(owned);
 }
 
 static WorkStatement insert_copy =

@@ -134,7 +134,7 @@ extern void work_record_calls(CallRow **calls, int n, TimestampTz now, const Tim
 extern void work_answer_calls(const CallRow **calls, int n);
 extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);
-extern int	work_orphans(pg_uuid_t *ids, int max);
+extern int	work_orphans(pg_uuid_t **ids);
 extern void work_delete_calls(const CallRow **calls, int n);
 extern void work_add_orphans(const CallRow *call, const char *report);
 

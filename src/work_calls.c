@@ -338,21 +338,15 @@ static WorkStatement select_orphans =
 
 /*
  * The identities of calls that rolled back, and whose keys are to be revoked still:
- * how many, and of at most max of them.
+ * how many, and they, in CurrentMemoryContext.
  */
 int
-work_orphans(pg_uuid_t *ids, int max)
+work_orphans(pg_uuid_t **ids)
 {
 	Datum		args[WORK_MAX_ARGS];
 
 	work_execute(&select_orphans, args, NULL);
-	for (int i = 0; i < max && i < (int) SPI_processed; i++)
-	{
-		bool		isnull;
-
-		ids[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	return (int) SPI_processed;
+	return work_uuids(ids);
 }
 
 static WorkStatement delete_calls =

@@ -166,6 +166,25 @@ work_execute(WorkStatement *statement, Datum *args, const char *nulls)
 }
 
 /*
+ * The last statement's result, a column of UUIDs: how many, and they, in
+ * CurrentMemoryContext.
+ */
+int
+work_uuids(pg_uuid_t **ids)
+{
+	int			n = (int) SPI_processed;
+
+	*ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(pg_uuid_t));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		(*ids)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	return n;
+}
+
+/*
  * The type of a key in the table.
  */
 Oid

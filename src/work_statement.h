@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/uuid.h"
 
 #define WORK_MAX_ARGS 16
 
@@ -32,6 +33,7 @@ typedef struct WorkStatement
 } WorkStatement;
 
 extern void work_execute(WorkStatement *statement, Datum *args, const char *nulls);
+extern int	work_uuids(pg_uuid_t **ids);
 extern Oid	work_key_type(void);
 
 #endif							/* SEAM_IK_WORK_STATEMENT_H */

@@ -625,6 +625,8 @@ set_up(void)
 static void
 end_worker(SIGNAL_ARGS)
 {
+	int			save_errno = errno;
+
 	if (!waiting)
 	{
 		die(postgres_signal_arg);
@@ -632,6 +634,7 @@ end_worker(SIGNAL_ARGS)
 	}
 	end_requested = true;
 	SetLatch(MyLatch);
+	errno = save_errno;
 }
 
 /*

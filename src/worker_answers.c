@@ -28,6 +28,7 @@
 
 static bool write_carefully;	/* a session's lock was in the way */
 static bool tidy_carefully;		/* likewise */
+static List *long_batches;		/* of Open *, in a turn's context */
 static List *old_calls;			/* of Open *: what is tidied up */
 static int64 tidy_at;
 
@@ -178,45 +179,15 @@ is_long(const Open *open, TimestampTz now)
 static void
 extend_batches(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	dlist_iter	it;
+	ListCell   *lc;
 
-	dlist_foreach(it, &known.transactions)
+	foreach(lc, long_batches)
 	{
-		dlist_iter	of;
+		Open	   *open = lfirst(lc);
 
-		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
-		{
-			Open	   *open = dlist_container(Open, node, of.cur);
-
-			if (!is_long(open, now))
-				continue;
-			calls_extend_window(&open->row, now + BATCH_AHEAD_US);
-			work_extend_call(&open->row);
-		}
+		calls_extend_window(&open->row, GetCurrentTimestamp() + BATCH_AHEAD_US);
+		work_extend_call(&open->row);
 	}
-}
-
-/*
- * Is there such a batch?
- */
-static bool
-has_long_batch(void)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	dlist_iter	it;
-
-	dlist_foreach(it, &known.transactions)
-	{
-		dlist_iter	of;
-
-		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
-		{
-			if (is_long(dlist_container(Open, node, of.cur), now))
-				return true;
-		}
-	}
-	return false;
 }
 
 /*
@@ -230,7 +201,13 @@ calls_watch_batches(int64 now)
 	if (known.nwaiting == 0 || now < look_at)
 		return;
 	look_at = now + BATCH_LOOK_US;
-	if (has_long_batch())
+	long_batches = NIL;
+	for (Open *open = known_next_open(NULL); open; open = known_next_open(open))
+	{
+		if (is_long(open, GetCurrentTimestamp()))
+			long_batches = lappend(long_batches, open);
+	}
+	if (long_batches != NIL)
 		(void) worker_step(extend_batches, false, "note how long batches take");
 }
 

@@ -161,7 +161,6 @@ static Open *
 find_answered(int s, const IntentNews *news)
 {
 	Open	   *open = known.of_slot[s];
-	dlist_iter	it;
 
 	if (news->answered == 0)
 		return NULL;
@@ -169,18 +168,12 @@ find_answered(int s, const IntentNews *news)
 		return open;
 	if (known.nloaded == 0)
 		return NULL;
-	dlist_foreach(it, &known.transactions)
+	for (open = known_next_open(NULL); open; open = known_next_open(open))
 	{
-		dlist_iter	of;
-
-		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
-		{
-			open = dlist_container(Open, node, of.cur);
-			if (open->loaded && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
-				return open;
-		}
+		if (open->loaded && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
+			break;
 	}
-	return NULL;
+	return open;
 }
 
 /*

@@ -218,15 +218,10 @@ calls_are_not_judged(void)
 
 	dlist_foreach(it, &known.transactions)
 	{
-		Transaction *transaction = dlist_container(Transaction, node, it.cur);
-		dlist_iter	of;
-
-		if (!transaction->judged)
-			continue;
-		transaction->judged = false;
-		dlist_foreach(of, &transaction->calls)
-			dlist_container(Open, node, of.cur)->done = false;
+		dlist_container(Transaction, node, it.cur)->judged = false;
 	}
+	for (Open *open = known_next_open(NULL); open; open = known_next_open(open))
+		open->done = false;
 }
 
 /*
@@ -305,13 +300,11 @@ add_remaining(Remaining *remaining, const pg_uuid_t *identity)
 static void
 find_orphans(void *arg)
 {
-	Remaining  *remaining = arg;
-	pg_uuid_t	ids[IDENTITIES_PER_LINE];
-
-	int			n = work_orphans(ids, IDENTITIES_PER_LINE);
+	pg_uuid_t  *ids;
+	int			n = work_orphans(&ids);
 
 	for (int i = 0; i < n; i++)
-		add_remaining(remaining, &ids[Min(i, IDENTITIES_PER_LINE - 1)]);
+		add_remaining(arg, &ids[i]);
 }
 
 /*
@@ -322,26 +315,20 @@ void
 worker_log_calls(const char *why)
 {
 	Remaining	remaining = {0};
-	dlist_iter	it;
 
 	if (!known.loaded)
 		return;
 	initStringInfo(&remaining.identities);
-	dlist_foreach(it, &known.transactions)
+	for (const Open *open = known_next_open(NULL); open; open = known_next_open(open))
 	{
-		dlist_iter	of;
+		const CallRow *row = &open->row;
 
-		dlist_foreach(of, &dlist_container(Transaction, node, it.cur)->calls)
+		if (judge(row) == FATE_COMMITTED)
+			continue;
+		for (int i = 0; i < row->n; i++)
 		{
-			const CallRow *row = &dlist_container(Open, node, of.cur)->row;
-
-			if (judge(row) == FATE_COMMITTED)
-				continue;
-			for (int i = 0; i < row->n; i++)
-			{
-				if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
-					add_remaining(&remaining, &row->calls[i].identity);
-			}
+			if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
+				add_remaining(&remaining, &row->calls[i].identity);
 		}
 	}
 	if (!worker.gone)

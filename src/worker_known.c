@@ -230,6 +230,32 @@ known_add_to_transaction(Open *open, FullTransactionId top)
 		transaction->aborted = 0;
 	}
 	dlist_push_tail(&transaction->calls, &open->node);
+	open->transaction = transaction;
+}
+
+/*
+ * The call that follows this one (NULL: the first one) among those of all
+ * transactions, or NULL.
+ */
+Open *
+known_next_open(const Open *open)
+{
+	dlist_node *node = &known.transactions.head;
+
+	if (open && open->node.next != &open->transaction->calls.head)
+		return dlist_container(Open, node, open->node.next);
+	if (dlist_is_empty(&known.transactions))
+		return NULL;
+	if (open)
+		node = &open->transaction->node;
+	for (node = node->next; node != &known.transactions.head; node = node->next)
+	{
+		Transaction *transaction = dlist_container(Transaction, node, node);
+
+		if (!dlist_is_empty(&transaction->calls))
+			return dlist_head_element(Open, node, &transaction->calls);
+	}
+	return NULL;
 }
 
 /*

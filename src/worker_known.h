@@ -27,6 +27,7 @@ typedef struct Open
 	dlist_node	node;			/* in added, a transaction's calls, or kept */
 	dlist_node	dirty_node;		/* in dirty or written, if dirty is set */
 	CallRow		row;
+	struct Transaction *transaction;	/* in whose calls it is */
 	struct Use *uses;			/* one for each of its elements */
 	dsm_segment *segment;		/* with what becomes of a batch's calls */
 	int			slot;			/* -1: its session is gone */
@@ -99,6 +100,7 @@ extern void known_set_waiting(Open *open, bool waiting);
 extern void known_set_dirty(Open *open);
 extern void known_set_written(Open *open);
 extern void known_add_to_transaction(Open *open, FullTransactionId top);
+extern Open *known_next_open(const Open *open);
 extern void known_leave_transaction(Open *open);
 extern void known_keep(Open *open);
 
