@@ -13,6 +13,7 @@
 #define SEAM_IK_COMPAT_H
 
 #include "storage/latch.h"
+#include "utils/jsonb.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM >= 180000
@@ -78,6 +79,25 @@
 #else
 #define BGWORKER_LEAVES_DATABASE 0
 #endif
+
+/*
+ * Builds a jsonb piece by piece: jsonb_push() for each token, then jsonb_built().
+ * A builder begins zeroed; 19 gave the server one of its own.
+ */
+#if PG_VERSION_NUM >= 190000
+typedef JsonbInState JsonbBuilder;
+#define jsonb_push(builder, token, value) \
+	pushJsonbValue((builder), (token), (value))
+#else
+typedef struct JsonbBuilder
+{
+	JsonbParseState *state;
+	JsonbValue *result;
+} JsonbBuilder;
+#define jsonb_push(builder, token, value) \
+	((void) ((builder)->result = pushJsonbValue(&(builder)->state, (token), (value))))
+#endif
+#define jsonb_built(builder) JsonbValueToJsonb((builder)->result)
 
 #ifdef LIBCURL_VERSION_NUM
 

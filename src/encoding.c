@@ -12,6 +12,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "common/string.h"
 #include "encoding.h"
 #include "mb/pg_wchar.h"
 
@@ -27,14 +28,12 @@ encoding_from_utf8(const char *utf8)
 {
 	int			len = (int) strlen(utf8);
 	int			encoding = GetDatabaseEncoding();
-	bool		ascii = true;
+	bool		same = encoding == PG_UTF8 || encoding == PG_SQL_ASCII;
 	Oid			proc;
 	size_t		size;
 	char	   *converted;
 
-	for (int i = 0; i < len && ascii; i++)
-		ascii = !IS_HIGHBIT_SET(utf8[i]);
-	if (ascii || encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+	if (same || pg_is_ascii(utf8))
 		return pstrdup(utf8);
 	if (!IsTransactionState())
 		return NULL;

@@ -63,12 +63,11 @@ static bool
 single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
 	SingleCall *single = (SingleCall *) calls;
-	int64		unix_time;
 
 	seam_result(calls->account, single->request, answer,
 				single->consume, single->arg, single->result);
-	if (calls->op == SEAM_GENERATE && http_date(answer, &unix_time))
-		intent_seam_time(unix_time);
+	if (calls->op == SEAM_GENERATE)
+		intent_seam_time(answer);
 
 	if (single->result->in_doubt)
 		calls->in_doubt++;

@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "date.h"
 #include "http_handle.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -898,14 +899,20 @@ http_was_woken(HttpRun *run)
 }
 
 /*
- * The time in the answer's Date header, in seconds since 1970.  Returns false
- * when there is none.
+ * Reads the time in the answer's Date header, in seconds since 1970, into
+ * *unix_time.  Returns false when there is none.
+ *
+ * Servers send the fixed format of RFC 9110, 5.6.7; libcurl reads it, too, and the
+ * obsolete ones, but takes a tenth of a whole call for it.
  */
 bool
 http_date(const HttpAnswer *answer, int64 *unix_time)
 {
-	time_t		t = answer->date[0] ? curl_getdate(answer->date, NULL) : -1;
+	time_t		t;
 
+	if (date_read_imf(answer->date, unix_time))
+		return true;
+	t = answer->date[0] ? curl_getdate(answer->date, NULL) : -1;
 	*unix_time = (int64) t;
 	return t != -1;
 }

@@ -552,12 +552,16 @@ intent_call(int i, CallState state, const pg_uuid_t *key)
 }
 
 /*
- * Seam's clock, as the answer to a call tells it: seconds since 1970.  Of a batch
- * that began long ago it tells nothing.
+ * Notes Seam's clock, as the answer to a call of the current intent (if there is one)
+ * tells it.  Of a batch that began long ago it tells nothing.
  */
 void
-intent_seam_time(int64 unix_time)
+intent_seam_time(const HttpAnswer *answer)
 {
+	int64		unix_time;
+
+	if (current.slot == NULL || !http_date(answer, &unix_time))
+		return;
 	current.seam_time.time = time_t_to_timestamptz((pg_time_t) unix_time);
 	current.seam_time.at = http_now();
 	current.seam_time.delay = current.seam_time.at - current.begun_at;

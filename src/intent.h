@@ -103,7 +103,7 @@ extern void intent_define(void);
 extern void intent_begin(const SeamAccount *account, const SeamRequest *request,
 						 int ncalls, const pg_uuid_t **identities);
 extern void intent_call(int i, CallState state, const pg_uuid_t *key);
-extern void intent_seam_time(int64 unix_time);
+extern void intent_seam_time(const HttpAnswer *answer);
 extern void intent_end(void);
 extern uint64 intent_account(const SeamAccount *account);
 

@@ -40,6 +40,20 @@ free_root(void *arg)
 }
 
 /*
+ * Returns an empty document, which CurrentMemoryContext will free.
+ */
+static JsonDoc *
+new_doc(void)
+{
+	JsonDoc    *doc = palloc0(sizeof(JsonDoc));
+
+	doc->callback.func = free_root;
+	doc->callback.arg = doc;
+	MemoryContextRegisterResetCallback(CurrentMemoryContext, &doc->callback);
+	return doc;
+}
+
+/*
  * Does a string of the text contain an escaped NUL?  An escaped backslash may
  * come before "u0000" and makes it harmless.
  */
@@ -48,10 +62,12 @@ has_escaped_nul(const char *text, size_t len)
 {
 	const char *end = text + len;
 
-	for (const char *p = text; (p = memmem(p, end - p, "\\u0000", 6)) != NULL; p++)
+	for (const char *p = text; (p = memchr(p, '\\', end - p)) != NULL; p++)
 	{
 		const char *first = p;
 
+		if (end - p < 6 || memcmp(p, "\\u0000", 6) != 0)
+			continue;
 		while (first > text && first[-1] == '\\')
 			first--;
 		if ((p - first) % 2 == 0)
@@ -109,12 +125,7 @@ json_parse(char *text, size_t len, int max_depth, const char **problem)
 	if (*problem)
 		return NULL;
 
-	doc = palloc(sizeof(JsonDoc));
-	doc->root = NULL;
-	doc->callback.func = free_root;
-	doc->callback.arg = doc;
-	MemoryContextRegisterResetCallback(CurrentMemoryContext, &doc->callback);
-
+	doc = new_doc();
 	/* the NUL counts in, which makes cJSON require it after the document */
 	doc->root = cJSON_ParseWithLengthOpts(text, len + 1, NULL, true);
 	if (doc->root == NULL)
@@ -150,6 +161,24 @@ json_free(JsonDoc *doc)
 		free_root(doc);
 }
 
+/*
+ * Copies a node and all below it into a document of its own in
+ * CurrentMemoryContext, whose outermost value is returned.  Throws only when out of
+ * memory.
+ */
+JsonNode *
+json_copy(const JsonNode *node)
+{
+	JsonDoc    *doc = new_doc();
+
+	doc->root = cJSON_Duplicate(node, true);
+	if (doc->root == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	return doc->root;
+}
+
 /* What a value is.  All take NULL, for a member that is not there. */
 
 bool
@@ -174,6 +203,12 @@ bool
 json_is_true(const JsonNode *node)
 {
 	return cJSON_IsTrue(node);
+}
+
+bool
+json_is_number(const JsonNode *node)
+{
+	return cJSON_IsNumber(node);
 }
 
 /*
@@ -223,7 +258,9 @@ json_members(const JsonNode *object, JsonMember *members, int nmembers)
 	{
 		for (int i = 0; i < nmembers; i++)
 		{
-			if (node->string == NULL || strcmp(node->string, members[i].name) != 0)
+			/* (most differ in their first letter already) */
+			if (node->string == NULL || node->string[0] != members[i].name[0] ||
+				strcmp(node->string, members[i].name) != 0)
 				continue;
 			if (members[i].value)
 				return members[i].name;

@@ -24,11 +24,13 @@ extern JsonDoc *json_parse(char *text, size_t len, int max_depth,
 						   const char **problem);
 extern JsonNode *json_root(JsonDoc *doc);
 extern void json_free(JsonDoc *doc);
+extern JsonNode *json_copy(const JsonNode *node);
 
 extern bool json_is_object(const JsonNode *node);
 extern bool json_is_array(const JsonNode *node);
 extern bool json_is_null(const JsonNode *node);
 extern bool json_is_true(const JsonNode *node);
+extern bool json_is_number(const JsonNode *node);
 extern const char *json_string(const JsonNode *node);
 extern JsonNode *json_first(const JsonNode *node);
 extern JsonNode *json_next(const JsonNode *node);

@@ -9,8 +9,10 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "encoding.h"
 #include "funcapi.h"
+#include "json.h"
 #include "key.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
@@ -30,16 +32,81 @@ const KeyColumn key_columns[KEY_NCOLUMNS] =
 };
 
 /*
+ * Pushes a UTF-8 string in the database's encoding.  Returns false where that cannot
+ * hold it.
+ */
+static bool
+push_string(JsonbBuilder *builder, JsonbIteratorToken token, const char *utf8)
+{
+	char	   *text = encoding_from_utf8(utf8);
+	JsonbValue	value = {.type = jbvString};
+
+	if (text == NULL)
+		return false;
+	value.val.string.val = text;
+	value.val.string.len = strlen(text);
+	jsonb_push(builder, token, &value);
+	return true;
+}
+
+/*
+ * Pushes a node of an answer, whose depth was limited when it was parsed, with all
+ * below it.  token: what it is of its parent, if it is neither object nor array.
+ * Returns false where the database's encoding cannot hold a string of it.
+ */
+static bool
+push_node(JsonbBuilder *builder, JsonbIteratorToken token, const JsonNode *node)
+{
+	bool		is_object = json_is_object(node);
+
+	if (is_object || json_is_array(node))
+	{
+		jsonb_push(builder, is_object ? WJB_BEGIN_OBJECT : WJB_BEGIN_ARRAY, NULL);
+		for (const JsonNode *child = json_first(node); child; child = json_next(child))
+		{
+			if (is_object && !push_string(builder, WJB_KEY, json_name(child)))
+				return false;
+			if (!push_node(builder, is_object ? WJB_VALUE : WJB_ELEM, child))
+				return false;
+		}
+		jsonb_push(builder, is_object ? WJB_END_OBJECT : WJB_END_ARRAY, NULL);
+	}
+	else if (json_string(node))
+		return push_string(builder, token, json_string(node));
+	else
+	{
+		JsonbValue	value = {.type = jbvBool};
+
+		/* (a number beyond double precision is printed as null) */
+		if (json_is_number(node) && strcmp(json_print(node), "null") != 0)
+		{
+			value.type = jbvNumeric;
+			value.val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
+																	CStringGetDatum(json_print(node)),
+																	ObjectIdGetDatum(InvalidOid),
+																	Int32GetDatum(-1)));
+		}
+		else if (json_is_number(node) || json_is_null(node))
+			value.type = jbvNull;
+		else
+			value.val.boolean = json_is_true(node);
+		jsonb_push(builder, token, &value);
+	}
+	return true;
+}
+
+/*
  * The customization as jsonb, or a NULL with a warning where the database's
  * encoding cannot hold it: the key exists already, so that is no error.
  */
 static Datum
-customization_datum(const char *utf8, bool *isnull)
+customization_datum(const JsonNode *customization, bool *isnull)
 {
-	char	   *json = encoding_from_utf8(utf8);
+	JsonbBuilder builder;
 
-	*isnull = json == NULL;
-	if (json == NULL)
+	memset(&builder, 0, sizeof(builder));
+	*isnull = !push_node(&builder, WJB_VALUE, customization);
+	if (*isnull)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
@@ -47,7 +114,7 @@ customization_datum(const char *utf8, bool *isnull)
 				 errdetail("The row's customization is NULL; the instant key is issued.")));
 		return (Datum) 0;
 	}
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json));
+	return JsonbPGetDatum(jsonb_built(&builder));
 }
 
 /*

@@ -171,15 +171,6 @@ seam_put_uuid(char *to, const pg_uuid_t *uuid)
 }
 
 /*
- * The value of a hexadecimal digit.  Of another character, nonsense.
- */
-static inline int
-hex_value(unsigned char c)
-{
-	return (c & 0x0f) + 9 * (c >> 6);
-}
-
-/*
  * Read a uuid as the API writes it: 36 characters and nothing else, which is
  * stricter than uuid_in().  Returns whether it is one.
  */
@@ -188,16 +179,23 @@ seam_get_uuid(const char *text, pg_uuid_t *uuid)
 {
 	static const uint8 at[UUID_LEN] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 
+	/* the value of a hexadecimal digit, and 1 more, so that 0 is no digit */
+	static const uint8 digits[256] = {
+		['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,['5'] = 6,['6'] = 7,['7'] = 8,['8'] = 9,['9'] = 10,
+		['a'] = 11,['b'] = 12,['c'] = 13,['d'] = 14,['e'] = 15,['f'] = 16,
+		['A'] = 11,['B'] = 12,['C'] = 13,['D'] = 14,['E'] = 15,['F'] = 16,
+	};
+
 	if (strlen(text) != SEAM_UUID_TEXT_LEN)
 		return false;
 	for (int i = 0; i < UUID_LEN; i++)
 	{
-		unsigned char high = text[at[i]];
-		unsigned char low = text[at[i] + 1];
+		uint8		high = digits[(unsigned char) text[at[i]]];
+		uint8		low = digits[(unsigned char) text[at[i] + 1]];
 
-		if (!isxdigit(high) || !isxdigit(low))
+		if (high == 0 || low == 0)
 			return false;
-		uuid->data[i] = (hex_value(high) << 4) | hex_value(low);
+		uuid->data[i] = ((high - 1) << 4) | (low - 1);
 	}
 	return text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-';
 }
@@ -454,7 +452,7 @@ read_key(const JsonNode *node, SeamKey *key)
 			case FIELD_OBJECT:
 				ok = json_is_object(value);
 				if (ok)
-					*(char **) target = json_print(value);
+					*(const JsonNode **) target = value;
 				break;
 		}
 		if (!ok)
@@ -509,6 +507,10 @@ clean_request_id(const SeamAccount *account, const HttpAnswer *answer)
 	char	   *ascii = pstrdup(answer->request_id);
 	StringInfoData clean;
 
+	/* a UUID, which Seam's are, needs no second look */
+	if (ascii[strspn(ascii, "0123456789abcdefABCDEF-")] == '\0' &&
+		(account->api_key[0] == '\0' || strstr(ascii, account->api_key) == NULL))
+		return ascii;
 	for (char *p = ascii; *p; p++)
 	{
 		if (*p <= ' ' || *p >= 0x7f)
@@ -800,7 +802,13 @@ read_answer(const SeamRequest *request, const HttpAnswer *answer,
 	/* "ok" may be missing, in spite of the specification */
 	if (ok && !json_is_true(ok))
 		problem = "it says that the request failed (ok is not true)";
-	json_free(doc);
+
+	/*
+	 * the key's customization is a part of the document, which goes with the
+	 * context
+	 */
+	if (problem || result->key.customization == NULL)
+		json_free(doc);
 	return problem;
 }
 

@@ -60,7 +60,8 @@ typedef struct SeamKey
 	pg_uuid_t	workspace_id;
 	pg_uuid_t	customization_profile_id;
 	bool		has_customization_profile_id;
-	char	   *customization;	/* JSON in UTF-8, or NULL */
+	const struct cJSON *customization;	/* an object in UTF-8, or NULL; it
+										 * lives as long as the answer's JSON */
 	TimestampTz created_at;
 	TimestampTz expires_at;
 } SeamKey;

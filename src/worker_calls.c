@@ -9,6 +9,7 @@
 
 #include "catalog/pg_type.h"
 #include "doubt.h"
+#include "json.h"
 #include "settings.h"
 #include "stop_point.h"
 #include "utils/memutils.h"
@@ -229,7 +230,7 @@ keep_listed_key(const SeamKey *key, void *arg)
 	flight->keys[flight->nkeys] = *key;
 	flight->keys[flight->nkeys].instant_key_url = pstrdup(key->instant_key_url);
 	if (key->customization)
-		flight->keys[flight->nkeys].customization = pstrdup(key->customization);
+		flight->keys[flight->nkeys].customization = json_copy(key->customization);
 	flight->nkeys++;
 	MemoryContextSwitchTo(old);
 }

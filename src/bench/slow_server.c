@@ -130,6 +130,7 @@ load_answer(const char *path)
 	fclose(file);
 	answer_length = snprintf(answer, sizeof(answer),
 							 "HTTP/1.1 200 OK\r\n"
+							 "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 							 "Content-Type: application/json\r\n"
 							 "Content-Length: %zu\r\n"
 							 "seam-request-id: 0f0e0d0c-0b0a-4908-8706-050403020100\r\n"
