@@ -3,7 +3,9 @@
 #   make, make install, make installcheck    as for every PGXS extension
 #   make demo      bookings and their Instant Keys, in a throwaway cluster
 #   make test      every test, in throwaway clusters
+#   make unit      those of the decisions alone, without a server, in seconds
 #   make bench     speed, next to other ways of calling HTTP from a database
+#   make counts    what a warm call takes, in instructions, allocations, system calls
 #   make lint      formatting and static analysis; "make indent" reformats
 #   make memcheck  tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #
@@ -25,7 +27,7 @@ REGRESS = contract settings errors formats encodings batch life triggers
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # These do not need PostgreSQL or libcurl to be there already.
-DEV_TARGETS = demo test bench lint indent memcheck
+DEV_TARGETS = demo test unit bench counts lint indent memcheck
 .PHONY: $(DEV_TARGETS)
 
 demo:
@@ -34,8 +36,12 @@ test:
 	@src/test/run
 memcheck:
 	@src/test/run --memcheck
+unit:
+	@src/test/unit/run
 bench:
 	@src/bench/run
+counts:
+	@src/bench/counts
 lint:
 	@src/tools/lint
 indent:

@@ -190,6 +190,7 @@ doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 	{
 		Verdict		verdict = VERDICT_NO_KEY;
 		const Doubt *first = NULL;
+		bool		any = false;	/* there is a key */
 
 		if (doubts[group].group != group)
 			continue;
@@ -204,9 +205,14 @@ doubt_settle(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 		}
 		for (int c = 0; c < ncandidates; c++)
 		{
-			if (candidates[c].group == group && candidates[c].doubt < 0)
+			if (candidates[c].group != group)
+				continue;
+			any = true;
+			if (candidates[c].doubt < 0)
 				verdict = VERDICT_AMBIGUOUS;
 		}
+		if (!any)
+			verdict = VERDICT_NO_KEY;
 		for (int d = 0; d < ndoubts; d++)
 		{
 			if (doubts[d].group == group)
