@@ -4,6 +4,7 @@
 #   make demo      bookings and their Instant Keys, in a throwaway cluster
 #   make test      every test, in throwaway clusters
 #   make bench     speed, next to other ways of calling HTTP from a database
+#   make pictures  draws the pictures of the pages anew, from src/doc/pictures
 #   make lint      formatting and static analysis; "make indent" reformats
 #   make memcheck  tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #
@@ -25,7 +26,7 @@ REGRESS = contract settings errors formats encodings batch life triggers
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # These do not need PostgreSQL or libcurl to be there already.
-DEV_TARGETS = demo test bench lint indent memcheck
+DEV_TARGETS = demo test bench pictures lint indent memcheck
 .PHONY: $(DEV_TARGETS)
 
 demo:
@@ -36,6 +37,8 @@ memcheck:
 	@src/test/run --memcheck
 bench:
 	@src/bench/run
+pictures:
+	@src/doc/pictures/run
 lint:
 	@src/tools/lint
 indent:
