@@ -6,6 +6,7 @@
 #   make unit      those of the decisions alone, without a server, in seconds
 #   make bench     speed, next to other ways of calling HTTP from a database
 #   make counts    what a warm call takes, in instructions, allocations, system calls
+#   make pictures  draws the pictures of the pages anew, from src/doc/pictures
 #   make lint      formatting and static analysis; "make indent" reformats
 #   make memcheck  tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #
@@ -27,7 +28,7 @@ REGRESS = contract settings errors formats encodings batch life triggers
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # These do not need PostgreSQL or libcurl to be there already.
-DEV_TARGETS = demo test unit bench counts lint indent memcheck
+DEV_TARGETS = demo test unit bench counts pictures lint indent memcheck
 .PHONY: $(DEV_TARGETS)
 
 demo:
@@ -42,6 +43,8 @@ bench:
 	@src/bench/run
 counts:
 	@src/bench/counts
+pictures:
+	@src/doc/pictures/run
 lint:
 	@src/tools/lint
 indent:
