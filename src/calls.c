@@ -244,7 +244,7 @@ try_ended(Run *run, Call *call)
 	run->nflying--;
 	if (answer->status == 429 || retry)
 		pause = pace_pause(answer, call->tries, BACKOFF_MAX_US);
-	pace_answer(&run->pace, answer, pause, run->nflying);
+	pace_answer(&run->pace, answer, pause, run->nflying, http_now());
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
 	{
 		/* that is no failure of the call: it waits for another one to end */
