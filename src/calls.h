@@ -30,7 +30,8 @@ typedef struct Calls
 	/*
 	 * Call i ended with this answer, which is gone afterwards. earlier_doubt:
 	 * a try before the last one may have done it (idempotent calls only).
-	 * Returns whether anything more shall be sent.
+	 * Returns whether anything more shall be sent.  A call that a 429 kept
+	 * from beginning ends with that, though no request was filled in for it.
 	 */
 	bool		(*done) (struct Calls *calls, int64 i, const HttpAnswer *answer,
 						 bool earlier_doubt);
@@ -40,9 +41,10 @@ typedef struct Calls
 	int64		succeeded;		/* of these, counted by done */
 	int64		in_doubt;		/* of these, counted by done */
 	pg_uuid_t	issued_id;		/* the last key, set by done */
-	int64		sent;			/* under way and sent; for the message only */
+	int64		sent;			/* under way and sent */
 } Calls;
 
 extern void calls_run(Calls *calls);
+extern void calls_check_interrupts(Calls *calls);
 
 #endif							/* SEAM_IK_CALLS_H */
