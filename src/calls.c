@@ -26,9 +26,6 @@
 /* The longest pause before a retry that Seam did not ask for. */
 #define BACKOFF_MAX_US (10 * 1000 * 1000)
 
-/* A larger body of a 429 is not kept for the calls that it kept from beginning. */
-#define REFUSAL_MAX (16 * 1024)
-
 /* A call that was begun and has not ended. */
 typedef struct Call
 {
@@ -53,7 +50,6 @@ typedef struct Run
 	dlist_head	flying;
 	int			nflying;
 	Pace		pace;
-	HttpAnswer	refusal;		/* the last 429 */
 	int64		held_at;		/* since when 429s are all that comes while
 								 * there are calls to begin, or 0 */
 	int64		next;			/* the next call to begin */
@@ -169,17 +165,22 @@ end_call(Run *run, Call *call)
 }
 
 /*
- * Keep an answer of 429, which may end calls that have not begun.
+ * A 429 has come while there are calls to begin.  They are given up when nothing
+ * but such answers has come, and the pauses that these ask for keep them from
+ * beginning for longer than each of them may take.
  */
 static void
-keep_refusal(Run *run, const HttpAnswer *answer)
+hold_up(Run *run, const HttpAnswer *answer, int64 now)
 {
-	if (run->refusal.body)
-		pfree(run->refusal.body);
-	run->refusal = *answer;
-	if (answer->body_len > REFUSAL_MAX)
-		run->refusal.body_len = 0;
-	run->refusal.body = pnstrdup(answer->body, run->refusal.body_len);
+	Calls	   *calls = run->calls;
+
+	if (run->held_at == 0)
+		run->held_at = now;
+	if (run->pace.paused_until - run->held_at < (int64) settings_request_timeout * 1000)
+		return;
+	calls->held_up(calls, answer);
+	calls->ended += calls->n - run->next;
+	run->next = calls->n;
 }
 
 /*
@@ -201,8 +202,8 @@ try_ended(Run *run, Call *call)
 	pace_answer(&run->pace, answer, pause, run->nflying, now);
 	if (!limited)
 		run->held_at = 0;
-	else if (run->next < run->calls->n)
-		keep_refusal(run, answer);
+	else if (!run->stopped && run->next < run->calls->n)
+		hold_up(run, answer, now);
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
 	{
 		/* that is no failure of the call: it waits for another one to end */
@@ -269,35 +270,6 @@ check_interrupts(Run *run)
 }
 
 /*
- * Is the pause of all calls so long that those which have not begun get nowhere
- * within the time that each of them may take?
- */
-static bool
-is_held_up(Run *run, int64 now)
-{
-	if (run->stopped || run->next == run->calls->n)
-		return false;
-	if (run->held_at == 0)
-		run->held_at = now;
-	return run->pace.paused_until - run->held_at >= (int64) settings_request_timeout * 1000;
-}
-
-/*
- * End the calls that have not begun with the 429 that held them up.
- */
-static void
-end_the_rest(Run *run)
-{
-	while (!run->stopped && run->next < run->calls->n)
-	{
-		run->calls->ended++;
-		if (!run->calls->done(run->calls, run->next++, &run->refusal, false))
-			run->stopped = true;
-		check_interrupts(run);
-	}
-}
-
-/*
  * Send whatever may be sent now: calls that wait for their next try first.
  * Returns when there will be more to do, PG_INT64_MAX for an answer only.
  */
@@ -330,11 +302,7 @@ send_calls(Run *run)
 		}
 	}
 	if (run->pace.paused_until > now)
-	{
-		if (is_held_up(run, now))
-			end_the_rest(run);
 		return Min(wake_at, run->pace.paused_until);
-	}
 	while (!run->stopped && run->next < run->calls->n &&
 		   run->nflying < run->pace.limit && !dlist_is_empty(&run->unused))
 		begin_call(run, now);

@@ -30,11 +30,17 @@ typedef struct Calls
 	/*
 	 * Call i ended with this answer, which is gone afterwards. earlier_doubt:
 	 * a try before the last one may have done it (idempotent calls only).
-	 * Returns whether anything more shall be sent.  A call that a 429 kept
-	 * from beginning ends with that, though no request was filled in for it.
+	 * Returns whether anything more shall be sent.
 	 */
 	bool		(*done) (struct Calls *calls, int64 i, const HttpAnswer *answer,
 						 bool earlier_doubt);
+
+	/*
+	 * This answer, a 429, keeps the calls for which no request has been
+	 * filled in from beginning for too long: they are not made.  Not needed
+	 * for a single call.
+	 */
+	void		(*held_up) (struct Calls *calls, const HttpAnswer *answer);
 
 	/* What to say of a statement that does not come to its end. */
 	int64		ended;			/* calls that ended, in whatever way */

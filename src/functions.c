@@ -352,6 +352,8 @@ typedef struct Batch
 	int		   *element;		/* the element of each call */
 	HeapTuple  *rows;			/* by element; NULL: not there yet */
 	MemoryContext rows_context; /* of these */
+	SeamResult	not_made;		/* what the elements get for which no call was
+								 * made */
 	int			nput;			/* rows before this are in the result */
 	MemoryContext row_context;	/* reset for each answer */
 	pg_uuid_t  *issued;			/* ids of the keys, for the log */
@@ -403,10 +405,6 @@ put_next_row(Batch *batch)
 		.sqlerrcode = ERRCODE_NULL_VALUE_NOT_ALLOWED,
 		.message = "user_identity_id must not be NULL",
 	};
-	static const SeamResult not_sent = {
-		.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-		.message = "not sent: Seam did not accept the API key",
-	};
 	int			element = batch->nput++;
 	HeapTuple	row = batch->rows[element];
 
@@ -414,7 +412,7 @@ put_next_row(Batch *batch)
 	{
 		MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
-		row = batch_row(batch, element, batch->nulls[element] ? &is_null : &not_sent);
+		row = batch_row(batch, element, batch->nulls[element] ? &is_null : &batch->not_made);
 		tuplestore_puttuple(batch->rsinfo->setResult, row);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(batch->row_context);
@@ -470,6 +468,16 @@ batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 
 	/* a key that Seam does not accept will not be accepted the next time */
 	return result.sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+}
+
+static void
+batch_held_up(Calls *calls, const HttpAnswer *answer)
+{
+	Batch	   *batch = (Batch *) calls;
+	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
+
+	seam_result(calls->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -554,6 +562,11 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	batch->calls.progress_interval = settings_progress_interval;
 	batch->calls.request = batch_request;
 	batch->calls.done = batch_done;
+	batch->calls.held_up = batch_held_up;
+
+	/* there is no other reason for that, unless batch_held_up() sets one */
+	batch->not_made.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+	batch->not_made.message = "not sent: Seam did not accept the API key";
 	PG_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
 	{
 		if (batch->calls.n > 0)
