@@ -125,6 +125,11 @@ FROM (VALUES ('{"error": "no", "ok": false}'), ('{"error": null}'), ('{"error": 
 	('{"error": {"type": "\ud800", "message": "\u0000"}}'), ('{"ok": true}'), ('[]')) v(body);
 SELECT pg_temp.call('status=400,body=' || pg_temp.enc(repeat('{"a":', 500) || '1' || repeat('}', 500))) AS "nested too deep";
 
+-- what is wrong with each parameter: no more than twenty, and no endless path
+SELECT pg_temp.fake('status=400,errors=' || pg_temp.enc(format('{"a": {"%s": {"b": {"_errors": ["deep"]}}, "c": {"_errors": ["near"]}}, "many": {"_errors": [%s]}, "d": {"_errors": ["one more"]}}',
+	repeat('n', 3000), (SELECT string_agg(format('"no. %s"', n), ',') FROM generate_series(1, 25) n)))) \gset
+SELECT unnest(string_to_array(detail, E'\n')) AS detail FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+
 -- Retry-After as a date
 SELECT pg_temp.enc(to_char(now() AT TIME ZONE 'GMT' + interval '2 s', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"')) AS date \gset
 SELECT pg_temp.call('status=429,times=1,retry_after=' || :'date');

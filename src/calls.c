@@ -43,12 +43,15 @@ typedef struct Run
 {
 	Calls	   *calls;
 	HttpRun    *http;
+	uint32		wait_event;
 	char	   *url;
 	dlist_head	unused;
 	dlist_head	waiting;		/* for their next try */
 	dlist_head	flying;
 	int			nflying;
 	Pace		pace;
+	int64		held_at;		/* since when 429s are all that comes while
+								 * there are calls to begin, or 0 */
 	int64		next;			/* the next call to begin */
 	bool		stopped;		/* nothing more is sent */
 	int64		started_at;
@@ -110,31 +113,6 @@ describe_state(void *arg)
 }
 
 /*
- * CHECK_FOR_INTERRUPTS, with a context line about what is under way.
- */
-static void
-check_interrupts(Run *run)
-{
-	ErrorContextCallback callback;
-	dlist_iter	it;
-
-	if (!INTERRUPTS_PENDING_CONDITION())
-		return;
-	run->calls->sent = 0;
-	dlist_foreach(it, &run->flying)
-	{
-		if (http_was_sent(&dlist_container(Call, node, it.cur)->http))
-			run->calls->sent++;
-	}
-	callback.callback = describe_state;
-	callback.arg = run->calls;
-	callback.previous = error_context_stack;
-	error_context_stack = &callback;
-	CHECK_FOR_INTERRUPTS();
-	error_context_stack = callback.previous;
-}
-
-/*
  * Send a call's request, for the first time or again.
  */
 static void
@@ -142,6 +120,7 @@ send_call(Run *run, Call *call)
 {
 	dlist_push_tail(&run->flying, &call->node);
 	run->nflying++;
+	http_release(&call->http);	/* of the try before */
 	http_start(run->http, &call->http);
 }
 
@@ -186,6 +165,111 @@ end_call(Run *run, Call *call)
 }
 
 /*
+ * A 429 has come while there are calls to begin.  They are given up when nothing
+ * but such answers has come, and the pauses that these ask for keep them from
+ * beginning for longer than each of them may take.
+ */
+static void
+hold_up(Run *run, const HttpAnswer *answer, int64 now)
+{
+	Calls	   *calls = run->calls;
+
+	if (run->held_at == 0)
+		run->held_at = now;
+	if (run->pace.paused_until - run->held_at < (int64) settings_request_timeout * 1000)
+		return;
+	calls->held_up(calls, answer);
+	calls->ended += calls->n - run->next;
+	run->next = calls->n;
+}
+
+/*
+ * The try that is under way has ended: decide what becomes of its call.
+ */
+static void
+try_ended(Run *run, Call *call)
+{
+	HttpAnswer *answer = &call->http.answer;
+	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
+	bool		retry = can_retry(run->calls->op, answer) && call->tries < settings_max_retries;
+	int64		now = http_now();
+	int64		pause = 0;
+
+	dlist_delete(&call->node);
+	run->nflying--;
+	if (limited || retry)
+		pause = pace_pause(answer, call->tries, BACKOFF_MAX_US);
+	pace_answer(&run->pace, answer, pause, run->nflying, now);
+	if (!limited)
+		run->held_at = 0;
+	else if (!run->stopped && run->next < run->calls->n)
+		hold_up(run, answer, now);
+	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
+	{
+		/* that is no failure of the call: it waits for another one to end */
+		pause = 0;
+		call->tries--;
+		retry = true;
+	}
+	call->due = now + pause;
+	if (!retry || run->stopped || call->due >= call->http.deadline)
+	{
+		end_call(run, call);
+		return;
+	}
+	call->doubt |= is_in_doubt(answer);
+	dlist_push_tail(&run->waiting, &call->node);
+}
+
+/*
+ * CHECK_FOR_INTERRUPTS, with a context line about what became of the calls.
+ */
+void
+calls_check_interrupts(Calls *calls)
+{
+	ErrorContextCallback callback;
+
+	if (!INTERRUPTS_PENDING_CONDITION())
+		return;
+	callback.callback = describe_state;
+	callback.arg = calls;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	CHECK_FOR_INTERRUPTS();
+	error_context_stack = callback.previous;
+}
+
+/*
+ * The same while calls are under way.  What has come by then is taken before: a
+ * cancel puts nothing in doubt whose answer is there.
+ */
+static void
+check_interrupts(Run *run)
+{
+	dlist_iter	it;
+
+	if (!INTERRUPTS_PENDING_CONDITION())
+		return;
+	if (run->nflying > 0)
+	{
+		HttpRequest *ended;
+
+		/* a latch that is set would keep us from looking at the sockets */
+		ResetLatch(MyLatch);
+		while ((ended = http_wait(run->http, 0, run->wait_event)) != NULL)
+			try_ended(run, ended->owner);
+	}
+	run->calls->sent = 0;
+	dlist_foreach(it, &run->flying)
+	{
+		if (http_was_sent(&dlist_container(Call, node, it.cur)->http))
+			run->calls->sent++;
+	}
+	calls_check_interrupts(run->calls);
+	run->calls->sent = 0;
+}
+
+/*
  * Send whatever may be sent now: calls that wait for their next try first.
  * Returns when there will be more to do, PG_INT64_MAX for an answer only.
  */
@@ -202,19 +286,14 @@ send_calls(Run *run)
 		Call	   *call = dlist_container(Call, node, it.cur);
 		int64		due = Max(call->due, run->pace.paused_until);
 
-		if (run->stopped)
-		{
-			dlist_delete(&call->node);
-			dlist_push_tail(&run->unused, &call->node);
-		}
-		else if (call->http.deadline <= now)
+		if (run->stopped || Max(due, now) >= call->http.deadline)
 		{
 			/* it ends with the answer that made it wait */
 			dlist_delete(&call->node);
 			end_call(run, call);
 		}
 		else if (due > now)
-			wake_at = Min(wake_at, Min(due, call->http.deadline));
+			wake_at = Min(wake_at, due);
 		else if (run->nflying < run->pace.limit)
 		{
 			dlist_delete(&call->node);
@@ -228,39 +307,6 @@ send_calls(Run *run)
 		   run->nflying < run->pace.limit && !dlist_is_empty(&run->unused))
 		begin_call(run, now);
 	return wake_at;
-}
-
-/*
- * The try that is under way has ended: decide what becomes of its call.
- */
-static void
-try_ended(Run *run, Call *call)
-{
-	HttpAnswer *answer = &call->http.answer;
-	bool		retry = can_retry(run->calls->op, answer) && call->tries < settings_max_retries;
-	int64		pause = 0;
-
-	dlist_delete(&call->node);
-	run->nflying--;
-	if (answer->status == 429 || retry)
-		pause = pace_pause(answer, call->tries, BACKOFF_MAX_US);
-	pace_answer(&run->pace, answer, pause, run->nflying);
-	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
-	{
-		/* that is no failure of the call: it waits for another one to end */
-		pause = 0;
-		call->tries--;
-		retry = true;
-	}
-	call->due = http_now() + pause;
-	if (!retry || run->stopped || call->due >= call->http.deadline)
-	{
-		end_call(run, call);
-		return;
-	}
-	call->doubt |= is_in_doubt(answer);
-	http_release(&call->http);
-	dlist_push_tail(&run->waiting, &call->node);
 }
 
 /*
@@ -282,8 +328,8 @@ notify_progress(Run *run)
 		ereport(NOTICE,
 				(errmsg(INT64_FORMAT " of " INT64_FORMAT " calls of Seam done, " INT64_FORMAT " of them failed, about " INT64_FORMAT " s left",
 						calls->ended, calls->n, calls->ended - calls->succeeded,
-						(int64) ((double) (now - run->started_at) / calls->ended *
-								 (calls->n - calls->ended) / USECS_PER_SEC))));
+						pace_time_left(&run->pace, run->started_at, calls->ended,
+									   calls->n - calls->ended, now) / USECS_PER_SEC)));
 }
 
 /*
@@ -308,6 +354,7 @@ calls_run(Calls *calls)
 
 	if (wait_event == 0)
 		wait_event = wait_event_seam();
+	run.wait_event = wait_event;
 	dlist_init(&run.unused);
 	dlist_init(&run.waiting);
 	dlist_init(&run.flying);

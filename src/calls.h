@@ -35,14 +35,22 @@ typedef struct Calls
 	bool		(*done) (struct Calls *calls, int64 i, const HttpAnswer *answer,
 						 bool earlier_doubt);
 
+	/*
+	 * This answer, a 429, keeps the calls for which no request has been
+	 * filled in from beginning for too long: they are not made.  Not needed
+	 * for a single call.
+	 */
+	void		(*held_up) (struct Calls *calls, const HttpAnswer *answer);
+
 	/* What to say of a statement that does not come to its end. */
 	int64		ended;			/* calls that ended, in whatever way */
 	int64		succeeded;		/* of these, counted by done */
 	int64		in_doubt;		/* of these, counted by done */
 	pg_uuid_t	issued_id;		/* the last key, set by done */
-	int64		sent;			/* under way and sent; for the message only */
+	int64		sent;			/* under way and sent */
 } Calls;
 
 extern void calls_run(Calls *calls);
+extern void calls_check_interrupts(Calls *calls);
 
 #endif							/* SEAM_IK_CALLS_H */

@@ -41,6 +41,40 @@ PG_FUNCTION_INFO_V1(seam_get_instant_key_by_url);
 PG_FUNCTION_INFO_V1(seam_list_instant_keys);
 PG_FUNCTION_INFO_V1(seam_delete_instant_key);
 
+/* ---------- what became of a call ---------- */
+
+/*
+ * Call i is about to be made.
+ */
+static void
+call_begins(Calls *calls, int64 i)
+{
+	if (calls->op == SEAM_GENERATE)
+		intent_call((int) i, CALL_BEGUN, NULL);
+}
+
+/*
+ * Call i has come to its end: whatever ends the statement from now on, this is
+ * known of it.
+ */
+static void
+call_ended(Calls *calls, int64 i, const SeamResult *result)
+{
+	if (result->in_doubt)
+		calls->in_doubt++;
+	else if (result->sqlerrcode == 0)
+	{
+		calls->succeeded++;
+		calls->issued_id = result->key.instant_key_id;
+	}
+	if (calls->op != SEAM_GENERATE || result->in_doubt)
+		return;
+	if (result->sqlerrcode == 0)
+		intent_call((int) i, CALL_ISSUED, &result->key.instant_key_id);
+	else
+		intent_call((int) i, CALL_NOT_ISSUED, NULL);
+}
+
 /* ---------- one call ---------- */
 
 /* A single call on its way through calls_run(). */
@@ -57,6 +91,7 @@ static void
 single_request(Calls *calls, int64 i, SeamRequest *request)
 {
 	*request = *((SingleCall *) calls)->request;
+	call_begins(calls, i);
 }
 
 static bool
@@ -69,13 +104,7 @@ single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 	if (calls->op == SEAM_GENERATE)
 		intent_seam_time(answer);
 
-	if (single->result->in_doubt)
-		calls->in_doubt++;
-	else if (single->result->sqlerrcode == 0)
-	{
-		calls->succeeded++;
-		calls->issued_id = single->result->key.instant_key_id;
-	}
+	call_ended(calls, i, single->result);
 
 	/* a try of ours whose answer was lost may have deleted it */
 	if (single->request->op == SEAM_DELETE && earlier_doubt)
@@ -110,19 +139,10 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 
 	http_check_free();
 	if (request->op == SEAM_GENERATE)
-	{
 		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
-		intent_call(0, CALL_BEGUN, NULL);
-	}
 	calls_run(&single.calls);
 	if (request->op == SEAM_GENERATE)
-	{
-		if (result->sqlerrcode == 0)
-			intent_call(0, CALL_ISSUED, &result->key.instant_key_id);
-		else if (!result->in_doubt)
-			intent_call(0, CALL_NOT_ISSUED, NULL);
 		intent_end();
-	}
 	if (result->sqlerrcode != 0)
 		ereport(ERROR,
 				(errcode(result->sqlerrcode),
@@ -330,21 +350,22 @@ typedef struct Batch
 	bool	   *nulls;
 	int		   *element;		/* the element of each call */
 	HeapTuple  *rows;			/* by element; NULL: not there yet */
+	MemoryContext rows_context; /* of these */
+	SeamResult	not_made;		/* what the elements get for which no call was
+								 * made */
 	int			nput;			/* rows before this are in the result */
 	MemoryContext row_context;	/* reset for each answer */
 	pg_uuid_t  *issued;			/* ids of the keys, for the log */
 } Batch;
 
 /*
- * Make the row of an element.  It waits in batch->rows until those before it
- * are in the result, which may go to disk.
+ * The row of an element.
  */
-static void
+static HeapTuple
 batch_row(Batch *batch, int element, const SeamResult *result)
 {
 	Datum		values[BATCH_NCOLUMNS] = {0};
 	bool		nulls[BATCH_NCOLUMNS];
-	HeapTuple	row;
 
 	memset(nulls, true, sizeof(nulls));
 	values[BATCH_ORDINALITY] = Int64GetDatum((int64) element + 1);
@@ -368,64 +389,94 @@ batch_row(Batch *batch, int element, const SeamResult *result)
 		values[BATCH_SEAM_REQUEST_ID] = CStringGetTextDatum(result->request_id);
 		nulls[BATCH_SEAM_REQUEST_ID] = false;
 	}
-	row = heap_form_tuple(batch->rsinfo->setDesc, values, nulls);
-	if (element == batch->nput)
-	{
-		tuplestore_puttuple(batch->rsinfo->setResult, row);
-		batch->nput++;
-	}
-	else
-	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(batch->rows));
+	return heap_form_tuple(batch->rsinfo->setDesc, values, nulls);
+}
 
-		batch->rows[element] = heap_copytuple(row);
-		MemoryContextSwitchTo(old);
-	}
-	while (batch->nput < batch->nelements && batch->rows[batch->nput])
+/*
+ * Put the next row into the result, which may go to disk: the one that has been
+ * waiting for those before it, or else that of an element for which there was no
+ * call.
+ */
+static void
+put_next_row(Batch *batch)
+{
+	static const SeamResult is_null = {
+		.sqlerrcode = ERRCODE_NULL_VALUE_NOT_ALLOWED,
+		.message = "user_identity_id must not be NULL",
+	};
+	int			element = batch->nput++;
+	HeapTuple	row = batch->rows[element];
+
+	if (row == NULL)
 	{
-		tuplestore_puttuple(batch->rsinfo->setResult, batch->rows[batch->nput]);
-		heap_freetuple(batch->rows[batch->nput]);
-		batch->rows[batch->nput++] = NULL;
+		MemoryContext old = MemoryContextSwitchTo(batch->row_context);
+
+		row = batch_row(batch, element, batch->nulls[element] ? &is_null : &batch->not_made);
+		tuplestore_puttuple(batch->rsinfo->setResult, row);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch->row_context);
+		return;
 	}
+	tuplestore_puttuple(batch->rsinfo->setResult, row);
+	heap_freetuple(row);
+	batch->rows[element] = NULL;
+}
+
+/*
+ * The request of call i.
+ */
+static SeamRequest
+request_of(const Batch *batch, int64 i)
+{
+	SeamRequest request = batch->request;
+
+	request.user_identity_id = DatumGetUUIDP(batch->elements[batch->element[i]]);
+	return request;
 }
 
 static void
 batch_request(Calls *calls, int64 i, SeamRequest *request)
 {
-	Batch	   *batch = (Batch *) calls;
-
-	*request = batch->request;
-	request->user_identity_id = DatumGetUUIDP(batch->elements[batch->element[i]]);
-	intent_call((int) i, CALL_BEGUN, NULL);
+	*request = request_of((Batch *) calls, i);
+	call_begins(calls, i);
 }
 
 static bool
 batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
 	Batch	   *batch = (Batch *) calls;
-	SeamRequest request;
+	SeamRequest request = request_of(batch, i);
 	SeamResult	result;
+	HeapTuple	row;
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
-	batch_request(calls, i, &request);
 	seam_result(calls->account, &request, answer, NULL, NULL, &result);
+	call_ended(calls, i, &result);
 	if (result.sqlerrcode == 0)
-		intent_call((int) i, CALL_ISSUED, &result.key.instant_key_id);
-	else if (!result.in_doubt)
-		intent_call((int) i, CALL_NOT_ISSUED, NULL);
-	if (result.sqlerrcode == 0)
-	{
-		calls->issued_id = result.key.instant_key_id;
-		batch->issued[calls->succeeded++] = calls->issued_id;
-	}
-	else if (result.in_doubt)
-		calls->in_doubt++;
-	batch_row(batch, batch->element[i], &result);
+		batch->issued[calls->succeeded - 1] = result.key.instant_key_id;
+	row = batch_row(batch, batch->element[i], &result);
+	MemoryContextSwitchTo(batch->rows_context);
+	batch->rows[batch->element[i]] = heap_copytuple(row);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->row_context);
 
+	/* an interrupt ends that, and calls_run() then raises it */
+	while (batch->nput < batch->nelements && !INTERRUPTS_PENDING_CONDITION() &&
+		   (batch->rows[batch->nput] || batch->nulls[batch->nput]))
+		put_next_row(batch);
+
 	/* a key that Seam does not accept will not be accepted the next time */
 	return result.sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+}
+
+static void
+batch_held_up(Calls *calls, const HttpAnswer *answer)
+{
+	Batch	   *batch = (Batch *) calls;
+	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
+
+	seam_result(calls->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -471,7 +522,6 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 {
 	Batch	   *batch = palloc0(sizeof(Batch));
 	SeamAccount account;
-	SeamResult	none = {0};
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -494,15 +544,12 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	batch->element = palloc(Max(batch->nelements, 1) * sizeof(int));
 	batch->rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->nelements, 1) * sizeof(HeapTuple));
 	memset(batch->rows, 0, batch->nelements * sizeof(HeapTuple));
+	batch->rows_context = CurrentMemoryContext;
 	batch->row_context = AllocSetContextCreate(CurrentMemoryContext,
 											   "seam_ik batch row", ALLOCSET_DEFAULT_SIZES);
-	none.sqlerrcode = ERRCODE_NULL_VALUE_NOT_ALLOWED;
-	none.message = "user_identity_id must not be NULL";
 	for (int i = 0; i < batch->nelements; i++)
 	{
-		if (batch->nulls[i])
-			batch_row(batch, i, &none);
-		else
+		if (!batch->nulls[i])
 			batch->element[batch->calls.n++] = i;
 	}
 	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->calls.n, 1) * sizeof(pg_uuid_t));
@@ -514,6 +561,11 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	batch->calls.progress_interval = settings_progress_interval;
 	batch->calls.request = batch_request;
 	batch->calls.done = batch_done;
+	batch->calls.held_up = batch_held_up;
+
+	/* there is no other reason for that, unless batch_held_up() sets one */
+	batch->not_made.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
+	batch->not_made.message = "not sent: Seam did not accept the API key";
 	PG_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
 	{
 		if (batch->calls.n > 0)
@@ -527,14 +579,10 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 			calls_run(&batch->calls);
 			intent_end();
 		}
-
-		/* what was not sent after Seam refused the API key */
-		none.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
-		none.message = "not sent: Seam did not accept the API key";
-		for (int i = batch->nput; i < batch->nelements; i++)
+		while (batch->nput < batch->nelements)
 		{
-			if (i >= batch->nput && batch->rows[i] == NULL)
-				batch_row(batch, i, &none);
+			put_next_row(batch);
+			calls_check_interrupts(&batch->calls);
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));

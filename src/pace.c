@@ -21,6 +21,9 @@
  */
 #define BACKOFF_FIRST_US (200 * 1000)
 
+/* For how long a request stays allowed under a rate while none is sent. */
+#define BUCKET_HOLDS_S 0.05
+
 /*
  * Begin with max requests at once.
  */
@@ -49,16 +52,17 @@ pace_set_max(Pace *pace, int max)
  * 429 asks for this pause (microseconds), and nflying others are under way.
  */
 void
-pace_answer(Pace *pace, const HttpAnswer *answer, int64 pause, int nflying)
+pace_answer(Pace *pace, const HttpAnswer *answer, int64 pause, int nflying, int64 now)
 {
 	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
 	{
-		int64		until = http_now() + pause;
-
 		/* requests that were sent together are refused together: halve once */
-		if (pace->paused_until <= http_now())
+		if (pace->paused_until <= now)
+		{
 			pace->limit = Max(1, pace->limit / 2);
-		pace->paused_until = Max(pace->paused_until, until);
+			pace->paused_at = now;
+		}
+		pace->paused_until = Max(pace->paused_until, now + pause);
 		pace->credit = 0;
 	}
 	else if (answer->failure == HTTP_FAILURE_DESCRIPTORS)
@@ -69,6 +73,59 @@ pace_answer(Pace *pace, const HttpAnswer *answer, int64 pause, int nflying)
 		pace->limit++;
 		pace->credit = 0;
 	}
+}
+
+/*
+ * End the pause, if there is one; what follows it goes as slowly.
+ */
+void
+pace_resume(Pace *pace)
+{
+	pace->paused_until = 0;
+}
+
+/*
+ * How long nleft more requests will take, in microseconds, when nended (at least
+ * one) have ended since begun_at.  What is left of a pause comes on top; the rest
+ * goes as it went before the pause.
+ */
+int64
+pace_time_left(const Pace *pace, int64 begun_at, int64 nended, int64 nleft, int64 now)
+{
+	int64		pause = Max(pace->paused_until - now, 0);
+	int64		worked = (pause > 0 ? pace->paused_at : now) - begun_at;
+
+	return nleft == 0 ? 0 : pause + (int64) ((double) worked / nended * nleft);
+}
+
+/*
+ * How many requests may be sent now under a limit of so many a second; with a
+ * rate of 0 there is no limit.  *again_at: when one may be sent, if none may now,
+ * else PG_INT64_MAX.
+ */
+int
+pace_bucket_allows(PaceBucket *bucket, int rate, int64 now, int64 *again_at)
+{
+	double		most = Max(1.0, rate * BUCKET_HOLDS_S);
+
+	*again_at = PG_INT64_MAX;
+	if (rate == 0)
+		return PG_INT32_MAX;
+	bucket->tokens = Min(most, bucket->tokens + (double) (now - bucket->filled_at) * rate / USECS_PER_SEC);
+	bucket->filled_at = now;
+	if (bucket->tokens < 1.0)
+		*again_at = now + (int64) ((1.0 - bucket->tokens) * USECS_PER_SEC / rate) + 1;
+	return (int) bucket->tokens;
+}
+
+/*
+ * A request is sent.  The bucket gets no emptier than empty: what is sent while
+ * there is no limit is not owed to one that is set later.
+ */
+void
+pace_bucket_take(PaceBucket *bucket)
+{
+	bucket->tokens = Max(bucket->tokens - 1.0, 0.0);
 }
 
 /*
@@ -84,10 +141,13 @@ pace_backoff(int tries, int64 max)
 }
 
 /*
- * The same, but not shorter than the answer asks for.
+ * The same, but not shorter than the answer asks for, as far as that is within
+ * PACE_LONGEST_US.
  */
 int64
 pace_pause(const HttpAnswer *answer, int tries, int64 max)
 {
-	return Max((int64) answer->retry_after * USECS_PER_SEC, pace_backoff(tries, max));
+	int64		asked = Min((int64) answer->retry_after * USECS_PER_SEC, PACE_LONGEST_US);
+
+	return Max(asked, pace_backoff(tries, max));
 }

@@ -10,17 +10,33 @@
 
 #include "http.h"
 
+/* The longest pause of all, also where Seam asks for a longer one; microseconds. */
+#define PACE_LONGEST_US (3600 * INT64CONST(1000000))
+
+/* Times are microseconds on a clock that never jumps; "now" comes from the caller. */
 typedef struct Pace
 {
 	int			limit;			/* requests that may be under way at once */
 	int			max;			/* the most that limit may be */
 	int			credit;			/* answers towards the next raise of limit */
-	int64		paused_until;	/* on http_now()'s clock, by a 429 */
+	int64		paused_at;		/* when the last pause of all requests began */
+	int64		paused_until;	/* when it ends; by a 429 */
 } Pace;
+
+/* Requests that may be sent under a limit of so many a second. */
+typedef struct PaceBucket
+{
+	double		tokens;			/* requests that may be sent, as of: */
+	int64		filled_at;
+} PaceBucket;
 
 extern void pace_init(Pace *pace, int max);
 extern void pace_set_max(Pace *pace, int max);
-extern void pace_answer(Pace *pace, const HttpAnswer *answer, int64 pause, int nflying);
+extern void pace_answer(Pace *pace, const HttpAnswer *answer, int64 pause, int nflying, int64 now);
+extern void pace_resume(Pace *pace);
+extern int64 pace_time_left(const Pace *pace, int64 begun_at, int64 nended, int64 nleft, int64 now);
+extern int	pace_bucket_allows(PaceBucket *bucket, int rate, int64 now, int64 *again_at);
+extern void pace_bucket_take(PaceBucket *bucket);
 extern int64 pace_backoff(int tries, int64 max);
 extern int64 pace_pause(const HttpAnswer *answer, int tries, int64 max);
 

@@ -30,6 +30,9 @@
 #define MAX_FOREIGN_CHARS 500
 #define MAX_VALIDATION_ERRORS 20
 
+/* Bytes of a validation error's path; of a longer one the rest is left out. */
+#define MAX_PATH_LEN 2000
+
 /*
  * The calls.  What may have been done all the same is worth a hint only where
  * doing it twice is harm: a second key is another way through the door.
@@ -465,12 +468,18 @@ read_key(const JsonNode *node, SeamKey *key)
 
 /*
  * Append what Seam says is wrong with each parameter: a tree like the
- * request's, whose nodes may hold "_errors", an array of strings.
+ * request's, whose nodes may hold "_errors", an array of strings.  path has the
+ * names that lead to the node, and is left as it was.
+ *
+ * Whatever the tree looks like, that takes no more than in proportion to its size:
+ * its depth is limited by json_parse(), the path and the number of errors here.
  */
 static void
-append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
+append_validation_errors(StringInfo buf, const JsonNode *node, StringInfo path,
 						 const char *const *secrets, int *count)
 {
+	int			path_len = path->len;
+
 	for (JsonNode *child = json_first(node); child; child = json_next(child))
 	{
 		const char *name = json_name(child);
@@ -484,15 +493,25 @@ append_validation_errors(StringInfo buf, const JsonNode *node, const char *path,
 				if (json_string(e) == NULL || ++*count > MAX_VALIDATION_ERRORS)
 					continue;
 				appendStringInfoChar(buf, '\n');
-				encoding_append_foreign(buf, path[0] ? path : "request", MAX_FOREIGN_CHARS, secrets);
+				encoding_append_foreign(buf, path_len > 0 ? path->data : "request", MAX_FOREIGN_CHARS, secrets);
 				appendStringInfoString(buf, ": ");
 				encoding_append_foreign(buf, json_string(e), MAX_FOREIGN_CHARS, secrets);
 			}
 		}
 		else
-			append_validation_errors(buf, child,
-									 path[0] ? psprintf("%s.%s", path, name) : name,
-									 secrets, count);
+		{
+			if (path_len > 0)
+				appendStringInfoChar(path, '.');
+
+			/*
+			 * all of a name or nothing: half a secret would not be seen as
+			 * one
+			 */
+			appendStringInfoString(path, path_len + strlen(name) <= MAX_PATH_LEN ? name : "(...)");
+			append_validation_errors(buf, child, path, secrets, count);
+			path->len = path_len;
+			path->data[path_len] = '\0';
+		}
 	}
 }
 
@@ -541,6 +560,7 @@ append_answer(StringInfo buf, const SeamAccount *account,
 	{
 		JsonMember	error = {"error", NULL};
 		JsonMember	members[] = {{"type", NULL}, {"message", NULL}, {"validation_errors", NULL}};
+		StringInfoData path;
 		int			count = 0;
 
 		json_members(json_root(doc), &error, 1);
@@ -556,7 +576,8 @@ append_answer(StringInfo buf, const SeamAccount *account,
 			appendStringInfoString(buf, ": ");
 			encoding_append_foreign(buf, json_string(members[1].value), MAX_FOREIGN_CHARS, secrets);
 		}
-		append_validation_errors(buf, members[2].value, "", secrets, &count);
+		initStringInfo(&path);
+		append_validation_errors(buf, members[2].value, &path, secrets, &count);
 		if (count > MAX_VALIDATION_ERRORS)
 			appendStringInfo(buf, "\n(and %d more)", count - MAX_VALIDATION_ERRORS);
 		json_free(doc);

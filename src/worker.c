@@ -482,6 +482,7 @@ reload(void)
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	pace_set_max(&worker.pace, settings_max_concurrency);
+	pace_resume(&worker.pace);
 	http_set_parallel(worker.run, settings_max_concurrency);
 	worker.account_warned = false;
 	worker.refused = false;

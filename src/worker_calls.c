@@ -20,8 +20,8 @@
 #define PROBE_FIRST_US (10 * INT64CONST(1000000))
 #define PROBE_MAX_US (300 * INT64CONST(1000000))
 
-/* How long a request stays allowed under rate_limit while none is sent. */
-#define RATE_BURST_S 0.05
+/* From this length on, a pause that a 429 asked for is told of. */
+#define PAUSE_TOLD_US (60 * INT64CONST(1000000))
 
 /* ---------- account ---------- */
 
@@ -236,6 +236,35 @@ keep_listed_key(const SeamKey *key, void *arg)
 }
 
 /*
+ * Let the answer to a flight set the pace, and decide when its request may be tried
+ * again.  The pause of a 429 is the queue's, so that its end is everybody's; a long
+ * one is told of.
+ */
+static void
+keep_pace(Flight *flight)
+{
+	const HttpAnswer *answer = &flight->http.answer;
+
+	/* a little more than twice as long each time: see README */
+	int			tries = flight->row.attempts * 3 / 2;
+	int64		told_until = worker.pace.paused_until;
+	int64		now = flight->ended_at;
+
+	flight->pause = pace_pause(answer, tries, BACKOFF_MAX_US);
+	pace_answer(&worker.pace, answer, flight->pause, worker.nflying, now);
+	if (answer->outcome != HTTP_ANSWERED || answer->status != 429)
+		return;
+	flight->pause = pace_backoff(tries, BACKOFF_MAX_US);
+	if (worker.pace.paused_until - now >= PAUSE_TOLD_US && told_until - now < PAUSE_TOLD_US)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("the outbox of database \"%s\" waits for %d s: Seam's rate limit was reached",
+						worker.database, (int) ((worker.pace.paused_until - now) / USECS_PER_SEC)),
+				 answer->retry_after > 0 ? errdetail("Seam asks to wait %d s.", answer->retry_after) : 0,
+				 errhint("A reload of the configuration ends the pause.")));
+}
+
+/*
  * A call has ended: keep what is to be stored of it.
  */
 void
@@ -254,9 +283,7 @@ worker_flight_ended(Flight *flight)
 	flight->outcome = answer->outcome;
 	flight->failure = answer->failure;
 	flight->status = answer->status;
-	/* a little more than twice as long each time: see README */
-	flight->pause = pace_pause(answer, flight->row.attempts * 3 / 2, BACKOFF_MAX_US);
-	pace_answer(&worker.pace, answer, flight->pause, worker.nflying);
+	keep_pace(flight);
 	flight->has_date = http_date(answer, &unix_time);
 	if (flight->has_date)
 	{
@@ -305,16 +332,7 @@ worker_send_allowance(int64 now, int64 *again_at)
 		*again_at = worker.probe_at;
 		return now >= worker.probe_at && worker.nflying == 0 ? 1 : 0;
 	}
-	if (settings_rate_limit > 0)
-	{
-		double		most = Max(1.0, settings_rate_limit * RATE_BURST_S);
-
-		worker.tokens = Min(most, worker.tokens + (double) (now - worker.tokens_at) * settings_rate_limit / USECS_PER_SEC);
-		worker.tokens_at = now;
-		if (worker.tokens < 1.0)
-			*again_at = now + (int64) ((1.0 - worker.tokens) * USECS_PER_SEC / settings_rate_limit) + 1;
-		n = Min(n, (int) worker.tokens);
-	}
+	n = Min(n, pace_bucket_allows(&worker.bucket, settings_rate_limit, now, again_at));
 	return Max(n, 0);
 }
 
@@ -328,7 +346,7 @@ claim(SeamOp op, const WorkRow *row)
 
 	worker.claimed = lappend(worker.claimed, new_flight(op, row));
 	STOP_POINT("worker-claim");
-	worker.tokens -= 1.0;
+	pace_bucket_take(&worker.bucket);
 	MemoryContextSwitchTo(old);
 }
 

@@ -18,7 +18,7 @@
 #include "work.h"
 
 /* The longest pause between two tries of a call, and of a revocation. */
-#define BACKOFF_MAX_US (3600 * INT64CONST(1000000))
+#define BACKOFF_MAX_US PACE_LONGEST_US
 
 /* After a transaction of ours failed. */
 #define ERROR_PAUSE_US (1 * INT64CONST(1000000))
@@ -86,8 +86,7 @@ typedef struct Worker
 	bool		account_warned;
 
 	Pace		pace;
-	double		tokens;			/* requests that rate_limit allows now */
-	int64		tokens_at;
+	PaceBucket	bucket;			/* of rate_limit */
 	bool		refused;		/* Seam does not accept the API key */
 	int64		probe_at;
 	int64		probe_pause;

@@ -139,6 +139,33 @@ cmp_ok(rss() - $rss, '<', 20000, 'a batch of 20,000');
 like($s->{out}, qr/^20000$/m, 'has its rows');
 result_of($s);
 
+# The highest that the session's memory was, in kB.
+sub peak { my ($kb) = slurp_file("/proc/$s->{pid}/status") =~ /VmHWM:\s+(\d+)/; return $kb; }
+
+# Elements that are NULL cost little more than their rows, which go to disk.
+$s = background($node, "SET work_mem = '1MB';");
+round("SELECT count(*) FROM seam_generate_instant_keys(array_fill(NULL::uuid, ARRAY[1000]))", 'few');
+my $peak = peak();
+round("SELECT count(*), min(sqlstate), max(sqlstate) FROM seam_generate_instant_keys(array_fill(NULL::uuid, ARRAY[500000]))", 'many');
+note("a batch of 500,000 NULL elements: VmHWM $peak kB, then " . peak() . ' kB');
+cmp_ok(peak() - $peak, '<', 60000, 'a batch of 500,000 NULL elements');
+like($s->{out}, qr/^500000\|22004\|22004$/m, 'has its rows');
+result_of($s);
+
+# What is wrong with each parameter costs no more than in proportion to what Seam says.
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url . "';");
+my $name = 'n' x 40000;
+my $children = join ', ', map { "\"$_\": {\"a\": 1}" } 1 .. 4000;
+$fake->behave(guest, 'status=400,errors=' . "{\"$name\": {$children, \"last\": {\"_errors\": [\"Required\"]}}}" =~ s/,/%2C/gr);
+$fake->behave('00000000-0000-4000-8000-000000000000', 'status=400');
+round("SELECT seam_generate_instant_key('00000000-0000-4000-8000-000000000000')", 'short');
+$peak = peak();
+round(CALL, 'long');
+note("a long name with 4,000 children: VmHWM $peak kB, then " . peak() . ' kB');
+cmp_ok(peak() - $peak, '<', 20000, 'a validation error with a long name and many children');
+like($s->{err}, qr/22023.*\n\(\.\.\.\)\.last: Required/s, 'is told');
+result_of($s);
+
 # A list of 50,000.
 $fake->reset;
 $fake->ask('seed-keys', { user_identity_id => guest, count => 50000 });

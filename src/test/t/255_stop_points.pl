@@ -103,6 +103,24 @@ my %deeds = (
 
 sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
 
+# ---------- a cancel when the answer is there ----------
+
+# What was answered is known: the key goes without a look at Seam's list.
+foreach my $deed ('the session is cancelled', 'the session is terminated')
+{
+	my $guest = $deed =~ /cancelled/ ? '00000000-0000-4000-8001-000000000001' : '00000000-0000-4000-8001-000000000002';
+
+	append_to_file("$folder/answer", '');
+	my $session = background($node, $keep =~ s/GUEST/$guest/gr);
+	ok(wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/answer.*"; @held > 0 }), "$deed with its answer there");
+	$deeds{$deed}->($session->{pid});
+	unlink glob "$folder/*";
+	like((result_of($session))[0], qr/CONTEXT:  instant key [0-9a-f-]+ had been issued/, "$deed: says what was issued");
+	ok(wait_for(sub { ask($node, UNSETTLED) eq '0' }), "$deed: settled");
+	is(join(' ', map { $_->{path} =~ m{/(\w+)$} } grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests), 'generate_instant_key', "$deed: nothing is in doubt");
+	is(scalar(grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys), 0, "$deed: and no key is left");
+}
+
 # ---------- all of it ----------
 
 my %cases;						# name by guest
