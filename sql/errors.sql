@@ -16,6 +16,11 @@ SELECT pg_temp.call('status=404,html'), pg_temp.call('status=503,nobody'), pg_te
 SELECT pg_temp.fake('status=400,type=invalid_input,message=Invalid%20input,errors=' ||
 	pg_temp.enc('{"_errors":["whole"],"user_identity_id":{"_errors":["Invalid uuid","Required"]},"a":{"b":{"_errors":["deep"]}}}')) \gset
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+-- (a value is only spoken of where one is named)
+SELECT pg_temp.fake('status=400,errors=' || pg_temp.enc('{"_errors":["whole"]}')) \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('status=400,type=invalid_input,message=Invalid%20input') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
 SELECT pg_temp.fake('status=401,type=unauthorized,message=Invalid%20key') \gset
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
 SELECT pg_temp.fake('status=429,retry_after=77') \gset
@@ -146,3 +151,15 @@ FROM (VALUES
 	('id', 'set=instant_key_id:"seam_test_hush"'),
 	('time', 'set=created_at:"seam_test_hush"')) v(what, spec),
 	pg_temp.try_with(spec) t;
+
+-- URLs of keys in a text of Seam's, however they are written; and what is none
+CREATE FUNCTION pg_temp.get_with(said text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.fake('status=404,type=t,message=' || pg_temp.enc(said));
+	RETURN (SELECT substring(detail, '^HTTP status 404, type "t": (.*)\n') FROM pg_temp.try('SELECT seam_get_instant_key(''https://localhost/Open Sesame'')'));
+END $$;
+SELECT pg_temp.get_with(said) FROM (VALUES
+	('no key https://ik.seam.co/OpenSesame found'), ('HTTPS://IK.SEAM.CO/OPENSESAME'), ('(Http://ik.seam.co/OpenSesame)'), ('seam://key/OpenSesame'),
+	('ik.seam.co/OpenSesame is not known'), ('url="IK.Seam.Co/OpenSesame"'), ('//ik.seam.co/OpenSesame'), ('https:\/\/ik.seam.co\/OpenSesame'),
+	('keys.example.com:8443/a?b=OpenSesame'), ('127.0.0.1/OpenSesame'), ('localhost/Open Sesame'), ('HTTPS://LOCALHOST/OPEN SESAME!'),
+	('either/or, e.g. user_identities/generate_instant_key; version 1.5, at 10:30. https'), ('a.b.c: d')) v(said);
