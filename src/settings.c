@@ -135,20 +135,37 @@ names_secret(const char *text)
 }
 
 /*
+ * May the statement of which something is about to be logged hold a secret?
+ */
+static bool
+statement_may_hold_secret(const ErrorData *edata)
+{
+	if (debug_query_string == NULL)
+		return false;
+	if (secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp())
+		return true;
+
+	/*
+	 * refused before we see it, and by a way that may name nothing, like
+	 * EXECUTE
+	 */
+	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))
+		return true;
+	return names_secret(debug_query_string);
+}
+
+/*
  * emit_log_hook: leave out of the server log what may quote a secret.
  *
  * PostgreSQL logs the text of a statement that fails, be it before any of our
  * code sees it (a syntax error), in it, or afterwards: in another statement of
- * the same query string, or when the function has returned.
+ * the same query string, or when the function has returned.  The flags are of the
+ * log only; the internal query is lost to the client, too.
  */
 static void
 hide_secrets(ErrorData *edata)
 {
-	if (debug_query_string &&
-		((secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp()) ||
-		 names_secret(debug_query_string) ||
-	/* the value may have come by a way that names nothing, like EXECUTE */
-		 (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))))
+	if (statement_may_hold_secret(edata))
 		edata->hide_stmt = true;
 	if (edata->context && names_secret(edata->context))
 		edata->hide_ctx = true;
@@ -444,13 +461,13 @@ settings_define(void)
 }
 
 /*
- * Does an ALTER ROLE or ALTER DATABASE SET hold an API key?  Every role can
- * read pg_db_role_setting.
+ * Is there an ALTER ROLE or ALTER DATABASE SET of this parameter, with a value that
+ * is not empty?
  */
 static bool
-key_in_catalog(void)
+set_in_catalog(const char *name)
 {
-	static const char name[] = "seam_ik.api_key=";
+	size_t		len = strlen(name);
 	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
@@ -472,13 +489,24 @@ key_in_catalog(void)
 		{
 			const char *setting = TextDatumGetCString(elements[i]);
 
-			found = pg_strncasecmp(setting, name, sizeof(name) - 1) == 0 &&
-				setting[sizeof(name) - 1] != '\0';
+			found = pg_strncasecmp(setting, name, len) == 0 &&
+				setting[len] == '=' && setting[len + 1] != '\0';
 		}
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/*
+ * Does every session load the library before it executes anything?  (No role may
+ * choose its own session_preload_libraries.)
+ */
+static bool
+loaded_by_each_session(void)
+{
+	return strstr(session_preload_libraries_string, "seam_ik") != NULL &&
+		!set_in_catalog("session_preload_libraries");
 }
 
 /*
@@ -492,13 +520,14 @@ warn_of_exposed_key(void)
 	if (warned)
 		return;
 	warned = true;
-	if (key_in_unprotected_file)
+	if (key_in_unprotected_file && !loaded_by_each_session())
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
 				 errdetail("It is set in the server's configuration, but seam_ik is not in shared_preload_libraries: until the library is loaded, any session can SHOW it."),
 				 errhint(HINT_USE_KEY_FILE " Or add seam_ik to shared_preload_libraries.")));
-	if (key_in_catalog())
+	/* every role can read pg_db_role_setting */
+	if (set_in_catalog("seam_ik.api_key"))
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
@@ -666,6 +695,7 @@ settings_account(SeamAccount *account)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no API key of Seam is set"),
+				 account->api_key != api_key ? errdetail("The file that seam_ik.api_key_file names is empty.") : 0,
 				 errhint("Put it into a file that only the server's user can read (mode 0600), and name that file in seam_ik.api_key_file.")));
 	problem = seam_api_key_problem(account->api_key, account->workspace_id);
 	if (problem)

@@ -179,6 +179,15 @@ $out = run($calls);
 is(warnings_in($out), 1, 'postgresql.conf without preloading: one warning a session');
 like($out, qr/shared_preload_libraries/, 'which says what to do');
 is($node->safe_psql('postgres', "SET ROLE clerk; SHOW seam_ik.api_key"), $secret, '(that is the hole: a placeholder that anyone can SHOW)');
+# (the library is loaded before anything else is done, unless some have another list)
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'seam_ik'\n");
+$node->reload;
+wait_for(sub { run('SHOW session_preload_libraries') =~ /seam_ik/ });
+is(warnings_in(run($calls)), 0, 'loaded by each session: no warning');
+like(run('SET ROLE clerk; SHOW seam_ik.api_key'), qr/ERROR/, 'nobody can SHOW it');
+$node->safe_psql('postgres', 'ALTER ROLE clerk SET session_preload_libraries = plpgsql');
+is(warnings_in(run($calls)), 1, 'loaded by some: a warning');
+$node->safe_psql('postgres', 'ALTER ROLE clerk RESET session_preload_libraries');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'seam_ik'\n");
 $node->restart;
 is(warnings_in(run($calls)), 0, 'preloaded: no warning');
