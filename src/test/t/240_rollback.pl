@@ -364,6 +364,7 @@ is(join(' ', map { scalar split /,/, live($_) } @prepared), '1 0', 'ends as it e
 
 # The first call of a new database comes before its worker.
 sql('CREATE DATABASE new');
+like(($node->psql('new', "BEGIN; CREATE EXTENSION seam_ik; SET seam_ik.connect_timeout = '100ms'; " . call(new_guest)))[2], qr/HINT: .*created or altered by this transaction/, 'a call in the transaction that creates the extension fails, and says why');
 is($node->safe_psql('new', 'CREATE EXTENSION seam_ik; SELECT (seam_generate_instant_key(gen_random_uuid())).instant_key_id IS NOT NULL'), 't', 'a call right after CREATE EXTENSION');
 sql('DROP DATABASE new');
 
