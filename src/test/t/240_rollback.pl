@@ -74,7 +74,8 @@ foreach my $case (
 	my $begin = time;
 	$node->psql('postgres', $sql, on_error_stop => 0);
 	ok(quiet(), "$name: settled");
-	cmp_ok(time - $begin, '<', 5, "$name: soon");
+	# (all transactions are looked at every 10 seconds)
+	cmp_ok(time - $begin, '<', 9, "$name: soon");
 	is(scalar(split /,/, live($guest)) . ' of ' . scalar(keys_of($guest)), "$live of $ever", "$name: $live of $ever");
 	is(lists_of($guest), 0, "$name: without a list of Seam's");
 	$expected{$guest} = live($guest);
@@ -342,7 +343,7 @@ foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ], [ 'wo
 
 # A backend killed while its call is under way.
 my $killed = new_guest;
-$fake->behave($killed, "$at,delay=500", 1);
+$fake->behave($killed, "$at,hang_after", 1);
 $s = background($node, call($killed) . ';');
 wait_for(sub { grep { $_->{body} =~ /\Q$killed\E/ } $fake->requests });
 kill 'KILL', $s->{pid};
@@ -376,7 +377,7 @@ CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM 
 CREATE TRIGGER one_more BEFORE UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION one_more();
 });
 my ($more, $slow) = (new_guest, new_guest);
-$fake->behave($slow, "$at,delay=500", 1);
+$fake->behave($slow, "$at,delay=300", 1);
 sql("INSERT INTO stay VALUES (1, '$more'); SELECT seam_enqueue_instant_key('$slow')");
 ok(quiet(), "a user's trigger that calls Seam in the worker");
 like(sql("SELECT status || ' ' || sqlstate FROM seam_instant_key_request WHERE user_identity_id = '$more'"), qr/issued 0A000/, 'fails');
