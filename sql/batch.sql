@@ -72,7 +72,7 @@ SELECT count(instant_key) FROM seam_generate_instant_keys(ARRAY(SELECT pg_temp.i
 SELECT count(*) AS requests, max(gap) > 0.9 AS "all paused"
 FROM (SELECT (r ->> 'time')::float8 - lag((r ->> 'time')::float8) OVER (ORDER BY r ->> 'time') AS gap FROM jsonb_array_elements(:'requests') r) s;
 -- request_timeout bounds an element, the pause included
-SET seam_ik.request_timeout = '500ms';
-SELECT pg_temp.fake('status=429,retry_after=3,times=100') \gset
+SET seam_ik.request_timeout = '5s';
+SELECT pg_temp.fake('status=429,retry_after=9,times=100') \gset
 SELECT DISTINCT sqlstate FROM seam_generate_instant_keys(ARRAY(SELECT pg_temp.id(i) FROM generate_series(1, 5) i));
 RESET seam_ik.request_timeout;

@@ -16,6 +16,11 @@ SELECT pg_temp.call('status=404,html'), pg_temp.call('status=503,nobody'), pg_te
 SELECT pg_temp.fake('status=400,type=invalid_input,message=Invalid%20input,errors=' ||
 	pg_temp.enc('{"_errors":["whole"],"user_identity_id":{"_errors":["Invalid uuid","Required"]},"a":{"b":{"_errors":["deep"]}}}')) \gset
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+-- (a value is only spoken of where one is named)
+SELECT pg_temp.fake('status=400,errors=' || pg_temp.enc('{"_errors":["whole"]}')) \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
+SELECT pg_temp.fake('status=400,type=invalid_input,message=Invalid%20input') \gset
+SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
 SELECT pg_temp.fake('status=401,type=unauthorized,message=Invalid%20key') \gset
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
 SELECT pg_temp.fake('status=429,retry_after=77') \gset
@@ -50,8 +55,8 @@ SELECT pg_temp.call('big=1048576'), pg_temp.call('big=1048577'), pg_temp.call('b
 
 -- sent, and no whole answer
 SELECT spec, pg_temp.call(spec) FROM (VALUES ('reset'), ('reset_after'), ('close'), ('close_after'), ('truncate=0'), ('truncate=10')) v(spec);
-SET seam_ik.request_timeout = '100ms';
-SELECT spec, pg_temp.call(spec) FROM (VALUES ('hang'), ('hang_after'), ('drip=20'), ('delay=500')) v(spec);
+SET seam_ik.request_timeout = '1s';
+SELECT spec, pg_temp.call(spec) FROM (VALUES ('hang'), ('hang_after'), ('drip=20'), ('delay=5000')) v(spec);
 RESET seam_ik.request_timeout;
 
 -- nothing was sent
@@ -82,8 +87,8 @@ SELECT r ->> 'spec' AS spec, count(*) AS requests FROM jsonb_array_elements(:'re
 -- Retry-After is waited for, and not beyond request_timeout
 \set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
 SELECT pg_temp.call('status=429,times=1,retry_after=1');
-SET seam_ik.request_timeout = '900ms';
-SELECT pg_temp.call('status=429,times=1,retry_after=2');
+SET seam_ik.request_timeout = '5s';
+SELECT pg_temp.call('status=429,times=1,retry_after=6');
 RESET seam_ik.request_timeout;
 \set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'spec' AS spec, count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.99 AND 30 AS waited FROM jsonb_array_elements(:'requests') r GROUP BY 1 ORDER BY 1;
@@ -99,7 +104,7 @@ SELECT jsonb_array_length(:'requests') AS requests, jsonb_array_length(:'keys') 
 
 -- one that was closed between two calls does no harm
 SELECT pg_temp.call('close_idle');
-SELECT pg_sleep(0.1) IS NULL AS slept;
+SELECT pg_sleep(1) IS NULL AS slept;
 SELECT pg_temp.call('type=after');
 
 -- more answers that are not what the API promises; each says what to do, and
@@ -131,7 +136,7 @@ SELECT pg_temp.fake('status=400,errors=' || pg_temp.enc(format('{"a": {"%s": {"b
 SELECT unnest(string_to_array(detail, E'\n')) AS detail FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')');
 
 -- Retry-After as a date
-SELECT pg_temp.enc(to_char(now() AT TIME ZONE 'GMT' + interval '2 s', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"')) AS date \gset
+SELECT pg_temp.enc(to_char(now() AT TIME ZONE 'GMT' + interval '4 s', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"')) AS date \gset
 SELECT pg_temp.call('status=429,times=1,retry_after=' || :'date');
 \set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
 SELECT count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.9 AND 30 AS waited
@@ -151,3 +156,15 @@ FROM (VALUES
 	('id', 'set=instant_key_id:"seam_test_hush"'),
 	('time', 'set=created_at:"seam_test_hush"')) v(what, spec),
 	pg_temp.try_with(spec) t;
+
+-- URLs of keys in a text of Seam's, however they are written; and what is none
+CREATE FUNCTION pg_temp.get_with(said text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM pg_temp.fake('status=404,type=t,message=' || pg_temp.enc(said));
+	RETURN (SELECT substring(detail, '^HTTP status 404, type "t": (.*)\n') FROM pg_temp.try('SELECT seam_get_instant_key(''https://localhost/Open Sesame'')'));
+END $$;
+SELECT pg_temp.get_with(said) FROM (VALUES
+	('no key https://ik.seam.co/OpenSesame found'), ('HTTPS://IK.SEAM.CO/OPENSESAME'), ('(Http://ik.seam.co/OpenSesame)'), ('seam://key/OpenSesame'),
+	('ik.seam.co/OpenSesame is not known'), ('url="IK.Seam.Co/OpenSesame"'), ('//ik.seam.co/OpenSesame'), ('https:\/\/ik.seam.co\/OpenSesame'),
+	('keys.example.com:8443/a?b=OpenSesame'), ('127.0.0.1/OpenSesame'), ('localhost/Open Sesame'), ('HTTPS://LOCALHOST/OPEN SESAME!'),
+	('either/or, e.g. user_identities/generate_instant_key; version 1.5, at 10:30. https'), ('a.b.c: d')) v(said);

@@ -10,11 +10,16 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/string.h"
 #include "encoding.h"
 #include "mb/pg_wchar.h"
+
+/* The longest name of a host; a longer word is none. */
+#define MAX_NAME 255
 
 /*
  * A valid UTF-8 text in the database's encoding, palloc'd, or NULL when that
@@ -51,28 +56,67 @@ encoding_from_utf8(const char *utf8)
 }
 
 /*
- * The length of the secret that the text begins with, or 0.  A URL is one, since it
- * may be a key's.
+ * Is it a byte of a host's name or of a scheme?  Host names may be of any script.
+ */
+static inline bool
+is_name_byte(unsigned char c)
+{
+	return isalnum(c) || IS_HIGHBIT_SET(c) || c == '.' || c == '-' || c == '_' || c == '+';
+}
+
+/*
+ * The length of the URL that the text begins with, or 0.  It may be a key's, so it is
+ * a secret whatever its scheme is, and without one: a host's name with a dot in it, and
+ * what follows a slash.  (A slash may be escaped, as JSON allows it.)
+ */
+static size_t
+url_at(const char *text)
+{
+	size_t		name = 0;
+	size_t		port;
+
+	while (name < MAX_NAME && is_name_byte(text[name]))
+		name++;
+	if (name == 0)
+		return 0;
+	port = text[name] == ':' ? 1 + strspn(text + name + 1, "0123456789") : 0;
+	if (strncmp(text + name, "://", 3) == 0 ||
+		(memchr(text, '.', name) && (text[name + port] == '/' || text[name + port] == '\\')))
+		return strcspn(text, " \t\r\n\"'<>");
+	return 0;
+}
+
+/*
+ * The length of the secret that the text begins with, or 0: a URL, or one of the secrets, in
+ * any case.  What a URL is without its scheme is a secret as well.  secrets is NULL where
+ * there are none: there a path may have dots.
  */
 static size_t
 secret_at(const char *text, const char *const *secrets)
 {
-	if (strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0)
-		return strcspn(text, " \t\r\n\"'<>");
-	for (; *secrets; secrets++)
-	{
-		size_t		len = strlen(*secrets);
+	size_t		found = secrets ? url_at(text) : 0;
 
-		if (len > 0 && strncmp(text, *secrets, len) == 0)
-			return len;
+	for (; secrets && *secrets; secrets++)
+	{
+		const char *scheme = strstr(*secrets, "://");
+		const char *const forms[] = {*secrets, scheme ? scheme + 3 : ""};
+
+		for (int i = 0; i < (int) lengthof(forms); i++)
+		{
+			size_t		len = strlen(forms[i]);
+
+			if (len > found && pg_strncasecmp(text, forms[i], len) == 0)
+				found = len;
+		}
 	}
-	return 0;
+	return found;
 }
 
 /*
  * Append a text that somebody else wrote (valid UTF-8) to a message: without
  * control characters, without URLs and the secrets (up to a NULL; empty ones do
- * not count), cut after max_chars, and with a question mark for what the encoding cannot hold.
+ * not count; no pointer for a text of this machine's, which holds none), cut after
+ * max_chars, and with a question mark for what the encoding cannot hold.
  */
 void
 encoding_append_foreign(StringInfo buf, const char *utf8, int max_chars,

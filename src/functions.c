@@ -256,6 +256,8 @@ seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
 Datum
 seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 {
+	/* what goes wrong from here on must not show the URL */
+	ErrorContextCallback *outer = settings_hide_statement();
 	char	   *url = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	SeamRequest request = {.op = SEAM_GET};
 	SeamAccount account;
@@ -269,6 +271,7 @@ seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
 	settings_account(&account);
 	call_seam(&account, &request, NULL, NULL, &result);
+	error_context_stack = outer;
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 

@@ -16,8 +16,12 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_extension.h"
 #include "common/hashfn.h"
 #include "compat.h"
 #include "http.h"
@@ -30,7 +34,9 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 static IntentSlot *slots;		/* by backend; NULL: not preloaded */
@@ -396,6 +402,30 @@ withdraw(int code, Datum arg)
 }
 
 /*
+ * Has this transaction created (or altered) the extension?  Then nobody else sees it
+ * as it is.
+ */
+static bool
+extension_is_new(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		is_new;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
+				CStringGetDatum("seam_ik"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	is_new = HeapTupleIsValid(tuple) &&
+		TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return is_new;
+}
+
+/*
  * Wait until the worker has recorded the intent.  Raises 55000 when it has not
  * within seam_ik.connect_timeout.
  */
@@ -412,11 +442,17 @@ wait_until_recorded(IntentSlot *slot)
 		int64		left = give_up - http_now();
 
 		if (left <= 0)
+		{
+			bool		is_new = extension_is_new();
+
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("the worker of seam_ik has not recorded the call within seam_ik.connect_timeout"),
 					 errdetail("No request was made: the key could not be revoked if the transaction rolled back."),
+					 is_new ?
+					 errhint("The extension was created or altered by this transaction: the worker sees it when the transaction has been committed.") :
 					 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server log; max_worker_processes may be too low. A superuser can turn seam_ik.revoke_on_rollback off.")));
+		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (long) (left / 1000) + 1, wait_event);
 		ResetLatch(MyLatch);

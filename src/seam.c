@@ -60,8 +60,6 @@ static const struct
 #define HINT_REPEAT \
 	"The call can be repeated without harm."
 
-static const char *const no_secrets[] = {NULL};
-
 /*
  * What the answers with a status of 4xx and 5xx mean.  Error types are an open
  * set, so the status decides; the types are passed on in the detail.
@@ -77,7 +75,7 @@ static const struct
 {
 	{400, ERRCODE_INVALID_PARAMETER_VALUE,
 		"Seam refused the request as invalid",
-	"Correct the value that the detail names."},
+	"Check the arguments, and that they belong to the workspace of the API key."},
 	{401, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 		"Seam did not accept the API key",
 	"Check seam_ik.api_key or the file that seam_ik.api_key_file names; some kinds of keys need seam_ik.workspace_id, too."},
@@ -543,15 +541,17 @@ clean_request_id(const SeamAccount *account, const HttpAnswer *answer)
 /*
  * Append the lines of a detail that every answer has: its status, what Seam
  * says of an error, and the id by which Seam's support finds the request.
- * What Seam writes might quote the API key or the URL of a key.
+ * What Seam writes might quote the API key or the URL of a key.  Returns
+ * whether a value is named that is wrong.
  */
-static void
+static bool
 append_answer(StringInfo buf, const SeamAccount *account,
 			  const SeamRequest *request, const HttpAnswer *answer)
 {
 	const char *const secrets[] = {account->api_key, request->instant_key_url, NULL};
 	const char *problem;
 	JsonDoc    *doc = NULL;
+	bool		named = false;
 
 	appendStringInfo(buf, "HTTP status %d", answer->status);
 	if (answer->status >= 400 && answer->body_len > 0)
@@ -580,10 +580,14 @@ append_answer(StringInfo buf, const SeamAccount *account,
 		append_validation_errors(buf, members[2].value, &path, secrets, &count);
 		if (count > MAX_VALIDATION_ERRORS)
 			appendStringInfo(buf, "\n(and %d more)", count - MAX_VALIDATION_ERRORS);
+		/* "_errors" of the outermost node are about the whole request */
+		for (JsonNode *child = json_first(members[2].value); child && count > 0; child = json_next(child))
+			named = named || (json_name(child) && strcmp(json_name(child), "_errors") != 0);
 		json_free(doc);
 	}
 	if (answer->request_id[0])
 		appendStringInfo(buf, "\nseam-request-id: %s", clean_request_id(account, answer));
+	return named;
 }
 
 /*
@@ -650,7 +654,8 @@ refused(const SeamAccount *account, const SeamRequest *request,
 	if (answer->status >= 500 || answer->status == 408)
 		set_in_doubt(request, result);
 	initStringInfo(&detail);
-	append_answer(&detail, account, request, answer);
+	if (append_answer(&detail, account, request, answer) && answer->status == 400)
+		result->hint = "Correct the value that the detail names.";
 	if (answer->retry_after > 0)
 		appendStringInfo(&detail, "\nSeam asks to wait %d s.", answer->retry_after);
 	result->detail = detail.data;
@@ -688,7 +693,7 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 		{
 			result->message = "no whole answer came from Seam";
 			appendStringInfoString(&detail, "The request had been sent: ");
-			encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, no_secrets);
+			encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
 			appendStringInfoChar(&detail, '.');
 		}
 	}
@@ -723,7 +728,7 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 				break;
 		}
 		appendStringInfoString(&detail, ops[request->op].not_sent);
-		encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, no_secrets);
+		encoding_append_foreign(&detail, answer->error, MAX_FOREIGN_CHARS, NULL);
 		appendStringInfoChar(&detail, '.');
 	}
 	if (answer->status != 0)

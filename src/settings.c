@@ -21,6 +21,7 @@
 #include "access/htup_details.h"
 #include "access/parallel.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/pg_db_role_setting.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
@@ -28,6 +29,7 @@
 #include "miscadmin.h"
 #include "settings.h"
 #include "storage/fd.h"
+#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -78,29 +80,127 @@ static bool key_in_unprotected_file;
  */
 static bool defining;
 
+/*
+ * When the statement began (or the statements that came with it) that holds a
+ * secret, whatever its text says; 0: there was none in this session.
+ */
+static TimestampTz secret_statement;
+
 static ProcessUtility_hook_type next_process_utility;
+static emit_log_hook_type next_emit_log;
 
 static bool sets_ours(const Node *stmt);
 
 /*
+ * Keep the statement that is being executed out of the server log, whatever
+ * error comes of it, now or later; and for now its context, which may quote it.
+ *
+ * Returns the error context stack, for the caller to put back.  (Whoever
+ * catches an error restores it, too.)
+ */
+ErrorContextCallback *
+settings_hide_statement(void)
+{
+	ErrorContextCallback *outer = error_context_stack;
+
+	secret_statement = GetCurrentStatementStartTimestamp();
+	error_context_stack = NULL;
+	return outer;
+}
+
+/*
+ * May a statement, or what is said of one, quote an API key or the URL of a
+ * key?  So it may when it names a setting of ours, misspelt or not, or the
+ * function that takes a URL.
+ */
+static bool
+names_secret(const char *text)
+{
+	static const char setting[] = "seam_ik";
+	static const char function[] = "seam_get_instant_key";
+
+	for (; *text; text++)
+	{
+		if (pg_strncasecmp(text, function, sizeof(function) - 1) == 0)
+			return true;
+		if (pg_strncasecmp(text, setting, sizeof(setting) - 1) == 0)
+		{
+			const char *rest = text + sizeof(setting) - 1;
+
+			if (rest[strspn(rest, "\" \t\r\n")] == '.')
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * May the statement of which something is about to be logged hold a secret?
+ */
+static bool
+statement_may_hold_secret(const ErrorData *edata)
+{
+	if (debug_query_string == NULL)
+		return false;
+	if (secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp())
+		return true;
+
+	/*
+	 * refused before we see it, and by a way that may name nothing, like
+	 * EXECUTE
+	 */
+	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))
+		return true;
+	return names_secret(debug_query_string);
+}
+
+/*
+ * emit_log_hook: leave out of the server log what may quote a secret.
+ *
+ * PostgreSQL logs the text of a statement that fails, be it before any of our
+ * code sees it (a syntax error), in it, or afterwards: in another statement of
+ * the same query string, or when the function has returned.  The flags are of the
+ * log only; the internal query is lost to the client, too.
+ */
+static void
+hide_secrets(ErrorData *edata)
+{
+	if (statement_may_hold_secret(edata))
+		edata->hide_stmt = true;
+	if (edata->context && names_secret(edata->context))
+		edata->hide_ctx = true;
+	if (edata->internalquery && names_secret(edata->internalquery))
+		edata->internalquery = NULL;
+	if (next_emit_log)
+		next_emit_log(edata);
+}
+
+/*
+ * Does a check hook see a value that comes from a statement of this session?
+ */
+static bool
+is_from_statement(GucSource source)
+{
+	return source >= PGC_S_INTERACTIVE && !defining;
+}
+
+/*
  * Refuse a value from a check hook with 22023: "NAME PROBLEM".
  *
- * PostgreSQL would log the refused statement, and so the value, with the
- * error, and a PL/pgSQL function would show it as context; that is avoided by
- * raising the error here, without context, which also serves set_config().
- * Where the value does not come from a statement of this
- * session, the hook reports false in the usual way.
+ * PostgreSQL would quote the value, and a PL/pgSQL function would show it as
+ * context; so the error is raised here, without context, if the value comes from
+ * a statement, which may call set_config().  Otherwise the hook reports false in
+ * the usual way.
  */
 static bool
 refuse(GucSource source, const char *name, const char *problem)
 {
-	if (source >= PGC_S_INTERACTIVE && !defining)
+	if (is_from_statement(source))
 	{
-		error_context_stack = NULL; /* whoever catches the error restores it */
+		(void) settings_hide_statement();
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s %s", name, problem),
-				 errhidestmt(true)));
+				 errmsg("%s %s", name, problem)));
 	}
 	GUC_check_errcode(ERRCODE_INVALID_PARAMETER_VALUE);
 	GUC_check_errmsg("%s %s", name, problem);
@@ -131,6 +231,8 @@ check_api_key(char **newval, void **extra, GucSource source)
 {
 	const char *value = *newval ? *newval : "";
 
+	if (is_from_statement(source))
+		error_context_stack = settings_hide_statement();
 	if (strcmp(value, API_KEY_MASK) == 0)
 		return refuse(source, "seam_ik.api_key", "cannot be set to the mask that is shown in its place");
 	if (!is_header_word(value))
@@ -171,15 +273,6 @@ check_endpoint(char **newval, void **extra, GucSource source)
 	const char *problem = http_url_problem(*newval ? *newval : "");
 
 	return problem ? refuse(source, "seam_ik.endpoint", problem) : true;
-}
-
-/*
- * Error context callback: keep the statement out of the server log.
- */
-static void
-hide_statement(void *arg)
-{
-	errhidestmt(true);
 }
 
 /*
@@ -224,8 +317,8 @@ sets_ours(const Node *stmt)
 }
 
 /*
- * ProcessUtility hook: a SET of ours that fails, for whatever reason, must not
- * be logged, since the log would show the API key in it.
+ * ProcessUtility hook: a SET of ours, in a function say, that fails for whatever
+ * reason must not show its value, be it only to the client.
  */
 static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
@@ -233,7 +326,6 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
-	ErrorContextCallback callback;
 	ErrorContextCallback *outer;
 
 	if (!sets_ours(pstmt->utilityStmt))
@@ -241,12 +333,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		return;
 	}
-	callback.callback = hide_statement;
-	callback.arg = NULL;
-	/* without the outer context, which may show the statement, too */
-	outer = error_context_stack;
-	callback.previous = NULL;
-	error_context_stack = &callback;
+	outer = settings_hide_statement();
 	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	error_context_stack = outer;
 }
@@ -369,16 +456,18 @@ settings_define(void)
 
 	next_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	next_emit_log = emit_log_hook;
+	emit_log_hook = hide_secrets;
 }
 
 /*
- * Does an ALTER ROLE or ALTER DATABASE SET hold an API key?  Every role can
- * read pg_db_role_setting.
+ * Is there an ALTER ROLE or ALTER DATABASE SET of this parameter, with a value that
+ * is not empty?
  */
 static bool
-key_in_catalog(void)
+set_in_catalog(const char *name)
 {
-	static const char name[] = "seam_ik.api_key=";
+	size_t		len = strlen(name);
 	Relation	rel = table_open(DbRoleSettingRelationId, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
@@ -400,13 +489,24 @@ key_in_catalog(void)
 		{
 			const char *setting = TextDatumGetCString(elements[i]);
 
-			found = pg_strncasecmp(setting, name, sizeof(name) - 1) == 0 &&
-				setting[sizeof(name) - 1] != '\0';
+			found = pg_strncasecmp(setting, name, len) == 0 &&
+				setting[len] == '=' && setting[len + 1] != '\0';
 		}
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/*
+ * Does every session load the library before it executes anything?  (No role may
+ * choose its own session_preload_libraries.)
+ */
+static bool
+loaded_by_each_session(void)
+{
+	return strstr(session_preload_libraries_string, "seam_ik") != NULL &&
+		!set_in_catalog("session_preload_libraries");
 }
 
 /*
@@ -420,13 +520,14 @@ warn_of_exposed_key(void)
 	if (warned)
 		return;
 	warned = true;
-	if (key_in_unprotected_file)
+	if (key_in_unprotected_file && !loaded_by_each_session())
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
 				 errdetail("It is set in the server's configuration, but seam_ik is not in shared_preload_libraries: until the library is loaded, any session can SHOW it."),
 				 errhint(HINT_USE_KEY_FILE " Or add seam_ik to shared_preload_libraries.")));
-	if (key_in_catalog())
+	/* every role can read pg_db_role_setting */
+	if (set_in_catalog("seam_ik.api_key"))
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
@@ -594,6 +695,7 @@ settings_account(SeamAccount *account)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no API key of Seam is set"),
+				 account->api_key != api_key ? errdetail("The file that seam_ik.api_key_file names is empty.") : 0,
 				 errhint("Put it into a file that only the server's user can read (mode 0600), and name that file in seam_ik.api_key_file.")));
 	problem = seam_api_key_problem(account->api_key, account->workspace_id);
 	if (problem)

@@ -25,5 +25,6 @@ extern bool settings_revoke_on_rollback;
 
 extern void settings_define(void);
 extern void settings_account(SeamAccount *account);
+extern ErrorContextCallback *settings_hide_statement(void);
 
 #endif							/* SEAM_IK_SETTINGS_H */

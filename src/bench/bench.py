@@ -173,12 +173,12 @@ class Bench:
             stdout=subprocess.PIPE, text=True)
         return 'http://127.0.0.1:%d' % int(server.stdout.readline())
 
-    def seam_session(self, base, *more):
+    def seam_session(self, base, *more, api_key="api_key = '%s'" % API_KEY):
         """A session whose calls are compared with the floor's: what the protection
         of their keys costs is a part of its own."""
         return self.cluster.session(
             'SET seam_ik.revoke_on_rollback = off',
-            "SET seam_ik.api_key = '%s'" % API_KEY,
+            'SET seam_ik.' + api_key,
             "SET seam_ik.endpoint = '%s'" % base, *more)
 
     def pgsql_http_session(self):
@@ -272,9 +272,8 @@ class Bench:
             contenders['floor', scheme] = (
                 lambda floor=floor: floor.ask(calls)[0] / 1000 / calls)
             add('seam_ik', scheme, self.seam_session(base), self.seam_call())
-            add('seam_ik, key file', scheme, self.cluster.session(
-                "SET seam_ik.api_key_file = '%s'" % key_file,
-                "SET seam_ik.endpoint = '%s'" % base), self.seam_call())
+            add('seam_ik, key file', scheme, self.seam_session(
+                base, api_key="api_key_file = '%s'" % key_file), self.seam_call())
             if scheme == 'https h2':
                 continue
             if self.has_plpython:

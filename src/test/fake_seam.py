@@ -39,6 +39,7 @@ wins.  The names:
     early                        413 before the body is read, then FIN
   when the bytes go
     delay=MS         all of it later
+    hold             all of it when POST /fake/release says so
     drip=MS          one byte each MS
     slowheaders=MS   the same for the head only
     truncate=N       the whole Content-Length promised, N bytes of body, FIN
@@ -77,6 +78,8 @@ Control, without authorization:
     GET  /fake/stats                counts of requests, keys and connections
     POST /fake/behave               see above; an empty spec forgets the
                                     identity's rules
+    POST /fake/release              {"user_identity_id": U or "*"}: what is held
+                                    of these goes on
     POST /fake/reset                forget everything; {"seed": N}
     POST /fake/clock                {"offset_seconds": N} moves Date, created_at
     POST /fake/seed-keys            {"user_identity_id": U, "count": N}
@@ -86,6 +89,7 @@ import argparse
 import asyncio
 import base64
 import collections
+import functools
 import gc
 import json
 import os
@@ -189,7 +193,7 @@ ONCE = {
     'hang': as_flag, 'hang_after': as_flag, 'reset': as_flag,
     'reset_after': as_flag, 'close': as_flag, 'close_after': as_flag,
     'die_on_reuse': as_flag, 'early': as_flag,
-    'delay': as_seconds, 'drip': as_seconds, 'slowheaders': as_seconds,
+    'delay': as_seconds, 'hold': as_flag, 'drip': as_seconds, 'slowheaders': as_seconds,
     'truncate': as_count, 'truncate_head': as_count, 'close_idle': as_seconds,
     'connection_close': as_flag,
     'status': as_status, 'type': as_text, 'message': as_text,
@@ -506,6 +510,7 @@ class Seam:
             ('GET', '/fake/keys'): self.tell_keys,
             ('GET', '/fake/stats'): self.tell_stats,
             ('POST', '/fake/behave'): self.behave,
+            ('POST', '/fake/release'): self.release,
             ('POST', '/fake/reset'): self.reset,
             ('POST', '/fake/clock'): self.set_clock,
             ('POST', '/fake/seed-keys'): self.seed_keys,
@@ -515,6 +520,7 @@ class Seam:
         self.second = None          # that date, created and expires are of
         self.open = 0               # connections that made a request
         self.in_flight = 0          # requests whose answer is held back
+        self.on_hold = []           # of "hold": identity, and what goes on
         self.forget(None)
 
     def forget(self, seed):
@@ -825,6 +831,16 @@ class Seam:
             self.rules.append(Rule(identity, plan))
         return {'ok': True}
 
+    def release(self, head, wish):
+        identity = wish['user_identity_id'].lower()
+        held, self.on_hold = self.on_hold, []
+        for entry in held:
+            if identity in ('*', entry[0]):
+                entry[1]()
+            else:
+                self.on_hold.append(entry)
+        return {'ok': True}
+
     def reset(self, head, wish):
         self.forget(wish.get('seed'))
         return {'ok': True}
@@ -1026,7 +1042,10 @@ class Connection(asyncio.Protocol):
         self.busy = self.held = True
         seam.in_flight += 1
         seam.max_in_flight = max(seam.max_in_flight, seam.in_flight)
-        if 'delay' in plan:
+        if 'hold' in plan:
+            seam.on_hold.append((seam.concerned(body), functools.partial(
+                self.perform, head, plan, silent, answer)))
+        elif 'delay' in plan:
             self.loop.call_later(plan['delay'], self.perform, head, plan,
                                  silent, answer)
         else:

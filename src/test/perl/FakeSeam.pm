@@ -78,6 +78,9 @@ sub behave
 	return;
 }
 
+# What "hold" holds of this identity, or of all, is answered.
+sub release { $_[0]->ask('release', { user_identity_id => $_[1] // '*' }); return; }
+
 # The fake's clock goes wrong by so many seconds.
 sub clock { $_[0]->ask('clock', { offset_seconds => $_[1] }); return; }
 

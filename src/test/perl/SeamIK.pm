@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster stalled_lookups movable_clock ask background result_of wait_for guest CALL UNSETTLED);
+our @EXPORT = qw(seam_cluster stalled_lookups movable_clock reload ask background result_of wait_for guest CALL UNSETTLED);
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -116,6 +116,22 @@ gettimeofday(struct timeval *at, void *zone)
 C
 	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/clock.so", "$dir/clock.c");
 	return (join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/clock.so"), $set);
+}
+
+# reload($node): have the configuration read anew, and wait until every process has been
+# told.  (The postmaster tells them when it has read it, and before it reads it again.)
+sub reload
+{
+	my ($node) = @_;
+
+	for (1 .. 2)
+	{
+		my $before = ask($node, 'SELECT pg_conf_load_time()');
+
+		ask($node, 'SELECT pg_reload_conf()');
+		wait_for(sub { ask($node, 'SELECT pg_conf_load_time()') !~ /^(\Q$before\E)?$/ }) or die 'the configuration is not read';
+	}
+	return;
 }
 
 # ask($node, $sql, $database): what psql prints, or nothing where there is an error: the

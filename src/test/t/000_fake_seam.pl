@@ -223,14 +223,12 @@ ok(length $r->{got} < 20, 'slowheaders: a bit of the head');
 my ($rest) = receive($r->{socket}, sub { whole($r->{got} . $_[0]) });
 is(parts($r->{got} . $rest)->{status}, 200, 'and in the end all of it');
 # two that wait do not wait for each other, nor does a third
-my $before = time;
 my @slow = map { dial() } 1 .. 50;
-$_->syswrite(request("/do/delay=3000$generate", { user_identity_id => $guest })) for @slow;
+$_->syswrite(request("/do/hold$generate", { user_identity_id => $guest })) for @slow;
 is(call(undef)->{status}, 200, 'one more');
-ok(time - $before < 2.9, 'does not wait for the slow ones');
-is($fake->ask('stats')->{in_flight}, 50, 'they are in flight');
-receive($_, \&whole) for @slow;
-ok(time - $before < 60, 'which are answered at the same time');
+is($fake->ask('stats')->{in_flight}, 50, 'does not wait for those that are in flight');
+$fake->release;
+is(scalar(grep { (receive($_, \&whole))[1] eq 'done' } @slow), 50, 'which are answered at the same time');
 is($fake->ask('stats')->{in_flight}, 0, 'and then no more');
 
 $r = call('truncate=10', done => \&until_end);
@@ -343,6 +341,14 @@ is(call('status=500,route=list', path => '/instant_keys/list', body => {})->{sta
 $fake->ask('reset', { seed => 1 });
 my $hits = grep { call('status=500,chance=0.5')->{status} == 500 } 1 .. 100;
 ok($hits > 20 && $hits < 80, "chance ($hits of 100)");
+my $held = call('hold', done => \&until_end, patience => 0.3);
+is("$held->{end}/$held->{got}", 'open/', 'hold: no answer');
+is($fake->ask('stats')->{in_flight}, 1, 'it is in flight');
+$fake->release($other);
+is((receive($held->{socket}, \&whole, 0.3))[1], 'open', 'release of another identity: no answer');
+$fake->release($guest);
+my ($released) = receive($held->{socket}, \&whole);
+is(parts($released)->{status}, 200, 'release: the answer');
 $d = call('delay=50,status=429,retry_after=1,times=3');
 is($d->{status}, 429, 'combined');
 is(call('statsu=500')->{status}, 599, 'a typing error');
@@ -388,7 +394,7 @@ $fake->clock(-300);
 $r = call(undef);
 my ($year, $month, $day, $hour, $minute, $second) = $r->{json}{instant_key}{created_at} =~ /(\d+)/g;
 my $created = do { local $ENV{TZ} = 'UTC'; POSIX::tzset(); POSIX::mktime($second, $minute, $hour, $day, $month - 1, $year - 1900) };
-ok(abs(time - 300 - $created) < 3, 'clock moves created_at');
+ok(abs(time - 300 - $created) < 60, 'clock moves created_at');
 like($r->{head}, qr/^Date: .* \Q$hour:$minute:\E/m, 'and Date');
 $fake->clock(0);
 
@@ -440,7 +446,7 @@ my $background = `python3 $fake_program --detach`;
 ok(dial($background), 'it serves');
 my $gone = `perl -e 'print qx(python3 $fake_program --detach)'`;
 my $alive = 1;
-for (1 .. 40)
+for (1 .. 600)
 {
 	$alive = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $gone, Timeout => 1) or last;
 	sleep 0.05;

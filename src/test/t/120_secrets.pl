@@ -88,6 +88,66 @@ foreach my $sql (@refused)
 	$offset = -s $node->logfile;
 }
 
+# Statements that fail, wherever and why: the log shows neither the API key nor the URL in them.
+my $url = 'https://ik.seam.co/S3CR3T';
+my $get = "SELECT seam_get_instant_key('$url')";
+my $set_config = "set_config('seam_ik.api_key', '$secret', false)";
+my $define = 'LANGUAGE plpgsql AS $f$ BEGIN';
+$node->safe_psql('postgres', "
+CREATE FUNCTION sets() RETURNS void $define PERFORM $set_config; PERFORM 1 / 0; END \$f\$;
+CREATE FUNCTION sets_wrong() RETURNS void $define PERFORM set_config('seam_ik.api_key', '$secret', false, 1); END \$f\$;
+CREATE FUNCTION executes() RETURNS void $define EXECUTE 'SET seam_ik.api_key = ''$secret'' x'; END \$f\$;
+CREATE FUNCTION executes(key text) RETURNS void $define EXECUTE format('SET seam_ik.api_key = %L', key); END \$f\$;
+CREATE FUNCTION set_to(key text) RETURNS void $define PERFORM set_config('seam_ik.api_key', key, false); END \$f\$;
+CREATE FUNCTION gets() RETURNS void $define PERFORM seam_get_instant_key('$url'); END \$f\$;
+CREATE FUNCTION gets(url text) RETURNS void $define PERFORM seam_get_instant_key(url); END \$f\$");
+my $hang = "SET seam_ik.api_key_file = 'seam_api_key'; SET seam_ik.endpoint = '" . $fake->url('hang') . "'";
+my $found = $hang =~ s/hang/delay=1/r;
+my @failing = (
+	# a syntax error, an aborted transaction, a role that may not, something else in the statement
+	"SET seam_ik.api_key = '$secret' x", "SET \"seam_ik\" . api_key = '$secret' x", "BEGIN; SELECT 1 / 0; SET seam_ik.api_key = '$secret'; COMMIT", "SET seam_ik.api_key = '$secret'; SELECT 1 / 0", "SELECT 1 / 0; SET seam_ik.api_key = '$secret'",
+	"SET ROLE clerk; SELECT $set_config", "SELECT set_config('seam_ik.api_key', '$secret' false)", "SELECT set_config('seam_ik.api_key', '$secret')", "SELECT set_config('SEAM_IK.API_KEY', '$secret', false), 1 / 0 FROM pg_class",
+	"SELECT set_config('seam_ik' || '.api_key', '$secret', false), 1 / count(*) FROM pg_class WHERE false",
+	"SET ROLE clerk; PREPARE p AS SELECT set_config('seam_ik.api_key', \$1, false); EXECUTE p('$secret')",
+	"DO \$do\$ BEGIN PERFORM $set_config; PERFORM 1 / 0; END \$do\$", "DO \$do\$ BEGIN SET seam_ik.api_key = '$secret'; oops; END \$do\$",
+	"CREATE FUNCTION f() RETURNS void $define SET seam_ik.api_key = '$secret'; oops END \$f\$",
+	'SELECT sets()', 'SELECT sets_wrong()', 'SELECT executes()', 'SET ROLE clerk; SELECT sets()', "SELECT executes('$secret'), 1 / (relnatts - relnatts) FROM pg_class", "SET ROLE clerk; SELECT executes('$secret')", "SET ROLE clerk; SELECT set_to('$secret')",
+	# the same of a URL; and what Seam, or its silence, does
+	$get, lc $get =~ s/s3cr3t/S3CR3T/r, "SET ROLE clerk; $get", "$get oops (", "BEGIN; SELECT 1 / 0; $get; COMMIT", "SET seam_ik.api_key_file = 'seam_api_key'; $get", "SET seam_ik.api_key_file = 'none'; $get",
+	"$hang; SET seam_ik.request_timeout = '50ms'; $get", "$hang; SET statement_timeout = '50ms'; $get", "$found; $get WHERE 1 / (SELECT count(*) FROM pg_class WHERE false) > 0",
+	"SELECT seam_get_instant_key(u) FROM (VALUES ('$url')) v(u)", "PREPARE g(text) AS SELECT seam_get_instant_key(\$1); EXECUTE g('$url')", "BEGIN; DECLARE c CURSOR FOR $get; FETCH c; COMMIT",
+	'SELECT gets()', "SELECT gets('$url')", 'SET ROLE clerk; SELECT gets()', "SET ROLE clerk; SELECT gets('$url')", "DO \$do\$ BEGIN BEGIN PERFORM seam_get_instant_key('$url'); EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM 1 / 0; END \$do\$");
+foreach my $sql (@failing)
+{
+	my $name = $sql =~ s/S3CR3T/.../gr;
+	my $out = '';
+
+	# each statement by itself, and all as one
+	$offset = -s $node->logfile;
+	like(run("LOAD 'seam_ik'; $sql;", on_error_stop => 0), qr/ERROR/, "fails: $name");
+	is_deeply([ grep { /S3CR3T/ } split /\n/, slurp_file($node->logfile, $offset) ], [], 'and the log does not show what is secret');
+	$offset = -s $node->logfile;
+	IPC::Run::run([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', "LOAD 'seam_ik'", '-c', $sql ], '>', \my $o, '2>', \$out);
+	like($out, qr/ERROR/, 'fails, too, in one message');
+	is_deeply([ grep { /S3CR3T/ } split /\n/, slurp_file($node->logfile, $offset) ], [], 'and the log does not show it');
+}
+# other statements are logged as ever, also in that session
+$offset = -s $node->logfile;
+run("$get; SELECT 1 / 0 AS other; " . CALL . ' AS without_key', on_error_stop => 0);
+$log = slurp_file($node->logfile, $offset);
+like($log, qr/STATEMENT: .*AS $_/, 'the statement of another error is logged') for 'other', 'without_key';
+# a call that is ended from outside
+foreach my $how ('cancel', 'terminate')
+{
+	$offset = -s $node->logfile;
+	$fake->reset;
+	my $waiting = background($node, "$hang; $get;");
+	ok(wait_for(sub { $fake->requests == 1 }), "$how: a call with a URL waits");
+	$node->safe_psql('postgres', "SELECT pg_${how}_backend($waiting->{pid})");
+	like((result_of($waiting))[0], qr/57014|57P01/, 'and is ended');
+	is_deeply([ grep { /S3CR3T/ } split /\n/, slurp_file($node->logfile, $offset) ], [], 'and the log does not show the URL');
+}
+
 # What an ordinary role can read.
 my $watch = background($node, "$load SELECT seam_generate_instant_key('" . guest . "') IS NULL;\nSELECT pg_sleep(60);");
 wait_for(sub { $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE pid = $watch->{pid}") =~ /pg_sleep/ });
@@ -119,6 +179,15 @@ $out = run($calls);
 is(warnings_in($out), 1, 'postgresql.conf without preloading: one warning a session');
 like($out, qr/shared_preload_libraries/, 'which says what to do');
 is($node->safe_psql('postgres', "SET ROLE clerk; SHOW seam_ik.api_key"), $secret, '(that is the hole: a placeholder that anyone can SHOW)');
+# (the library is loaded before anything else is done, unless some have another list)
+$node->append_conf('postgresql.conf', "session_preload_libraries = 'seam_ik'\n");
+$node->reload;
+wait_for(sub { run('SHOW session_preload_libraries') =~ /seam_ik/ });
+is(warnings_in(run($calls)), 0, 'loaded by each session: no warning');
+like(run('SET ROLE clerk; SHOW seam_ik.api_key'), qr/ERROR/, 'nobody can SHOW it');
+$node->safe_psql('postgres', 'ALTER ROLE clerk SET session_preload_libraries = plpgsql');
+is(warnings_in(run($calls)), 1, 'loaded by some: a warning');
+$node->safe_psql('postgres', 'ALTER ROLE clerk RESET session_preload_libraries');
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'seam_ik'\n");
 $node->restart;
 is(warnings_in(run($calls)), 0, 'preloaded: no warning');

@@ -49,7 +49,7 @@ is(connections(), 1, 'share a connection');
 is(states('connection_close', 3), 'ok ok ok', 'a server that closes');
 is(connections(), 3, 'gets a new connection for each');
 # (a request that crosses with the close would be in doubt)
-is(states('close_idle', 4, 0.2), 'ok ok ok ok', 'a server that closes without saying so');
+is(states('close_idle', 4, 0.5), 'ok ok ok ok', 'a server that closes without saying so');
 is(connections(), 4, 'is noticed');
 is(scalar($fake->requests), 4, 'and no request is made twice');
 

@@ -52,8 +52,7 @@ sub set
 	return;
 }
 
-# (no view tells that the worker has seen it)
-sub pause { set(worker => 'off'); sleep 0.5; return; }
+sub pause { set(worker => 'off'); reload($node); return; }
 sub go_on { set(worker => undef); return; }
 
 # What the server logged since.
@@ -62,10 +61,9 @@ sub log_end { return -s $node->logfile; }
 
 # Whoever is slow holds up only himself: this one is looked at again at the end.
 my $slow = identity();
-$fake->behave($slow, 'delay=8000,route=generate_instant_key');
+$fake->behave($slow, 'delay=20000,route=generate_instant_key');
 my $slow_id = enqueue($slow);
-ok(wait_for(sub { calls(0, $slow) }), 'a call that takes 8 s is under way');
-my $begin = time;
+ok(wait_for(sub { calls(0, $slow) }), 'a call that takes 20 s is under way');
 
 # ---------- enqueueing ----------
 
@@ -80,7 +78,7 @@ my $mark = mark;
 my $id = enqueue($who);
 like($id, qr/^\d+$/, 'a request has an id');
 ok(becomes($id, 'issued'), 'and is issued');
-cmp_ok(time - $begin, '<', 5, 'while the slow one waits');
+is(status($slow_id), 'in_flight', 'while the slow one waits');
 my @calls = calls($mark, $who);
 is(scalar(@calls), 1, 'by one call');
 is_deeply(JSON::PP::decode_json($calls[0]{body}), { user_identity_id => $who, max_use_count => 1 }, 'with the default');
@@ -146,7 +144,8 @@ for (1 .. 15)
 @took = sort { $a <=> $b } @took;
 note('commit to request, ms: ' . join(' ', map { sprintf '%.1f', 1000 * $_ } @took));
 cmp_ok($took[0], '>', 0, 'nothing is sent before the commit');
-cmp_ok($took[7], '<', 0.5, 'and soon after it');
+# (a worker that is not woken looks once a minute)
+cmp_ok($took[7], '<', 5, 'and soon after it');
 
 # two-phase commit
 ($gone, $stays) = (identity(), identity());
@@ -156,9 +155,9 @@ $who = identity();
 ok(becomes(enqueue($who), 'issued'), 'beside prepared transactions');
 is(scalar(calls($mark, $stays)), 0, 'a prepared transaction sends nothing');
 sql("ROLLBACK PREPARED 'gone'; COMMIT PREPARED 'stays'");
-$begin = time;
+my $begin = time;
 ok(wait_for(sub { calls($mark, $stays) }), 'until it commits');
-cmp_ok((calls($mark, $stays))[0]{time} - $begin, '<', 10, 'and then soon');
+cmp_ok((calls($mark, $stays))[0]{time} - $begin, '<', 30, 'and then soon');
 is(scalar(calls($mark, $gone)), 0, 'or does not');
 
 # ---------- who may what ----------
@@ -211,38 +210,36 @@ is(scalar(calls($mark, field($other, '(instant_key).instant_key_id'), 'delete'))
 is(field($other, 'finished_at IS NOT NULL'), 't', 'which ends it');
 
 $who = identity();
-$fake->behave($who, 'delay=1500,route=generate_instant_key');
+$fake->behave($who, 'hold,route=generate_instant_key');
 $id = enqueue($who);
 ok(becomes($id, 'in_flight'), 'in flight');
 is(cancel($id), 'revoking', 'one in flight is to be revoked');
 is(cancel($id), 'revoking', 'twice');
+$fake->release($who);
 ok(becomes($id, 'revoked'), 'and is');
 is(scalar(live($who)), 0, 'at Seam');
 
 # its call fails: there is nothing to revoke
 $who = identity();
-$fake->behave($who, 'delay=1000,status=400');
+$fake->behave($who, 'hold,status=400');
 $id = enqueue($who);
 ok(becomes($id, 'in_flight'), 'in flight');
 is(cancel($id), 'revoking', 'one in flight that fails');
+$fake->release($who);
 ok(wait_for(sub { status($id) =~ /^(cancelled|revoked)$/ }), 'ends, too');
 
 # a cancelling transaction that is open while the answer comes holds up no other
 foreach my $end ('ROLLBACK', 'COMMIT')
 {
 	$who = identity();
-	$fake->behave($who, 'delay=700,route=generate_instant_key');
+	$fake->behave($who, 'hold,route=generate_instant_key');
 	$id = enqueue($who);
 	ok(becomes($id, 'in_flight'), 'in flight');
-	my $s = background($node, "BEGIN; SELECT seam_cancel_instant_key_request($id); SELECT pg_sleep(6); $end;");
-	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(6)%' AND pid = $s->{pid}") }), 'a session that cancels');
-	my $until = time + 1.5;
-	while (time < $until)
-	{
-		ok(becomes(enqueue(identity()), 'issued'), 'others go on');
-		sleep 0.2;
-	}
-	cmp_ok(time, '<', $until + 4, 'without delay');
+	my $s = background($node, "BEGIN; SELECT seam_cancel_instant_key_request($id);");
+	ok(wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /^revoking$/m }), 'a session that cancels');
+	$fake->release($who);
+	ok(becomes(enqueue(identity()), 'issued'), 'others go on') for 1 .. 5;
+	$s->{in} .= "$end;\n";
 	result_of($s);
 	ok(becomes($id, $end eq 'COMMIT' ? 'revoked' : 'issued'), "and it ends as the $end says");
 	is(scalar(live($who)), $end eq 'COMMIT' ? 0 : 1, 'at Seam');
@@ -305,18 +302,19 @@ $begin = time;
 $id = enqueue($who);
 ok(becomes($id, 'issued'), '429 with a date');
 cmp_ok(time - $begin, '>', 0.9, 'which is honoured');
-cmp_ok(time - $begin, '<', 10, 'and no more');
+cmp_ok(time - $begin, '<', 30, 'and no more');
 $who = identity();
 $fake->behave($who, 'status=429', 1);
 ok(becomes(enqueue($who), 'issued'), '429 without a time');
 
 # nothing listens there
 my $refused = do { my $f = FakeSeam->start('--stall-tls'); my $p = $f->port; $f->stop; $p };
-set(endpoint => "http://127.0.0.1:$refused", max_attempts => 2);
+set(endpoint => "http://127.0.0.1:$refused");
+$id = enqueue(identity());
+ok(wait_for(sub { field($id, 'status, sqlstate, next_attempt_at > attempted_at, finished_at IS NULL') eq 'pending|08001|t|t' }), 'no connection: to be tried again, later');
+set(max_attempts => 2);
 $who = identity();
 $id = enqueue($who);
-ok(wait_for(sub { field($id, 'attempts') == 1 && status($id) eq 'pending' }), 'no connection: to be tried again');
-is(field($id, 'sqlstate, next_attempt_at > attempted_at, finished_at IS NULL'), '08001|t|t', 'later');
 ok(becomes($id, 'failed'), 'seam_ik.max_attempts is the limit');
 is(field($id, 'attempts, sqlstate'), '2|08001', 'of attempts');
 set(max_attempts => undef);
@@ -348,14 +346,15 @@ cmp_ok(scalar(calls($mark)), '<', 20, 'the queue waits');
 is(sql('SELECT count(*) FROM seam_instant_key_request WHERE status = \'pending\' AND request_id IN (' . join(',', @ids, $more) . ')'), 7, 'and keeps everything');
 is(scalar(() = logged($log) =~ /WARNING/g), 1, 'it warns once');
 $fake->behave('*', '');
-sql('SELECT pg_reload_conf()');
+$mark = mark;
 $begin = time;
+sql('SELECT pg_reload_conf()');
 ok(becomes($_, 'issued'), 'it goes on') for @ids, $more;
-cmp_ok(time - $begin, '<', 6, 'when the configuration was reloaded');
+cmp_ok((calls($mark))[0]{time} - $begin, '<', 6, 'when the configuration was reloaded');
 
 $log = log_end;
 set(api_key => '');
-sleep 0.5;
+reload($node);
 @ids = map { enqueue(identity()) } 1 .. 3;
 ok(wait_for(sub { logged($log) =~ /WARNING/ }), 'no API key: a warning');
 sleep 0.5;
@@ -375,20 +374,23 @@ ok(wait_for(sub { calls($mark) == 25 }), 'under seam_ik.rate_limit');
 my @times = sort { $a <=> $b } map { $_->{time} } calls($mark);
 # (a burst of one second's worth is fair)
 cmp_ok($times[24] - $times[0], '>', 1.3, 'so many a second');
-cmp_ok($times[24] - $times[0], '<', 10, 'and no fewer');
+cmp_ok($times[24] - $times[0], '<', 30, 'and no fewer');
 set(rate_limit => undef);
 
 my $second = FakeSeam->start;
-$second->behave('*', 'delay=500');
+$second->behave('*', 'hold');
 set(max_concurrency => 3, endpoint => $second->url);
-sleep 0.5;
+reload($node);
 sql("SELECT seam_enqueue_instant_key(gen_random_uuid(), reference => 'three') FROM generate_series(1, 14)");
+foreach my $n (3, 3, 3, 3, 2)
+{
+	ok(wait_for(sub { $second->ask('stats')->{in_flight} == $n }), "so many at once: $n");
+	$second->release;
+}
 ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE reference = 'three' AND status = 'issued'") == 14 }), 'under seam_ik.max_concurrency');
-is($second->ask('stats')->{max_in_flight}, 3, 'so many at once');
-@times = sort { $a <=> $b } map { $_->{time} } $second->requests;
-cmp_ok($times[13] - $times[0], '<', 5, 'and no fewer');
+is($second->ask('stats')->{max_in_flight}, 3, 'and no more');
 set(max_concurrency => undef, endpoint => $fake->url);
-sleep 0.5;
+reload($node);
 
 # ---------- what is told ----------
 
@@ -400,10 +402,10 @@ LISTEN seam_instant_key;
 SELECT 'id ' || seam_enqueue_instant_key('} . identity() . qq{', reference => $reference);
 SELECT 'id ' || seam_enqueue_instant_key('$who');
 BEGIN; SELECT 'id ' || seam_cancel_instant_key_request(seam_enqueue_instant_key('$who', reference => 'off')); COMMIT;
-DO \$\$ BEGIN FOR i IN 1 .. 200 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(0.2); END \$\$;
+DO \$\$ BEGIN FOR i IN 1 .. 2000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(1); END \$\$;
 SELECT 1;
 SELECT seam_cancel_instant_key_request(request_id) FROM seam_instant_key_request WHERE reference = $reference ORDER BY request_id DESC LIMIT 1;
-DO \$\$ BEGIN FOR i IN 1 .. 200 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(0.2); END \$\$;
+DO \$\$ BEGIN FOR i IN 1 .. 2000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(1); END \$\$;
 SELECT 2;
 });
 my ($good, $bad) = $out =~ /id (\d+)/g;
@@ -440,8 +442,8 @@ ok(wait_for(sub { there('status') eq 'issued' }), 'another database');
 is(scalar(grep { index($_->{body}, $who) >= 0 } $second->requests), 1, 'sends where it wants to');
 is(there('reference'), "\xc3\xbc", 'in its encoding');
 like(($node->psql('other', qq{SET search_path = "Lo""cks"; SELECT seam_enqueue_instant_key('$who', reference => repeat('\xc3\xbc', 201))}, extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2], qr/22001/, 'which is what a reference is measured in');
-sql("ALTER DATABASE other SET seam_ik.worker = off; SELECT pg_reload_conf()");
-sleep 0.5;
+sql('ALTER DATABASE other SET seam_ik.worker = off');
+reload($node);
 $there = other(qq{SELECT "Lo""cks".seam_enqueue_instant_key('$who')});
 $id = enqueue(identity());
 ok(becomes($id, 'issued'), 'this one goes on');

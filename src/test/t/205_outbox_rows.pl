@@ -32,7 +32,8 @@ sub of { my ($identity, $column) = @_; $column //= 'status'; return sql("SELECT 
 sub settled { my ($but) = @_; $but //= '00000000-0000-4000-8000-000000000000';
 	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND user_identity_id IS DISTINCT FROM '$but'") == 0 }); }
 
-sub slow { $fake->behave($_[0], 'route=generate_instant_key,delay=' . ($_[1] // 700)); return; }
+# the first call for an identity waits for $fake->release
+sub slow { $fake->behave($_[0], 'route=generate_instant_key,hold', 1); return; }
 sub in_flight
 {
 	my @who = @_;
@@ -40,8 +41,7 @@ sub in_flight
 	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight' AND user_identity_id IN ($list)") == @who });
 }
 
-# (no view tells that the worker has seen it)
-sub pause { sql("ALTER SYSTEM SET seam_ik.worker = 'off'; SELECT pg_reload_conf()"); sleep 0.5; return; }
+sub pause { sql("ALTER SYSTEM SET seam_ik.worker = 'off'"); reload($node); return; }
 sub go_on { sql('ALTER SYSTEM RESET seam_ik.worker; SELECT pg_reload_conf()'); return; }
 
 # A table with both triggers, or one.
@@ -134,6 +134,7 @@ slow($who);
 sql("INSERT INTO composite VALUES ('2026-03-06', 'x', 1, '$who')");
 ok(in_flight($who), 'in flight');
 sql('ALTER TABLE composite RENAME TO renamed; ALTER TABLE renamed ADD extra int, ALTER n TYPE bigint; ALTER TABLE renamed SET SCHEMA "In n"');
+$fake->release;
 ok(settled, 'while the table is renamed');
 is(sql("SELECT key_id FROM \"In n\".renamed WHERE guest = '$who'"), live($who), 'the row gets its key');
 cmp_ok(length(live($who)), '==', 36, 'one');
@@ -145,7 +146,7 @@ foreach my $both (0, 1)
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	sql('DROP TABLE IF EXISTS stay; CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('stay', $both));
 	my %who = map { $_ => identity() } qw(deleted handed nobody noted renumbered again rolled);
-	slow($_, 1000) for values %who;
+	slow($_) for values %who;
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	sql(join(' ', map { "INSERT INTO stay VALUES ($id{$_}, '$who{$_}');" } sort keys %who));
@@ -153,6 +154,7 @@ foreach my $both (0, 1)
 	my $new = identity();
 	sql("DELETE FROM stay WHERE id = $id{deleted}; UPDATE stay SET guest = '$new' WHERE id = $id{handed}; UPDATE stay SET guest = NULL WHERE id = $id{nobody}; UPDATE stay SET note = 'x' WHERE id = $id{noted};
 UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id = $id{again}; INSERT INTO stay VALUES ($id{again}, '$new'); BEGIN; DELETE FROM stay WHERE id = $id{rolled}; ROLLBACK");
+	$fake->release;
 	ok(settled, "rows that change while the call is made, $with");
 	is(of($who{$_}), 'revoked', "$_: the request") for qw(deleted handed nobody again);
 	is(live($who{$_}), '', "$_: no key lives") for qw(deleted handed nobody again);
@@ -170,6 +172,7 @@ UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id =
 	sql("INSERT INTO stay VALUES (50, '$dropped')");
 	ok(in_flight($dropped), 'in flight');
 	sql('DROP TABLE stay');
+	$fake->release;
 	ok(settled, 'a table that is dropped meanwhile');
 	is(of($dropped), 'revoked', 'as if the row had gone');
 	is(live($dropped), '', 'no key lives');
@@ -198,7 +201,7 @@ foreach my $both (0, 1)
 	my %who = map { $_ => identity() } qw(stays moved twice both back renumbered rolled open first handed deleted);
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
-	slow($who{$_}, 1500) for keys %who;
+	slow($who{$_}) for keys %who;
 	sql(join(' ', map { "INSERT INTO part VALUES ($id{$_}, 1, '$who{$_}');" } grep { $_ ne 'first' } sort keys %who) . "BEGIN; INSERT INTO part VALUES ($id{first}, 1, '$who{first}'); UPDATE part SET place = 2 WHERE id = $id{first}; COMMIT");
 	ok(in_flight(values %who), 'in flight');
 	my $new = identity();
@@ -213,6 +216,7 @@ UPDATE part SET place = 2, id = 200 WHERE id = $id{renumbered}");
 	# one moves while its key is to be written
 	my $holder = background($node, "BEGIN; UPDATE part SET place = 2 WHERE id = $id{open}; SELECT 5;");
 	ok(wait_for(sub { $holder->{run}->pump_nb; $holder->{out} =~ /^5$/m }), 'a session that moves one');
+	$fake->release;
 	ok(settled($who{open}), 'the others end while it is open');
 	$holder->{in} .= "COMMIT;\n";
 	result_of($holder);
@@ -324,6 +328,7 @@ slow($guest);
 sql("INSERT INTO odd VALUES (1, '$guest')");
 ok(in_flight($guest), 'in flight');
 sql('ALTER TABLE odd RENAME key_id TO lost');
+$fake->release;
 ok(settled, 'a key column that is gone');
 is(of($guest, "status, error <> ''"), 'issued|t', 'stays issued, and says so');
 is(length(live($guest)), 36, 'the key lives');
@@ -347,7 +352,7 @@ while (time < $until)
 	my $begin = time;
 	sql("INSERT INTO odd VALUES ($identities, '$other')");
 	ok(wait_for(sub { sql("SELECT key_id FROM odd WHERE id = $identities") ne '' }), 'others go on');
-	cmp_ok(time - $begin, '<', 5, 'without delay');
+	cmp_ok(time - $begin, '<', 30, 'without delay');
 	sleep 0.1;
 }
 is(of($_), 'issued', 'the locked ones wait') for $locked, $whole;
@@ -434,7 +439,7 @@ foreach my $what (@messes)
 	my $begin = time;
 	sql("INSERT INTO booking (id, guest) VALUES ($n + 10000, '$who')");
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $n + 10000") eq 't' }), 'the next request is as any');
-	cmp_ok(time - $begin, '<', 10, 'and in time');
+	cmp_ok(time - $begin, '<', 30, 'and in time');
 }
 # functions that run because the row is written
 sql(q{SET ROLE hotel;
@@ -456,21 +461,22 @@ ok(settled, 'functions of constraints, indexes, casts and the like');
 is(sql('SELECT key_id FROM calls'), live($who), 'the key is written') or diag(of($who, 'status, sqlstate, error'));
 is(sql("SELECT string_agg(DISTINCT what, ' ' ORDER BY what) FROM seen WHERE what IN ('cast', 'constraint', 'domain', 'generated', 'index')"), 'cast constraint domain generated index', 'by all of them');
 # a trigger that takes its time holds up others for as long only, and not for ever
-sql(q{CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(NEW.nights); RETURN NEW; END $$;
+sql(q{CREATE FUNCTION sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_catalog.pg_sleep(NEW.nights / 10.0); RETURN NEW; END $$;
 CREATE TABLE sleepy (LIKE booking INCLUDING ALL);} . triggers('sleepy') . q{CREATE TRIGGER sleeps BEFORE UPDATE ON sleepy FOR EACH ROW EXECUTE FUNCTION sleeps()});
 my $asked;
-foreach my $seconds (1, 60)
+foreach my $tenths (2, 600)
 {
 	my $sleepy = identity();
-	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($seconds, '$sleepy', $seconds)");
-	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }), "a trigger that sleeps $seconds s");
+	my $long = $tenths == 600;
+	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($tenths, '$sleepy', $tenths)");
+	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }), 'a trigger that sleeps') if $long;
 	$who = identity();
 	$asked = time;
-	sql("INSERT INTO booking (id, guest) VALUES ($seconds + 9000, '$who')");
-	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $seconds + 9000") eq 't' }), 'another request');
-	cmp_ok(time - $asked, '<', 20, 'goes on soon');
+	sql("INSERT INTO booking (id, guest) VALUES ($tenths + 9000, '$who')");
+	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $tenths + 9000") eq 't' }), 'another request');
+	cmp_ok(time - $asked, '<', 40, 'goes on soon') if $long;
 	ok(settled, 'settled');
-	is(of($sleepy, "status, error <> ''"), $seconds == 1 ? 'issued|' : 'issued|t', 'and so does that one');
+	is(of($sleepy, "status, error <> ''"), $long ? 'issued|t' : 'issued|', 'and so does that one');
 }
 # what can be tried again is, and others go on
 sql(q{CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM public.known) = 0 THEN RAISE 'again' USING ERRCODE = NEW.what; END IF; RETURN NEW; END $$;
@@ -485,7 +491,7 @@ $who = identity();
 $asked = time;
 sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
 ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
-cmp_ok(time - $asked, '<', 5, 'in time');
+cmp_ok(time - $asked, '<', 30, 'in time');
 sql('INSERT INTO known VALUES (gen_random_uuid())');
 ok(settled, 'which are, then');
 is(sql("SELECT key_id FROM retried WHERE id = $_"), live($retried[ $_ - 1 ]), 'with their keys') for 1 .. 3;
@@ -546,12 +552,13 @@ ok(settled, 'inserted and deleted by one transaction');
 is(scalar(calls($mark, $who)), 0, 'nothing is sent');
 # in flight
 $who = identity();
-slow($who, 4000);
+slow($who);
 sql("INSERT INTO room VALUES (17, '$who')");
 ok(in_flight($who), 'in flight');
 my $begin = time;
 sql('DELETE FROM room WHERE id = 17');
-cmp_ok(time - $begin, '<', 2, 'a DELETE waits for no answer');
+cmp_ok(time - $begin, '<', 20, 'a DELETE waits for no answer');
+$fake->release;
 ok(settled, 'deleted while the call is made');
 is(of($who), 'revoked', 'it is revoked');
 is(live($who), '', 'no key lives');
@@ -684,8 +691,8 @@ foreach my $isolation ('repeatable read', 'serializable')
 	my @set = ([ default_transaction_isolation => $isolation, 'read committed' ], $isolation eq 'serializable' ? @odd : ());
 	# (the test's own sessions stay as they are)
 	local $ENV{PGOPTIONS} = join(' ', map { "-c $_->[0]=" . ($_->[2] =~ s/ /\\ /gr) } @set);
-	sql(join(' ', map { "ALTER SYSTEM SET $_->[0] = '$_->[1]';" } @set) . ' SELECT pg_reload_conf()');
-	sleep 0.3;
+	sql(join(' ', map { "ALTER SYSTEM SET $_->[0] = '$_->[1]';" } @set));
+	reload($node);
 	my ($here, $there, $fails) = (identity(), identity(), identity());
 	sql("INSERT INTO room VALUES ($identities, '$here'); INSERT INTO composite VALUES ('2026-05-05', 'a\\b', $identities, '$there'); INSERT INTO odd VALUES ($identities, '$fails')");
 	ok(settled, scalar(@set) . ' odd settings');

@@ -102,7 +102,7 @@ sub quick
 	my $took = time - $begin;
 
 	is($rc, 0, $name) or diag $err;
-	cmp_ok($took, '<', 4, "$name: quick");
+	cmp_ok($took, '<', 20, "$name: quick");
 	note sprintf('%s: %.0f ms', $name, 1000 * $took);
 	return;
 }
@@ -117,7 +117,7 @@ sql('a', 'BEGIN; CREATE EXTENSION seam_ik; ROLLBACK');
 sql('b', 'CREATE EXTENSION seam_ik');
 my $begin = time;
 ok(wait_worker('b'), 'CREATE EXTENSION starts a worker');
-cmp_ok(time - $begin, '<', 10, 'at once');
+cmp_ok(time - $begin, '<', 40, 'at once');
 is(worker_of('a'), '', 'not when it is rolled back');
 sql('c', 'CREATE SCHEMA s; CREATE EXTENSION seam_ik SCHEMA s');
 sql('a', 'BEGIN; CREATE EXTENSION seam_ik; COMMIT');
@@ -132,7 +132,7 @@ sql('a', 'BEGIN; DROP EXTENSION seam_ik; ROLLBACK');
 sql('b', 'DROP EXTENSION seam_ik');
 $begin = time;
 ok(wait_for(sub { worker_of('b') eq '' }), 'DROP EXTENSION ends it');
-cmp_ok(time - $begin, '<', 10, 'at once');
+cmp_ok(time - $begin, '<', 40, 'at once');
 is(worker_of('a'), $pid{a}, 'not when it is rolled back');
 sql('c', 'DROP SCHEMA s CASCADE');
 ok(wait_for(sub { worker_of('c') eq '' }), 'DROP SCHEMA CASCADE ends it');
@@ -263,7 +263,7 @@ sql('without', "BEGIN; SELECT seam_enqueue_instant_key('$guest'); PREPARE TRANSA
 $begin = time;
 sql('without', "COMMIT PREPARED 'p'");
 ok(wait_sent($guest), 'a request in a prepared transaction');
-cmp_ok(time - $begin, '<', 10, 'is sent soon after COMMIT PREPARED');
+cmp_ok(time - $begin, '<', 40, 'is sent soon after COMMIT PREPARED');
 
 # Databases are looked at one by one, so the first has been when the second works.
 sql('postgres', "CREATE DATABASE $_") for qw(looked next);
@@ -307,7 +307,7 @@ is(sql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $pid"), '0', 'and 
 sql('slow', 'SELECT count(seam_enqueue_instant_key(gen_random_uuid())) FROM generate_series(1, 50)');
 $begin = time;
 ok(wait_for(sub { sql('slow', "SELECT n_tup_upd >= 101 FROM pg_stat_user_tables WHERE relname = 'seam_instant_key_request'") eq 't' }), 'statistics see what the worker writes while a call hangs');
-cmp_ok(time - $begin, '<', 10, '(soon)');
+cmp_ok(time - $begin, '<', 25, '(soon)');
 is(worker_of('slow'), $pid, '(which it still');
 is(status('slow', $id), 'in_flight', 'does)');
 sql('postgres', 'DROP DATABASE slow');
@@ -380,7 +380,7 @@ ended('fast shutdown', sub {
 	my $begin = time;
 	$node->stop('fast');
 	my $took = time - $begin;
-	cmp_ok($took, '<', 10, 'fast shutdown with calls that hang: quick');
+	cmp_ok($took, '<', 25, 'fast shutdown with calls that hang: quick');
 	note sprintf('fast shutdown: %.0f ms', 1000 * $took);
 	$node->start;
 });
@@ -406,7 +406,7 @@ ok(wait_for(sub { live($guest) == 25 }), 'rate_limit of a database: all are issu
 my @sent = map { $_->{time} } $fake->requests;
 my $took = $sent[-1] - $sent[0];
 cmp_ok($took, '>', 24 / 20 * 0.9, '20 a second, not more');
-cmp_ok($took, '<', 10, 'and not much less');
+cmp_ok($took, '<', 30, 'and not much less');
 is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ], [ ('Bearer seam_test_other') x 25 ], 'api_key_file of a database');
 $guest = new_guest;
 $fake->behave($guest, 'status=429,retry_after=0');

@@ -34,7 +34,7 @@ sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . j
 sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
 sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
 # Is it so before all transactions are looked at again, which is every 10 seconds?
-sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $begin < 6; }
+sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $begin < 9; }
 # A session with an open transaction that has issued a key for the guest.
 sub open_call { my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';"); heard($s, 'called'); return $s; }
 # A psql in the other database.
@@ -58,7 +58,7 @@ foreach my $db ('postgres', 'neighbour')
 my @long = map { new_guest } 1 .. 9;
 $fake->behave($_, "$at,delay=900", 1) foreach @long[0 .. 7];
 $fake->behave($long[8], "$at,reset_after", 1);
-my $long = in_neighbour('SET seam_ik.max_concurrency = 1', 'BEGIN', batch(@long), 'ROLLBACK');
+my $long = in_neighbour("SET seam_ik.request_timeout = '3s'", 'SET seam_ik.max_concurrency = 1', 'BEGIN', batch(@long), 'ROLLBACK');
 
 # A key that was committed, and a doubt that lasts for longer than such a key is known anyway.
 my ($doubted, $forgotten) = (new_guest, new_guest);
@@ -181,7 +181,7 @@ is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '
 my ($first, $second) = (new_guest, new_guest);
 $s = open_call($first);
 $fake->behave($second, "$at,delay=500", 1);
-$s2 = background($node, 'BEGIN; ' . call($second) . '; ROLLBACK;');
+$s2 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($second) . '; ROLLBACK;');
 sent($second);
 $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
@@ -260,12 +260,13 @@ my @sessions = map { background($node, '') } 0 .. 6;
 $lock = background($node, '');
 # one of them, with a place somewhere between the others', makes the worker wait
 my $between = splice @sessions, 2, 1;
-$fake->behave($_, "$at,delay=700", 1) foreach @calls;
-say_to($sessions[$_], 'BEGIN; ' . call($calls[$_]) . '; ' . call($again) . '; ROLLBACK;') foreach 0 .. $#calls;
+$fake->behave($_, "$at,hold", 1) foreach @calls;
+say_to($sessions[$_], "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($calls[$_]) . '; ' . call($again) . '; ROLLBACK;') foreach 0 .. $#calls;
 sent($_) foreach @calls;
 say_to($lock, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
 heard($lock, 'locked');
 say_to($between, call(new_guest) . ';');
+$fake->release;
 busy_with($again, scalar @calls);
 # and then something else, while they go on to their ends
 my $other_lock = background($node, "BEGIN; LOCK TABLE seam_instant_key_request; SELECT 'locked';");

@@ -60,9 +60,9 @@ my ($long, $done, $part, $last) = map { new_guest } 1 .. 4;
 $fake->behave($_, "$at,delay=400") foreach $long, $done, $part;
 $fake->behave($last, "$at,delay=400,reset_after", 1);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys($_[0]);" }
-my $long_s = background($node, 'SET seam_ik.max_concurrency = 1; ' . batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
-my $done_s = background($node, 'SET seam_ik.max_concurrency = 1; BEGIN; ' . batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
-my $part_s = background($node, 'SET seam_ik.max_concurrency = 1; BEGIN; ' . batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
+my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " . batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
+my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
+my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
 
 # ---------- a lost answer soon after a call that has committed ----------
 
@@ -88,10 +88,11 @@ my ($told, $rolled_back, $next) = (new_guest, new_guest, new_guest);
 q1($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000') foreach 'one', 'two';
 my $s = open_call('two', $rolled_back);
 my $worker = worker('one');
-$fake->behave($told, "$at,delay=500", 1);
+$fake->behave($told, "$at,hold", 1);
 my $s1 = background($node, 'SET seam_ik.request_timeout = 20000; ' . call($told) . ';', 'one');
 wait_for(sub { asked($told) > 0 });
 kill 'STOP', $worker;			# its answer is not taken now
+$fake->release($told);
 my ($told_key) = result_of($s1);
 wait_for(sub { !kill 0, $s1->{pid} });
 # whoever comes next gets the same place, or from 16 on whoever comes last
@@ -105,10 +106,11 @@ is(live($rolled_back), '', 'that of the one that rolled back does not');
 
 # The extension is created anew while a call is under way: ids begin anew.
 my ($before, $after) = (new_guest, new_guest);
-$fake->behave($before, "$at,delay=500", 1);
+$fake->behave($before, "$at,hold", 1);
 $s1 = background($node, 'SET seam_ik.request_timeout = 20000; ' . call($before) . ';', 'again');
 wait_for(sub { asked($before) > 0 });
 kill 'STOP', $s1->{pid};
+$fake->release($before);
 my $id = q1('again', 'SELECT call_id FROM seam_instant_key_call');
 $worker = worker('again');
 q1('again', 'DROP EXTENSION seam_ik; CREATE EXTENSION seam_ik');
