@@ -74,11 +74,9 @@ sub worker_of { return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE b
 sub set_worker
 {
 	my ($db, $value) = @_;
-	my $pid = worker_of($db);
 
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.worker = $value");
-	$node->reload;
-	wait_for(sub { my $now = worker_of($db); $now ne '' && $now ne $pid }) or die 'no worker';
+	reread($node, $db) or die 'no worker';
 	return;
 }
 
