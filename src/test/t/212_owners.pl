@@ -81,7 +81,7 @@ sub lines { my ($pattern, $from) = @_; my @lines = grep { /$pattern/ } split /\n
 
 $node->start;
 sql('postgres', 'CREATE ROLE tenant LOGIN');
-sql('postgres', "CREATE DATABASE $_") for qw(d fresh owned);
+sql('postgres', "CREATE DATABASE $_") for qw(d owned);
 sql('postgres', 'CREATE DATABASE trap OWNER tenant');
 sql('d', 'CREATE EXTENSION seam_ik');
 ok(wait_worker('d'), 'a worker');
@@ -222,12 +222,19 @@ my $wants = background($node, "$as_tenant VACUUM FULL pg_catalog.pg_extension;",
 ok(wait_for(sub { sql('postgres', "$locks AND NOT granted") eq '1' }), 'and wants it for himself');
 my $looks = background($node, 'CREATE SCHEMA empty; DROP SCHEMA empty;', 'trap');
 my $probe = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND datname = 'trap' AND wait_event_type = 'Lock'";
-ok(wait_for(sub { $pid = sql('postgres', $probe); $pid ne '' }), 'the probe waits');
-sql('fresh', 'CREATE EXTENSION seam_ik');
-ok(wait_for(sub { worker_of('fresh') ne '' || sql('postgres', $probe) ne $pid }), 'another database gets its worker');
-is(sql('postgres', $probe), $pid, '(while that probe waits)');
-works('fresh', 'which works');
-$from = 0;
+# (a busy machine may be slower than a probe waits)
+my $passed = 0;
+foreach my $n (1 .. 5)
+{
+	sql('postgres', "CREATE DATABASE fresh$n");
+	wait_for(sub { $pid = sql('postgres', $probe); $pid ne '' }) or last;
+	sql("fresh$n", 'CREATE EXTENSION seam_ik');
+	ok(wait_worker("fresh$n"), 'another database gets its worker');
+	$passed = sql('postgres', $probe) eq $pid;
+	works("fresh$n", 'which works');
+	last if $passed;
+}
+ok($passed, 'while the same probe waits');
 ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }), 'the probe does not wait for ever');
 ok(wait_for(sub { lines('WARNING: .*database "trap"') }), 'which is told');
 kill 'TERM', $_->{pid} foreach $holds, $wants;
