@@ -60,6 +60,50 @@ SELECT spec, pg_temp.call(spec, :'get') FROM (VALUES ('reset,times=2'), ('close,
 \set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'spec' AS spec, count(*) AS requests FROM jsonb_array_elements(:'requests') r WHERE r ->> 'spec' <> '' GROUP BY 1 ORDER BY min((r ->> 'n')::int);
 
+-- in a WHERE clause Seam is asked last, so no key dies of a row that does not qualify
+\set reset 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset {}'
+\set ask_keys 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys'
+\set ignored `:reset`
+SELECT pg_temp.fake() \gset
+CREATE TEMP TABLE stay AS
+	SELECT day, gen_random_uuid() AS guest, now() + day * interval '1 day' AS checkout, NULL::uuid AS key_id FROM unnest('{-1, 1, 2}'::int[]) day;
+UPDATE stay SET key_id = (seam_generate_instant_key(guest)).instant_key_id;
+SELECT day FROM stay WHERE seam_delete_instant_key(key_id) AND checkout < now();
+\set keys `:ask_keys`
+SELECT * FROM pg_temp.keys(:'keys');
+SELECT day FROM stay WHERE (seam_generate_instant_key(guest)).instant_key_id IS NOT NULL AND checkout < now();
+SELECT day FROM stay WHERE (seam_generate_instant_key(guest, 1, NULL)).instant_key_id IS NOT NULL AND checkout < now();
+\set keys `:ask_keys`
+SELECT * FROM pg_temp.keys(:'keys');
+-- all those that ask it
+SELECT p.oid::regprocedure AS "asks Seam" FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass
+	JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+	WHERE e.extname = 'seam_ik' AND p.procost > 10000 ORDER BY p.proname, p.pronargs, 1;
+-- what asks oftener than it looks: (f(x)).* once for each column, a cursor for each row that it comes to
+\set ignored `:reset`
+SELECT count(*) FROM (SELECT (seam_generate_instant_key(guest)).* FROM stay LIMIT 1 OFFSET 0) s;
+\set keys `:ask_keys`
+SELECT issued FROM pg_temp.keys(:'keys');
+\set ignored `:reset`
+SELECT count(*) FROM stay, seam_generate_instant_key(guest) WHERE day < 0;
+\set keys `:ask_keys`
+SELECT issued FROM pg_temp.keys(:'keys');
+\set ignored `:reset`
+BEGIN;
+DECLARE c SCROLL CURSOR FOR SELECT day, (seam_generate_instant_key(guest)).instant_key_id IS NOT NULL AS issued FROM stay;
+FETCH 2 FROM c;
+FETCH BACKWARD 1 FROM c;
+COMMIT;
+\set keys `:ask_keys`
+SELECT issued FROM pg_temp.keys(:'keys');
+BEGIN;
+DECLARE c CURSOR WITH HOLD FOR SELECT day, (seam_generate_instant_key(guest)).instant_key_id IS NOT NULL AS issued FROM stay;
+FETCH 2 FROM c;
+COMMIT;
+\set keys `:ask_keys`
+SELECT issued FROM pg_temp.keys(:'keys');
+CLOSE c;
+
 -- privileges
 CREATE ROLE regress_seam_clerk;
 SET ROLE regress_seam_clerk;

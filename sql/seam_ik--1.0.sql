@@ -17,10 +17,13 @@ CREATE TYPE seam_instant_key AS (
 COMMENT ON TYPE seam_instant_key IS
 	'a Seam Instant Key: its URL opens the door, so treat it as a secret';
 
+-- What calls Seam has a COST that makes the planner check all other conditions of
+-- a WHERE clause first: what it issues or revokes is of rows that qualify.
+
 CREATE FUNCTION seam_generate_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1)
 RETURNS seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_generate_instant_key'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_generate_instant_key(uuid, int) IS
 	'issue a Seam Instant Key for a user identity: one call to Seam''s API';
 
@@ -28,42 +31,42 @@ COMMENT ON FUNCTION seam_generate_instant_key(uuid, int) IS
 CREATE FUNCTION seam_generate_instant_key(user_identity_id uuid, max_use_count int, customization_profile_id uuid)
 RETURNS seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_generate_instant_key'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_generate_instant_key(uuid, int, uuid) IS
 	'issue a Seam Instant Key with a customization profile for a user identity: one call to Seam''s API';
 
 CREATE FUNCTION seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL)
 RETURNS TABLE (ordinality bigint, user_identity_id uuid, instant_key seam_instant_key, sqlstate text, error text, seam_request_id text)
 AS 'MODULE_PATHNAME', 'seam_generate_instant_keys'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid) IS
 	'issue a Seam Instant Key for each of many user identities, several at once; a failure is a row';
 
 CREATE FUNCTION seam_get_instant_key(instant_key_id uuid)
 RETURNS seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_get_instant_key_by_id'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_get_instant_key(uuid) IS
 	'ask Seam for the instant key with this id';
 
 CREATE FUNCTION seam_get_instant_key(instant_key_url text)
 RETURNS seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_get_instant_key_by_url'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_get_instant_key(text) IS
 	'ask Seam for the instant key with this URL, or this id';
 
 CREATE FUNCTION seam_list_instant_keys(user_identity_id uuid DEFAULT NULL)
 RETURNS SETOF seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_list_instant_keys'
-LANGUAGE C VOLATILE PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_list_instant_keys(uuid) IS
 	'ask Seam for the instant keys of a user identity, or of the whole workspace';
 
 CREATE FUNCTION seam_delete_instant_key(instant_key_id uuid)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'seam_delete_instant_key'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_delete_instant_key(uuid) IS
 	'revoke a Seam Instant Key: true when it was revoked now, false when it did not exist';
 

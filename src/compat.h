@@ -57,6 +57,13 @@
 	pg_database_ownercheck((database), (role))
 #endif
 
+/* All settings, and how many there are. */
+#if PG_VERSION_NUM >= 160000
+#define guc_variables(n) get_guc_variables(n)
+#else
+#define guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
 /* A number of this process's own, less than MaxBackends in a session. */
 #if PG_VERSION_NUM >= 170000
 #define MY_PROC_NUMBER MyProcNumber

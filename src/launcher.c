@@ -10,6 +10,9 @@
  * CREATE EXTENSION and after a worker's end.  Only then a worker is started,
  * connected as the extension's owner.
  *
+ * A probe may meet locks that the database's owner holds for as long as he likes.  It is
+ * ended after a while, and others need not wait for it.
+ *
  * Everything here needs the library in shared_preload_libraries.
  *
  *-------------------------------------------------------------------------
@@ -44,6 +47,14 @@
 #define RESTART_FIRST_US (1 * INT64CONST(1000000))
 #define RESTART_MAX_US (60 * INT64CONST(1000000))
 
+/*
+ * One probe after another, since there may be hundreds of databases; but for one that
+ * takes long the others do not wait, and it is ended.
+ */
+#define PROBE_PATIENCE_US (200 * INT64CONST(1000))
+#define PROBE_LIMIT_US (5 * INT64CONST(1000000))
+#define PROBES_AT_ONCE 4
+
 /* pg_database.datconnlimit of a database whose DROP was interrupted. */
 #define INVALID_DATABASE (-2)
 
@@ -53,8 +64,8 @@ PGDLLEXPORT void seam_ik_probe_main(Datum main_arg);
 /* ---------- probe ---------- */
 
 /*
- * Main function of the probe: does the database have the extension, and who
- * owns it?
+ * Main function of the probe: does the database have the extension, who owns it, and does
+ * he own its tables?
  */
 void
 seam_ik_probe_main(Datum main_arg)
@@ -62,6 +73,7 @@ seam_ik_probe_main(Datum main_arg)
 	WorkerStart start = places_attach(main_arg);
 	bool		has_extension;
 	bool		may_login = false;
+	bool		owns_tables = false;
 	Oid			owner = InvalidOid;
 
 	pqsignal(SIGTERM, die);
@@ -72,7 +84,11 @@ seam_ik_probe_main(Datum main_arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute("SELECT e.extowner, r.rolcanlogin FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid OPERATOR(pg_catalog.=) e.extowner WHERE e.extname OPERATOR(pg_catalog.=) 'seam_ik'", true, 1) != SPI_OK_SELECT)
+		SPI_execute("SELECT e.extowner, r.rolcanlogin, (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 2 FROM pg_catalog.pg_class c"
+					" WHERE c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace AND c.relowner OPERATOR(pg_catalog.=) e.extowner"
+					" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['seam_instant_key_request', 'seam_instant_key_call']::pg_catalog.name[]))"
+					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid OPERATOR(pg_catalog.=) e.extowner"
+					" WHERE e.extname OPERATOR(pg_catalog.=) 'seam_ik'", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to look for the extension");
 	has_extension = SPI_processed > 0;
 	if (has_extension)
@@ -82,12 +98,13 @@ seam_ik_probe_main(Datum main_arg)
 
 		owner = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 		may_login = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		owns_tables = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
 	}
 	SPI_finish();
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 
-	places_report(has_extension, may_login, owner);
+	places_report(has_extension, may_login, owns_tables, owner);
 	proc_exit(0);
 }
 
@@ -99,6 +116,7 @@ typedef enum DatabaseState
 	DB_PROBING,
 	DB_WITHOUT,					/* has no extension */
 	DB_BLOCKED,					/* its owner may not connect */
+	DB_DISOWNED,				/* its owner does not own its tables */
 	DB_READY,					/* wants a worker */
 	DB_WORKING
 } DatabaseState;
@@ -116,7 +134,9 @@ typedef struct Database
 	int			failures;		/* processes that ended badly, one after
 								 * another */
 	int64		started_at;
-	bool		warned;			/* of DB_BLOCKED */
+	bool		overdue;		/* its probe was told to end */
+	bool		warned;			/* of DB_BLOCKED or DB_DISOWNED */
+	bool		warned_overdue;
 } Database;
 
 static List *databases = NIL;	/* of Database *, in TopMemoryContext */
@@ -229,6 +249,7 @@ start_process(Database *db)
 		place->starting = place->managed = true;
 		place->expected = false;
 		place->has_extension = false;
+		place->ticket = start.ticket = ++places->tickets;
 		if (probe)
 			place->changed = false;
 	}
@@ -258,6 +279,7 @@ start_process(Database *db)
 	strlcpy(worker.bgw_type, probe ? "seam_ik probe" : "seam_ik worker", BGW_MAXLEN);
 	memcpy(worker.bgw_extra, &start, sizeof(start));
 	db->started_at = http_now();
+	db->overdue = false;
 	if (RegisterDynamicBackgroundWorker(&worker, &db->handle))
 	{
 		db->state = probe ? DB_PROBING : DB_WORKING;
@@ -276,6 +298,28 @@ start_process(Database *db)
 				 errmsg("no background worker slot is free for the outbox of database \"%s\"", db->name),
 				 errhint("Raise max_worker_processes.")));
 	warned = true;
+}
+
+/*
+ * A database that has the extension gets no worker, for a reason that its probe has found
+ * again: say so once.
+ */
+static void
+warn_of_no_worker(Database *db)
+{
+	if (db->warned)
+		return;
+	db->warned = true;
+	if (db->state == DB_BLOCKED)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the outbox of database \"%s\" has no worker: the owner of extension seam_ik may not log in", db->name),
+				 errhint("From PostgreSQL 17 on that is no obstacle; until then, ALTER ROLE ... LOGIN.")));
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or do not belong to the owner of extension seam_ik", db->name),
+				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that role: ALTER TABLE ... OWNER TO.")));
 }
 
 /*
@@ -320,21 +364,85 @@ process_ended(Database *db)
 		db->state = DB_UNKNOWN;
 	else if (!was.has_extension)
 		db->state = DB_WITHOUT;
+	else if (!was.owns_tables)
+		db->state = DB_DISOWNED;
 	else if (!was.may_login && !CAN_CONNECT_WITHOUT_LOGIN)
-	{
 		db->state = DB_BLOCKED;
-		if (!db->warned)
-			ereport(WARNING,
-					(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-					 errmsg("the outbox of database \"%s\" has no worker: the owner of extension seam_ik may not log in", db->name),
-					 errhint("From PostgreSQL 17 on that is no obstacle; until then, ALTER ROLE ... LOGIN.")));
-		db->warned = true;
-	}
 	else
 	{
 		db->owner = was.owner;
 		db->state = DB_READY;
+	}
+	if (db->state == DB_DISOWNED || db->state == DB_BLOCKED)
+		warn_of_no_worker(db);
+	else if (db->state != DB_UNKNOWN)
 		db->warned = false;
+	if (db->state != DB_UNKNOWN)
+		db->warned_overdue = false;
+}
+
+/*
+ * End a probe that takes too long: it waits for a lock, or cannot even connect.  It is
+ * tried again with longer pauses, as one that failed.
+ */
+static void
+end_probe(Database *db)
+{
+	db->overdue = true;
+	TerminateBackgroundWorker(db->handle);
+	if (!db->warned_overdue)
+		ereport(WARNING,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("it could not be seen within %d s whether database \"%s\" has extension seam_ik",
+						(int) (PROBE_LIMIT_US / USECS_PER_SEC), db->name),
+				 errhint("Look for what holds, or waits for, a lock on a system catalog there; it is tried again.")));
+	db->warned_overdue = true;
+}
+
+/*
+ * Start probes that are wanted, and end those that take too long.  Returns when to do it
+ * again, on http_now()'s clock.
+ */
+static int64
+manage_probes(void)
+{
+	for (;;)
+	{
+		int64		now = http_now();
+		int64		wake_at = PG_INT64_MAX;
+		Database   *next = NULL;
+		int			n = 0;
+		bool		wait = false;
+		ListCell   *lc;
+
+		foreach(lc, databases)
+		{
+			Database   *db = lfirst(lc);
+
+			if (db->state == DB_PROBING)
+			{
+				n++;
+				if (now < db->started_at + PROBE_PATIENCE_US)
+				{
+					wait = true;
+					wake_at = Min(wake_at, db->started_at + PROBE_PATIENCE_US);
+				}
+				else if (now < db->started_at + PROBE_LIMIT_US)
+					wake_at = Min(wake_at, db->started_at + PROBE_LIMIT_US);
+				else if (!db->overdue)
+					end_probe(db);
+			}
+			else if (db->state == DB_UNKNOWN && db->handle == NULL && db->seen)
+			{
+				if (db->not_before > now)
+					wake_at = Min(wake_at, db->not_before);
+				else if (next == NULL || db->failures < next->failures)
+					next = db;	/* the one that has failed least */
+			}
+		}
+		if (next == NULL || wait || n >= PROBES_AT_ONCE)
+			return wake_at;
+		start_process(next);
 	}
 }
 
@@ -378,7 +486,7 @@ take_news(void)
 			continue;			/* the probe may have looked before */
 		if (db == NULL)
 			scan = true;
-		else if (db->state == DB_WITHOUT || db->state == DB_BLOCKED)
+		else if (db->state == DB_WITHOUT || db->state == DB_BLOCKED || db->state == DB_DISOWNED)
 			db->state = DB_UNKNOWN;
 		place->changed = false;
 		places_free(place);
@@ -410,7 +518,6 @@ seam_ik_launcher_main(Datum main_arg)
 	{
 		int64		now;
 		int64		wake_at;
-		bool		probing = false;
 		ListCell   *lc;
 
 		ResetLatch(MyLatch);
@@ -433,25 +540,18 @@ seam_ik_launcher_main(Datum main_arg)
 			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
 				db->state == DB_WORKING && !has_process(db->oid))
 				process_ended(db);
-			probing = probing || db->state == DB_PROBING;
 		}
 		now = http_now();
-		wake_at = next_scan;
+		wake_at = Min(next_scan, manage_probes());
 		foreach(lc, databases)
 		{
 			Database   *db = lfirst(lc);
 
-			if (db->handle || !db->seen || (db->state != DB_UNKNOWN && db->state != DB_READY))
+			if (db->handle || !db->seen || db->state != DB_READY)
 				continue;
-			if (db->not_before > now)
-				wake_at = Min(wake_at, db->not_before);
-			else if (db->state == DB_READY || !probing)
-			{
-				/* one probe at a time: there may be hundreds of databases */
+			if (db->not_before <= now)
 				start_process(db);
-				probing = probing || db->state == DB_PROBING;
-				wake_at = Min(wake_at, Max(db->not_before, now + USECS_PER_SEC));
-			}
+			wake_at = Min(wake_at, Max(db->not_before, now + USECS_PER_SEC));
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Max(wake_at - http_now(), 0) / 1000 + 1, PG_WAIT_EXTENSION);

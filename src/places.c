@@ -146,7 +146,10 @@ places_free(Place *place)
 {
 	if (place->holds == 0 && place->pid == 0 && !place->starting &&
 		!place->managed && !place->changed)
+	{
 		place->database = InvalidOid;
+		place->ticket = 0;
+	}
 }
 
 /*
@@ -285,7 +288,7 @@ prepared_has_ended(void)
  * then the command does what it does with any other session.
  */
 static bool
-hold_database(Oid database)
+hold_database(Oid database, bool drop)
 {
 	Place	   *place;
 
@@ -294,6 +297,7 @@ hold_database(Oid database)
 	if (place)
 	{
 		place->holds++;
+		place->dropping = place->dropping || drop;
 		wake_place(place, WAKE_WORK);
 	}
 	LWLockRelease(places->lock);
@@ -338,7 +342,8 @@ release_database(int code, Datum database)
 	place = places_get(DatumGetObjectId(database), false);
 	if (place)
 	{
-		place->holds--;
+		if (--place->holds == 0)
+			place->dropping = false;
 		places_free(place);
 	}
 	places_wake_launcher();
@@ -415,7 +420,40 @@ wanted_database(const Node *stmt)
 }
 
 /*
- * Does the command change which databases have the extension, or where?
+ * Is that the name of one of the extension's tables?
+ */
+static bool
+is_our_table(const char *name)
+{
+	return name && (strcmp(name, "seam_instant_key_request") == 0 || strcmp(name, "seam_instant_key_call") == 0);
+}
+
+/*
+ * Does the command give one of the extension's tables to another owner, or take or give
+ * its name?
+ */
+static bool
+changes_our_table(const Node *stmt)
+{
+	if (IsA(stmt, AlterTableStmt))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((const AlterTableStmt *) stmt)->cmds)
+		{
+			if (((const AlterTableCmd *) lfirst(lc))->subtype == AT_ChangeOwner)
+				return is_our_table(((const AlterTableStmt *) stmt)->relation->relname);
+		}
+	}
+	if (IsA(stmt, RenameStmt) && ((const RenameStmt *) stmt)->relation)
+		return is_our_table(((const RenameStmt *) stmt)->relation->relname) ||
+			is_our_table(((const RenameStmt *) stmt)->newname);
+	return IsA(stmt, AlterObjectSchemaStmt) && ((const AlterObjectSchemaStmt *) stmt)->relation &&
+		is_our_table(((const AlterObjectSchemaStmt *) stmt)->relation->relname);
+}
+
+/*
+ * Does the command change which databases have the extension, where, or whose it is?
  */
 static bool
 changes_extension(const Node *stmt)
@@ -426,7 +464,7 @@ changes_extension(const Node *stmt)
 	if (IsA(stmt, DropStmt))
 		return ((const DropStmt *) stmt)->removeType == OBJECT_EXTENSION ||
 			((const DropStmt *) stmt)->removeType == OBJECT_SCHEMA;
-	return IsA(stmt, DropOwnedStmt) || IsA(stmt, ReassignOwnedStmt);
+	return IsA(stmt, DropOwnedStmt) || IsA(stmt, ReassignOwnedStmt) || changes_our_table(stmt);
 }
 
 /*
@@ -468,7 +506,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		scan_at_commit = true;
 	}
 	database = IsTransactionState() ? wanted_database(stmt) : InvalidOid;
-	if (OidIsValid(database) && hold_database(database))
+	if (OidIsValid(database) && hold_database(database, IsA(stmt, DropdbStmt)))
 	{
 		PG_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
 		{
@@ -503,22 +541,31 @@ leave_place(int code, Datum arg)
 
 /*
  * Take the place that the launcher has made for this process.  main_arg is its
- * number.  Exits when the database is held meanwhile.
+ * number.  Exits when the database is held meanwhile; and when this process is not the
+ * one that was registered last: its launcher has died, and another one knows nothing of it.
  */
 WorkerStart
 places_attach(Datum main_arg)
 {
 	WorkerStart start;
 	bool		held;
+	bool		late;
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	my_place = &places->places[DatumGetInt32(main_arg)];
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	my_place->starting = false;
-	my_place->expected = held = my_place->holds > 0;
-	my_place->pid = MyProcPid;
-	my_place->latch = MyLatch;
+	late = my_place->ticket != start.ticket;
+	held = !late && my_place->holds > 0;
+	if (!late)
+	{
+		my_place->starting = false;
+		my_place->expected = held;
+		my_place->pid = MyProcPid;
+		my_place->latch = MyLatch;
+	}
 	LWLockRelease(places->lock);
+	if (late)
+		proc_exit(0);
 	on_shmem_exit(leave_place, (Datum) 0);
 	if (held)
 		proc_exit(0);
@@ -552,6 +599,20 @@ places_want_exit(void)
 }
 
 /*
+ * And is that command DROP DATABASE?
+ */
+bool
+places_want_drop(void)
+{
+	bool		wanted;
+
+	LWLockAcquire(places->lock, LW_SHARED);
+	wanted = my_place->dropping;
+	LWLockRelease(places->lock);
+	return wanted;
+}
+
+/*
  * This process is about to exit, and that is no failure: another one may follow
  * at once.
  */
@@ -567,12 +628,13 @@ places_expect_exit(void)
  * Tell the launcher what the probe has found.
  */
 void
-places_report(bool has_extension, bool may_login, Oid owner)
+places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner)
 {
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
 	my_place->expected = true;
 	my_place->has_extension = has_extension;
 	my_place->may_login = may_login;
+	my_place->owns_tables = owns_tables;
 	my_place->owner = owner;
 	LWLockRelease(places->lock);
 }

@@ -20,6 +20,9 @@ typedef struct Place
 {
 	Oid			database;		/* InvalidOid: the place is free */
 	int			holds;			/* commands that want no process of ours there */
+	bool		dropping;		/* one of them is DROP DATABASE */
+	uint64		ticket;			/* of the process that was registered last: no
+								 * other may take this place; 0: none may */
 	bool		changed;		/* the extension may have come or gone */
 	bool		managed;		/* the launcher waits for its process's end */
 	bool		starting;		/* a process is registered, and not there yet */
@@ -32,6 +35,7 @@ typedef struct Place
 	/* what the probe found */
 	bool		has_extension;
 	bool		may_login;
+	bool		owns_tables;
 	Oid			owner;
 } Place;
 
@@ -62,6 +66,7 @@ typedef struct Places
 	bool		scan;			/* databases came or went */
 	ConditionVariable left;		/* a process has left its database */
 	ClockWatch	clock;			/* has a lock of its own */
+	uint64		tickets;		/* how many were given out */
 	int			nplaces;
 	Place		places[FLEXIBLE_ARRAY_MEMBER];
 } Places;
@@ -70,6 +75,7 @@ typedef struct Places
 typedef struct WorkerStart
 {
 	Oid			database;
+	uint64		ticket;			/* for its place */
 	Oid			owner;			/* of the extension; InvalidOid: find out */
 	bool		careful;		/* the last one has ended badly */
 } WorkerStart;
@@ -93,8 +99,9 @@ extern void places_wake_now(WakeKind kind);
 extern WorkerStart places_attach(Datum main_arg);
 extern uint32 places_calls(void);
 extern bool places_want_exit(void);
+extern bool places_want_drop(void);
 extern void places_expect_exit(void);
-extern void places_report(bool has_extension, bool may_login, Oid owner);
+extern void places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner);
 
 /* for the launcher */
 extern Places *places;

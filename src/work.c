@@ -538,26 +538,3 @@ work_set_aside(void)
 				 errdetail("They came along with a copy, a dump or an upgrade, and their origin may still send them."),
 				 errhint("If it will not, call seam_adopt_instant_key_requests().")));
 }
-
-static WorkStatement select_settings =
-{
-	.sql = "SELECT hashtextextended(string_agg(s::text, '' ORDER BY setdatabase, setrole), 0)"
-	" FROM pg_db_role_setting s WHERE setdatabase IN (0, $2) AND setrole IN (0, $3)",
-	.types = {OIDOID}
-};
-
-/*
- * A hash of what ALTER DATABASE and ALTER ROLE have set for this worker.
- */
-uint64
-work_settings(void)
-{
-	Datum		args[WORK_MAX_ARGS];
-	bool		isnull;
-	Datum		hash;
-
-	args[2] = ObjectIdGetDatum(GetUserId());
-	work_execute(&select_settings, args, NULL);
-	hash = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return isnull ? 0 : (uint64) DatumGetInt64(hash);
-}

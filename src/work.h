@@ -126,7 +126,6 @@ extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
 extern void work_set_aside(void);
-extern uint64 work_settings(void);
 
 /* work_calls.c */
 extern int	work_calls(CallRow **calls);

@@ -9,12 +9,15 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xlog.h"
+#include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "work.h"
 #include "work_statement.h"
 
@@ -96,12 +99,20 @@ work_outbox(void)
 }
 
 /*
- * Does the outbox belong to whom we are connected as?
+ * Do both tables belong to whom we are connected as?  Another owner's triggers and rules
+ * would run in our name.
  */
 bool
 work_is_ours(void)
 {
-	return outbox.owner == GetUserId();
+	HeapTuple	tuple;
+	bool		ours;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call", outbox.schema)));
+	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return ours && outbox.owner == GetUserId();
 }
 
 /*

@@ -25,6 +25,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "reload.h"
 #include "settings.h"
 #include "stop_point.h"
 #include "storage/ipc.h"
@@ -57,7 +58,12 @@
 /* How long a user's lock of a recorded call may hold us up. */
 #define LOCK_TIMEOUT_SHORT "20ms"
 
+/* Identities in one line of the log. */
+#define IDENTITIES_PER_LINE 100
+
 Worker		worker;
+
+static int64 reload_at;			/* not before, after it failed */
 
 static volatile sig_atomic_t waiting;	/* for the network, or anything new */
 static volatile sig_atomic_t end_requested;
@@ -306,14 +312,8 @@ static void
 housekeeping(void *arg)
 {
 	bool	   *more = arg;
-	uint64		settings;
 
 	strlcpy(worker.database, get_database_name(MyDatabaseId), NAMEDATALEN);
-	settings = work_settings();
-	if (worker.settings_known && settings != worker.settings)
-		worker.draining = true;
-	worker.settings = settings;
-	worker.settings_known = true;
 	work_set_aside();
 	if (settings_retention >= 0)
 	{
@@ -389,7 +389,7 @@ forget_turn(void)
 static void
 take_turn(void)
 {
-	bool		may_send = !worker.draining && settings_worker && worker_refresh_account();
+	bool		may_send = settings_worker && worker_refresh_account();
 	ErrorData  *error = worker_work(turn, &may_send);
 	dlist_mutable_iter it;
 	ListCell   *lc;
@@ -440,8 +440,6 @@ next_turn(void)
 	int64		at = Min(Min(worker.housekeeping_at, worker.retry_at), worker.intents_at);
 	int64		again_at;
 
-	if (worker.draining)
-		return at;
 	if (worker.paused_until > http)
 		return Min(worker.intents_at, worker.paused_until);
 	if (worker.nto_write > 0)
@@ -474,13 +472,34 @@ next_turn(void)
 }
 
 /*
- * The configuration was reloaded.
+ * In a transaction: read all settings anew.
+ */
+static void
+reread_settings(void *arg)
+{
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT_SHORT, PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	reload_settings();
+}
+
+/*
+ * The configuration was reloaded: what is sent from now on obeys it, and what ALTER
+ * DATABASE and ALTER ROLE have set.  What is under way keeps what it began with.
  */
 static void
 reload(void)
 {
+	ErrorData  *error;
+
 	ConfigReloadPending = false;
-	ProcessConfigFile(PGC_SIGHUP);
+	error = worker_transaction(reread_settings, NULL);
+	if (error)
+	{
+		worker_log_error(error, "read its settings");
+		ConfigReloadPending = true;
+		reload_at = http_now() + ERROR_PAUSE_US;
+		return;
+	}
 	pace_set_max(&worker.pace, settings_max_concurrency);
 	pace_resume(&worker.pace);
 	http_set_parallel(worker.run, settings_max_concurrency);
@@ -491,13 +510,40 @@ reload(void)
 }
 
 /*
- * The extension is gone, and with it what the calls under way were for: what
- * they have issued, or may have, is left to whom reads the log.
+ * One more identity that is left.
+ */
+void
+worker_add_remaining(Remaining *remaining, const pg_uuid_t *identity)
+{
+	char		id[SEAM_UUID_TEXT_LEN + 1];
+
+	if (remaining->identities.data == NULL)
+		initStringInfo(&remaining->identities);
+	if (remaining->n++ >= IDENTITIES_PER_LINE)
+		return;
+	seam_put_uuid(id, identity);
+	appendStringInfo(&remaining->identities, "%s%s", remaining->identities.len ? ", " : "", id);
+}
+
+/*
+ * What to write after the identities.
+ */
+const char *
+worker_and_more(const Remaining *remaining)
+{
+	return remaining->n > IDENTITIES_PER_LINE ? ", and more" : "";
+}
+
+/*
+ * The extension is gone, or is about to go with its database, and with it what the calls
+ * under way were for: what they have issued, or may have, and likewise those whose answers
+ * were lost, is left to whom reads the log.
  */
 static void
-log_abandoned(void)
+log_abandoned(const char *why)
 {
 	dlist_head *lists[] = {&worker.flying, &worker.ended};
+	Remaining	remaining = {0};
 	dlist_iter	it;
 
 	for (int i = 0; i < (int) lengthof(lists); i++)
@@ -505,17 +551,23 @@ log_abandoned(void)
 		dlist_foreach(it, lists[i])
 		{
 			Flight	   *flight = dlist_container(Flight, node, it.cur);
-			char		id[SEAM_UUID_TEXT_LEN + 1];
 
 			if (flight->op != SEAM_GENERATE || (i == 1 && flight->result.sqlerrcode != 0 && !flight->result.in_doubt))
 				continue;
-			seam_put_uuid(id, &flight->row.identity);
-			ereport(WARNING,
-					(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-					 errmsg("extension seam_ik was dropped while an instant key was being issued: it may exist"),
-					 errdetail("User identity %s, in the outbox of database \"%s\".", id, worker.database)));
+			worker_add_remaining(&remaining, &flight->row.identity);
 		}
 	}
+	for (int i = 0; i < worker.ndoubts; i++)
+	{
+		if (worker.doubts[i].has_identity && worker.doubts[i].next_attempt_at != DT_NOEND)
+			worker_add_remaining(&remaining, &worker.doubts[i].identity);
+	}
+	if (remaining.n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("%s, and %d instant keys that the outbox of database \"%s\" has asked for may exist",
+						why, remaining.n, worker.database),
+				 errdetail("User identities: %s%s.", remaining.identities.data, worker_and_more(&remaining))));
 }
 
 /*
@@ -526,7 +578,7 @@ leave(void)
 {
 	if (worker.gone)
 	{
-		log_abandoned();
+		log_abandoned("extension seam_ik was dropped");
 		worker_log_calls("extension seam_ik was dropped");
 	}
 	else
@@ -534,6 +586,13 @@ leave(void)
 		worker_finish_calls();
 		if (places_want_exit())
 			worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+		/* after any other command a successor goes on with them */
+		if (places_want_drop())
+		{
+			if (worker.doubts_changed)
+				(void) worker_step(worker_read_doubts, false, "see what is in doubt");
+			log_abandoned("seam_ik had to make way for DROP DATABASE");
+		}
 	}
 	places_expect_exit();
 	proc_exit(0);
@@ -655,12 +714,15 @@ end_now(void)
 void
 seam_ik_worker_main(Datum main_arg)
 {
-	WorkerStart start = places_attach(main_arg);
+	WorkerStart start;
 	int64		turn_at = 0;
 
+	STOP_POINT("worker-start");
+	start = places_attach(main_arg);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, end_worker);
 	BackgroundWorkerUnblockSignals();
+	reload_prepare();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	set_own_settings();
 	set_up();
@@ -675,7 +737,7 @@ seam_ik_worker_main(Datum main_arg)
 		worker_check_interrupts();
 		MemoryContextReset(worker.turn);
 		worker_watch_clock();
-		if (ConfigReloadPending)
+		if (ConfigReloadPending && http_now() >= reload_at)
 			reload();
 		if ((hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||
 			 http_now() >= turn_at || next_turn() <= http_now()) && worker.paused_until <= http_now())
@@ -690,7 +752,7 @@ seam_ik_worker_main(Datum main_arg)
 			worker_write_rows();
 			send_notices();
 		}
-		if (worker.gone || worker.disowned || (worker.draining && worker.nflying == 0))
+		if (worker.gone || worker.disowned)
 			leave();
 
 		stats_in = pgstat_report_stat(worker.nflying == 0);
@@ -701,6 +763,8 @@ seam_ik_worker_main(Datum main_arg)
 		/* Min() would call it twice */
 		wake_at = worker_tidy_calls();
 		wake_at = Min(wake_at, turn_at);
+		if (ConfigReloadPending)
+			wake_at = Min(wake_at, reload_at);
 		waiting = true;
 		request = http_wait(worker.run, wake_at, worker.wait_event);
 		while (request)

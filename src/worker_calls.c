@@ -320,7 +320,7 @@ worker_send_allowance(int64 now, int64 *again_at)
 	int			n = worker.pace.limit - worker.nflying;
 
 	*again_at = PG_INT64_MAX;
-	if (!settings_worker || worker.draining)
+	if (!settings_worker)
 		return 0;
 	if (worker.pace.paused_until > now)
 	{

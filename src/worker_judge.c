@@ -21,9 +21,6 @@
 #include "utils/xid8.h"
 #include "worker_known.h"
 
-/* Identities in one line of the log. */
-#define IDENTITIES_PER_LINE 100
-
 static int64 judge_at;			/* not before, after it failed */
 
 /* What becomes of a transaction's keys. */
@@ -273,27 +270,6 @@ calls_judge(int64 now, bool look)
 
 /* ---------- leaving ---------- */
 
-/* What worker_log_calls() has found. */
-typedef struct Remaining
-{
-	int			n;
-	StringInfoData identities;
-} Remaining;
-
-/*
- * One more.
- */
-static void
-add_remaining(Remaining *remaining, const pg_uuid_t *identity)
-{
-	char		id[SEAM_UUID_TEXT_LEN + 1];
-
-	if (remaining->n++ >= IDENTITIES_PER_LINE)
-		return;
-	seam_put_uuid(id, identity);
-	appendStringInfo(&remaining->identities, "%s%s", remaining->identities.len ? ", " : "", id);
-}
-
 /*
  * In a transaction: calls whose keys wait to be revoked.
  */
@@ -304,7 +280,7 @@ find_orphans(void *arg)
 	int			n = work_orphans(&ids);
 
 	for (int i = 0; i < n; i++)
-		add_remaining(arg, &ids[i]);
+		worker_add_remaining(arg, &ids[i]);
 }
 
 /*
@@ -318,7 +294,6 @@ worker_log_calls(const char *why)
 
 	if (!known.loaded)
 		return;
-	initStringInfo(&remaining.identities);
 	for (const Open *open = known_next_open(NULL); open; open = known_next_open(open))
 	{
 		const CallRow *row = &open->row;
@@ -328,7 +303,7 @@ worker_log_calls(const char *why)
 		for (int i = 0; i < row->n; i++)
 		{
 			if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
-				add_remaining(&remaining, &row->calls[i].identity);
+				worker_add_remaining(&remaining, &row->calls[i].identity);
 		}
 	}
 	if (!worker.gone)
@@ -338,6 +313,5 @@ worker_log_calls(const char *why)
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that rolled back, or may do so, were not revoked yet",
 						why, remaining.n, worker.database),
-				 errdetail("User identities: %s%s.", remaining.identities.data,
-						   remaining.n > IDENTITIES_PER_LINE ? ", and more" : "")));
+				 errdetail("User identities: %s%s.", remaining.identities.data, worker_and_more(&remaining))));
 }

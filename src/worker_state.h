@@ -118,11 +118,8 @@ typedef struct Worker
 	int64		paused_until;	/* after an error */
 	int64		housekeeping_at;
 	int64		intents_at;		/* when to look at sessions' calls, unasked */
-	uint64		settings;		/* of ALTER DATABASE and ALTER ROLE */
-	bool		settings_known;
-	bool		draining;		/* they have changed: send nothing more */
 	bool		gone;			/* the extension is */
-	bool		disowned;		/* the extension has another owner */
+	bool		disowned;		/* its owner, or its tables', is not who we are */
 	bool		careful;		/* the last worker may have died of a row */
 } Worker;
 
@@ -135,6 +132,13 @@ typedef struct CallOwners
 	Doubt	   *windows;		/* of which only profile and times are set */
 } CallOwners;
 
+/* What is left when a process leaves that may have no successor. */
+typedef struct Remaining
+{
+	int			n;
+	StringInfoData identities;	/* of the first ones, as text */
+} Remaining;
+
 extern Worker worker;
 
 /* worker.c */
@@ -143,6 +147,8 @@ extern ErrorData *worker_work(void (*function) (void *arg), void *arg);
 extern bool worker_step(void (*function) (void), bool patient, const char *what);
 extern void worker_check_interrupts(void);
 extern void worker_log_error(const ErrorData *error, const char *what);
+extern void worker_add_remaining(Remaining *remaining, const pg_uuid_t *identity);
+extern const char *worker_and_more(const Remaining *remaining);
 
 /* worker_calls.c */
 extern bool worker_refresh_account(void);

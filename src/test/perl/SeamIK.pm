@@ -13,7 +13,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster stalled_lookups movable_clock reload ask background result_of wait_for guest CALL UNSETTLED);
+our @EXPORT = qw(seam_cluster stalled_lookups movable_clock reload reread ask background result_of wait_for guest CALL UNSETTLED);
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -176,6 +176,19 @@ sub result_of
 	eval { $s->{run}->finish; };
 	$s->{out} =~ s/^pid \d+\n//;
 	return ($s->{out} . $s->{err}, time - $begin);
+}
+
+# reread($node, $database): have the settings of files, databases and roles read again;
+# that database's worker obeys them when this returns.  Where there is none: false.
+my $marks = 0;
+sub reread
+{
+	my ($node, $database) = @_;
+	my $mark = 'reread ' . ++$marks;
+
+	$node->safe_psql('postgres', "ALTER DATABASE $database SET application_name = '$mark'");
+	$node->reload;
+	return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$database' AND application_name = '$mark'") eq '1' });
 }
 
 # wait_for(sub): until it says yes, at most two minutes, which is long enough for a

@@ -151,8 +151,8 @@ my $dir = $node->basedir . '/ts';
 mkdir $dir or die $!;
 sql('postgres', "CREATE TABLESPACE ts LOCATION '$dir'");
 sql('postgres', 'ALTER DATABASE a SET seam_ik.request_timeout = 30000');
-$node->reload;
-ok(wait_worker('a', $pid{a}), 'the setting of a database is obeyed after a reload');
+ok(reread($node, 'a'), 'the setting of a database is obeyed after a reload');
+is(worker_of('a'), $pid{a}, 'by the same worker');
 
 foreach my $load ('idle', 'with a call that hangs', 'with a stream of calls')
 {
@@ -162,9 +162,9 @@ foreach my $load ('idle', 'with a call that hangs', 'with a stream of calls')
 	{
 		# what it loses is settled sooner
 		sql('postgres', 'ALTER DATABASE a RESET seam_ik.request_timeout');
-		$node->reload;
+		reread($node, 'a');
 		sql('a', 'DELETE FROM seam_instant_key_request');
-		$pid{a} = wait_worker('a', $pid{a});
+		$pid{a} = wait_worker('a');
 		$fake->reset;
 		sql('a', 'SELECT count(seam_enqueue_instant_key(gen_random_uuid())) FROM generate_series(1, 10000)');
 		wait_for(sub { $fake->requests > 0 });
@@ -371,10 +371,9 @@ sub ended
 ended('SIGKILL of the worker', sub { kill 'KILL', worker_of('b') or die $!; });
 ended('SIGKILL of the launcher', sub { kill 'KILL', sql('postgres', $launcher) or die $!; });
 ended('immediate stop', sub { $node->stop('immediate'); $node->start; });
-$pid = wait_worker('c');
+wait_worker('c');
 sql('postgres', 'ALTER DATABASE c SET seam_ik.request_timeout = 30000');
-$node->reload;
-wait_worker('c', $pid);
+reread($node, 'c');
 ended('fast shutdown', sub {
 	busy('c');
 	my $begin = time;
@@ -395,10 +394,10 @@ my $pid_c = wait_worker('c');
 sql('postgres', "ALTER DATABASE b SET seam_ik.api_key_file = 'other_key'; ALTER DATABASE b SET seam_ik.rate_limit = 20; ALTER DATABASE b SET seam_ik.max_attempts = 2; ALTER DATABASE b SET seam_ik.retention = '1h'");
 sql('b', "UPDATE seam_instant_key_request SET finished_at = now() - interval '2 hours' WHERE finished_at IS NOT NULL");
 my $old = sql('b', 'SELECT max(request_id) FROM seam_instant_key_request');
-$node->reload;
-ok(wait_worker('b', $pid), 'another worker for other settings');
-is(worker_of('c'), $pid_c, 'none where nothing has changed');
+ok(reread($node, 'b'), 'a database has settings of its own');
 ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE request_id <= $old") eq '0' }), 'retention of a database');
+is(worker_of('b'), $pid, 'other settings need no other worker');
+is(worker_of('c'), $pid_c, 'nor do those of another database');
 $fake->reset;
 $guest = new_guest;
 sql('b', "SELECT count(seam_enqueue_instant_key('$guest')) FROM generate_series(1, 25)");
@@ -415,9 +414,7 @@ ok(wait_for(sub { status('b', $id) eq 'failed' }), 'max_attempts of a database')
 is(sql('b', "SELECT attempts FROM seam_instant_key_request WHERE request_id = $id"), '2', '2 of them');
 
 sql('postgres', 'ALTER DATABASE b RESET ALL; ALTER DATABASE b SET seam_ik.worker = off');
-$pid = worker_of('b');
-$node->reload;
-ok(wait_worker('b', $pid), 'worker = off leaves a worker');
+ok(reread($node, 'b'), 'worker = off leaves the worker');
 $guest = new_guest;
 $id = enqueue('b', $guest);
 works('c', 'other databases go on');
@@ -456,15 +453,23 @@ foreach my $settings (
 
 	$pid = worker_of('b');
 	sql('postgres', "ALTER DATABASE b SET $_") for @settings;
-	$node->reload;
-	ok(wait_worker('b', $pid), "settings, $name: another worker");
-	$guest = new_guest;
-	$id = sql('b', "$mine SELECT public.seam_enqueue_instant_key('$guest')");
-	ok(wait_for(sub { sql('b', "$mine SELECT status FROM public.seam_instant_key_request WHERE request_id = $id") eq 'issued' }), 'works');
-	$pid = worker_of('b');
+	reread($node, 'b');
+	foreach my $which ('the worker that reads them anew', 'one that begins with them')
+	{
+		$guest = new_guest;
+		$id = sql('b', "$mine SELECT public.seam_enqueue_instant_key('$guest')");
+		ok(wait_for(sub { sql('b', "$mine SELECT status FROM public.seam_instant_key_request WHERE request_id = $id") eq 'issued' }), "settings, $name: $which works");
+		if ($which =~ /anew/)
+		{
+			is(worker_of('b'), $pid, '(the same one)');
+			sql('postgres', "SELECT pg_terminate_backend($pid, 5000)");
+			ok($pid = wait_worker('b', $pid), '(another one)');
+		}
+	}
 	sql('postgres', 'ALTER DATABASE b RESET ALL');
-	$node->reload;
-	ok(wait_worker('b', $pid), 'another one without them');
+	reread($node, 'b');
+	works('b', 'without them, too');
+	is(worker_of('b'), $pid, '(the same one)');
 }
 
 # ---------- the owner of the extension ----------

@@ -74,11 +74,9 @@ sub worker_of { return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE b
 sub set_worker
 {
 	my ($db, $value) = @_;
-	my $pid = worker_of($db);
 
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.worker = $value");
-	$node->reload;
-	wait_for(sub { my $now = worker_of($db); $now ne '' && $now ne $pid }) or die 'no worker';
+	reread($node, $db) or die 'no worker';
 	return;
 }
 
@@ -109,9 +107,9 @@ is_state('hotel', $id{$_}, 'issued -', "$_ is issued") for qw(issued revoke);
 $id{$_} = enqueue('hotel', $g{$_}) for qw(lost cancelled never);
 wait_sent($g{$_}) for qw(lost cancelled never);
 set_worker('hotel', 'off');
+is_state('hotel', $id{$_}, 'in_flight 08007', "$_ is in doubt") for qw(lost cancelled never);
 $id{pending} = enqueue('hotel', $g{pending});
 is(sql('hotel', "SELECT seam_cancel_instant_key_request($id{$_})"), 'revoking', "$_ is to be revoked") for qw(cancelled revoke);
-is(state_of('hotel', $id{$_}), 'in_flight 08007', "$_ is in doubt") for qw(lost never);
 my %keys = map { $_ => [ live($g{$_}) ] } qw(lost cancelled);
 
 # a session's own call, whose transaction is open when the primary fails
@@ -179,7 +177,7 @@ set_worker('hotel', 'off');
 $id{pending} = enqueue('hotel', $g{pending});
 sql('hotel', "INSERT INTO booking VALUES (3, '$g{booked}')");
 $id{booked} = sql('hotel', "SELECT request_id FROM seam_instant_key_request WHERE user_identity_id = '$g{booked}'");
-is(state_of('hotel', $id{lost}), 'in_flight 08007', 'one is in doubt');
+is_state('hotel', $id{lost}, 'in_flight 08007', 'one is in doubt');
 my ($lost) = live($g{lost});
 my $rows = 'SELECT count(*), max(request_id) FROM seam_instant_key_request';
 my $count = sql('hotel', $rows);

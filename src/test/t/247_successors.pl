@@ -60,7 +60,7 @@ wait_for(sub { worker_of('postgres') ne '' });
 my (@guests, @keys);
 # The worker ends in an orderly way, right after the commits: it has noted them.
 foreach my $case (
-	[ 'ALTER DATABASE', sub { sql('ALTER DATABASE postgres SET seam_ik.max_attempts = 11'); $node->reload; } ],
+	[ 'a command that fails', sub { $node->psql('template1', 'ALTER DATABASE postgres RENAME TO template1'); } ],
 	[ 'terminated', sub { sql('SELECT pg_terminate_backend(' . worker_of('postgres') . ')') } ],
 	[ 'fast restart', sub { $node->restart } ],
 	# and a crash, when it has written what it knew

@@ -198,5 +198,24 @@ foreach my $guest (sort keys %cases)
 cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
 note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' . keys(%owned) . ' with keys');
 
+# ---------- one worker for a database ----------
+
+# A process that is late: its launcher has ended meanwhile, and the next one has started
+# another.
+my $launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'";
+my ($was, $is) = worker();
+append_to_file("$folder/worker-start", '');
+ask($node, "SELECT pg_terminate_backend($was, 5000)");
+my $late;
+ok(wait_for(sub { ($late) = map { /worker-start\.(\d+)$/ } glob "$folder/*"; $late }), 'a worker is late');
+ask($node, "SELECT pg_terminate_backend(($launcher), 5000)");
+ok(wait_for(sub { $is = worker(); $is ne '' }), 'another launcher starts another one');
+unlink glob "$folder/*";
+# it is connected, or has given up
+wait_for(sub { !kill(0, $late) || ask($node, "SELECT pid FROM pg_stat_activity WHERE pid = $late AND datname IS NOT NULL") ne '' });
+is(ask($node, "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"), $is, 'which is the only one');
+my $id = ask($node, "SELECT seam_enqueue_instant_key('" . guest . "')");
+ok(wait_for(sub { ask($node, "SELECT status FROM seam_instant_key_request WHERE request_id = $id") eq 'issued' }), 'and works');
+
 $node->stop;
 done_testing();
