@@ -32,6 +32,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "row_key.h"
+#include "stop_point.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "trigger_plan.h"
@@ -477,6 +478,13 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 
 	if (!read_request(outbox, id, &wb, &outcome))
 		return outcome;
+	STOP_POINT("worker-write-back");
+	/* whoever has locked the table is not waited for */
+	if (!ConditionalLockRelationOid(wb.table, RowExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("the table is locked")));
+	/* from now on nobody can drop it */
 	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(wb.table));
 	if (!HeapTupleIsValid(tuple))
 	{
@@ -485,11 +493,6 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	}
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
-	/* whoever has locked the table is not waited for */
-	if (!ConditionalLockRelationOid(wb.table, RowExclusiveLock))
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("the table is locked")));
 
 	level = NewGUCNestLevel();
 	for (int i = 0; i < (int) lengthof(settings); i++)
