@@ -125,6 +125,9 @@ CREATE TABLE seam_instant_key_request (
 	timeline_id int,
 	transaction_id xid8,
 	account bigint,
+	target_columns text[],
+	target_numbers smallint[],
+	target_partition oid,
 	CHECK (octet_length(reference) <= 200),
 	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
 ) WITH (
@@ -142,6 +145,12 @@ COMMENT ON SEQUENCE seam_instant_key_request_request_id_seq IS
 	'ids of requests';
 COMMENT ON COLUMN seam_instant_key_request.target_key IS
 	'values of the primary key of the row of target_table that the instant key is written to';
+COMMENT ON COLUMN seam_instant_key_request.target_columns IS
+	'names of the columns of that primary key when the request was enqueued';
+COMMENT ON COLUMN seam_instant_key_request.target_numbers IS
+	'the same columns'' numbers in target_table, by which they are known whatever their names become; NULL in a copy, where names count';
+COMMENT ON COLUMN seam_instant_key_request.target_partition IS
+	'the partition of target_table that the row was last seen in';
 COMMENT ON COLUMN seam_instant_key_request.target_fields IS
 	'field=column pairs: where in that row';
 COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS

@@ -195,6 +195,53 @@ UPDATE stay SET place = 2 WHERE id = 20;
 SELECT id, (pg_temp.live(id)).* FROM stay ORDER BY id;
 DROP TRIGGER add_row ON stay2;
 DROP FUNCTION add_row();
+-- a row that moves beside a new one of the same guest: each has its own key, whatever the
+-- moved one had and wherever it goes
+CREATE FUNCTION pg_temp.moves(statement text, OUT new_key bool, OUT "new live" bool, OUT "old kept" bool, OUT live bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	guest uuid := gen_random_uuid();
+	former uuid;
+	fresh uuid;
+BEGIN
+	INSERT INTO stay VALUES (40, 1, guest) RETURNING key_id INTO former;
+	IF statement LIKE '%without a key%' THEN
+		UPDATE stay SET key_id = NULL WHERE id = 40;
+		former := NULL;
+	END IF;
+	EXECUTE statement USING guest;
+	SELECT key_id INTO fresh FROM (TABLE stay UNION ALL TABLE elsewhere) s WHERE id = 41;
+	new_key := fresh IS NOT NULL;
+	"new live" := EXISTS (SELECT FROM seam_list_instant_keys(guest) k WHERE k.instant_key_id = fresh);
+	"old kept" := (SELECT key_id IS NOT DISTINCT FROM former FROM stay WHERE id = 40);
+	live := (SELECT count(*) FROM seam_list_instant_keys(guest));
+	DELETE FROM stay WHERE id >= 40;
+	DELETE FROM elsewhere;
+END $$;
+CREATE TABLE elsewhere (LIKE stay INCLUDING INDEXES) PARTITION BY LIST (place);
+CREATE TABLE elsewhere1 PARTITION OF elsewhere DEFAULT;
+CREATE TRIGGER issue_key BEFORE INSERT OR UPDATE ON elsewhere FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER revoke_key AFTER DELETE OR UPDATE ON elsewhere FOR EACH ROW EXECUTE FUNCTION seam_delete_instant_key_trigger('instant_key_id=key_id');
+CREATE TABLE stay4 PARTITION OF stay FOR VALUES IN (4);
+ALTER TABLE stay4 DISABLE TRIGGER issue_key;
+SELECT d.place AS "to", k.what, t.kind, m.*
+FROM (VALUES (2), (4)) d(place), (VALUES ('-- with a key'), ('-- without a key')) k(what),
+	(VALUES ('MERGE', 'MERGE INTO stay s USING (VALUES (40), (41)) v(id) ON s.id = v.id WHEN MATCHED THEN UPDATE SET place = %s WHEN NOT MATCHED THEN INSERT VALUES (v.id, 2, $1) '),
+		('CTE', 'WITH m AS (UPDATE stay SET place = %s WHERE id = 40 RETURNING 1) INSERT INTO stay SELECT 41, 2, $1 FROM (SELECT count(*) FROM m) one '),
+		('other table', 'WITH m AS (UPDATE stay SET place = %s WHERE id = 40 RETURNING 1) INSERT INTO elsewhere SELECT 41, 2, $1 FROM (SELECT count(*) FROM m) one ')) t(kind, statement),
+	LATERAL pg_temp.moves(format(t.statement, d.place) || k.what) m
+ORDER BY 1, 2, 3;
+-- ... also where no primary key tells them apart
+CREATE TABLE bare (id int, place int, guest uuid, key_id uuid) PARTITION BY LIST (place);
+CREATE TABLE bare1 PARTITION OF bare FOR VALUES IN (1);
+CREATE TABLE bare2 PARTITION OF bare FOR VALUES IN (2);
+CREATE TRIGGER issue_key BEFORE INSERT OR UPDATE ON bare FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+INSERT INTO bare VALUES (1, 1, :'g1');
+MERGE INTO bare b USING (VALUES (1, 2), (2, 2)) v(id, place) ON b.id = v.id AND b.place = 1 WHEN MATCHED THEN UPDATE SET place = 2 WHEN NOT MATCHED THEN INSERT VALUES (1, 2, '11111111-1111-4111-8111-111111111111');
+SELECT count(DISTINCT key_id) AS "two keys" FROM bare;
+UPDATE bare SET key_id = NULL;
+UPDATE bare SET place = 1;
+SELECT count(key_id) AS "none when they move without" FROM bare;
+DROP TABLE bare, elsewhere;
 -- a partition without the triggers, and one of another owner
 TRUNCATE stay;
 CREATE TABLE stay3 PARTITION OF stay FOR VALUES IN (3);

@@ -36,10 +36,45 @@
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
+/*
+ * What the columns must be.  A later one than the first script made may be missing:
+ * until ALTER EXTENSION UPDATE the table is as the former version made it.
+ */
+static const struct
+{
+	const char *name;
+	Oid			type;			/* InvalidOid: seam_instant_key */
+	bool		later;
+}			columns[REQ_NCOLUMNS] =
+
+{
+	[REQ_REQUEST_ID] = {"request_id", INT8OID, false},
+	[REQ_REFERENCE] = {"reference", TEXTOID, false},
+	[REQ_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID, false},
+	[REQ_MAX_USE_COUNT] = {"max_use_count", INT4OID, false},
+	[REQ_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, false},
+	[REQ_TARGET_TABLE] = {"target_table", REGCLASSOID, false},
+	[REQ_TARGET_KEY] = {"target_key", JSONBOID, false},
+	[REQ_TARGET_FIELDS] = {"target_fields", TEXTARRAYOID, false},
+	[REQ_TARGET_HASH] = {"target_hash", INT8OID, false},
+	[REQ_STATUS] = {"status", TEXTOID, false},
+	[REQ_ATTEMPTS] = {"attempts", INT4OID, false},
+	[REQ_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID, false},
+	[REQ_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID, false},
+	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid, false},
+	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID, false},
+	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID, false},
+	[REQ_DATABASE_ID] = {"database_id", OIDOID, false},
+	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID, true},
+	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID, true},
+	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID, true},
+};
+
 /* The table, open for insertion, in this transaction. */
 typedef struct Insertion
 {
 	Relation	table;
+	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
 	Oid			sequence;		/* of request_id */
 	EState	   *estate;
 	ResultRelInfo *result;
@@ -75,6 +110,7 @@ outbox_find(Oid schema, Outbox *outbox)
 	ReleaseSysCache(tuple);
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
+	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
 	return true;
 }
 
@@ -95,6 +131,47 @@ outbox_of_function(Oid function)
 }
 
 /*
+ * Find the columns by their names: a DBA may have added others, which are left NULL.
+ * Each is looked for behind the one before it first.  Raises 42703 when one is missing
+ * that we cannot do without, and 42804 when one is of another type.
+ */
+static void
+find_columns(Insertion *ins, Oid schema)
+{
+	TupleDesc	desc = RelationGetDescr(ins->table);
+	int			next = 0;
+
+	for (int c = 0; c < REQ_NCOLUMNS; c++)
+	{
+		Form_pg_attribute att = NULL;
+		Oid			type = columns[c].type;
+
+		for (int i = 0; i < desc->natts && att == NULL; i++)
+		{
+			att = TupleDescAttr(desc, (next + i) % desc->natts);
+			if (att->attisdropped || strcmp(NameStr(att->attname), columns[c].name) != 0)
+				att = NULL;
+		}
+		ins->numbers[c] = att ? att->attnum : InvalidAttrNumber;
+		if (att == NULL && columns[c].later)
+			continue;
+		if (att == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("table seam_instant_key_request of extension seam_ik has no column \"%s\"", columns[c].name)));
+		if (!OidIsValid(type))
+			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+								   CStringGetDatum("seam_instant_key"), ObjectIdGetDatum(schema));
+		if (att->atttypid != type)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type that extension seam_ik made it of",
+							columns[c].name)));
+		next = att->attnum;
+	}
+}
+
+/*
  * Open the table for insertion, in the whole transaction's name: a
  * subtransaction may roll back, and the next one goes on with it.
  */
@@ -110,10 +187,11 @@ open_insertion(Outbox *outbox)
 	{
 		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema);
 		ins->table = table_open(outbox->table, RowExclusiveLock);
-		if (RelationGetDescr(ins->table)->natts != REQ_NCOLUMNS || !OidIsValid(ins->sequence))
+		if (!OidIsValid(ins->sequence))
 			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("table seam_instant_key_request is not as extension seam_ik made it")));
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("sequence seam_instant_key_request_request_id_seq of extension seam_ik does not exist")));
+		find_columns(ins, outbox->schema);
 		ins->estate = CreateExecutorState();
 		MemoryContextSwitchTo(ins->estate->es_query_cxt);
 		ins->result = makeNode(ResultRelInfo);
@@ -262,10 +340,16 @@ insert_row(Datum *values, bool *nulls)
 		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_ENQUEUED_BY] =
 		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_DATABASE_ID] = nulls[REQ_STATUS] = false;
 
-	ExecClearTuple(ins->slot);
-	memcpy(ins->slot->tts_values, values, REQ_NCOLUMNS * sizeof(Datum));
-	memcpy(ins->slot->tts_isnull, nulls, REQ_NCOLUMNS * sizeof(bool));
-	ExecStoreVirtualTuple(ins->slot);
+	ExecStoreAllNullTuple(ins->slot);
+	for (int c = 0; c < REQ_NCOLUMNS; c++)
+	{
+		AttrNumber	number = ins->numbers[c];
+
+		if (nulls[c] || number == InvalidAttrNumber)
+			continue;
+		ins->slot->tts_values[number - 1] = values[c];
+		ins->slot->tts_isnull[number - 1] = false;
+	}
 	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
@@ -313,8 +397,13 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 		values[REQ_TARGET_KEY] = target->key;
 		values[REQ_TARGET_FIELDS] = target->fields;
 		values[REQ_TARGET_HASH] = Int64GetDatum(target->hash);
+		values[REQ_TARGET_COLUMNS] = target->columns;
+		values[REQ_TARGET_NUMBERS] = target->numbers;
+		values[REQ_TARGET_PARTITION] = ObjectIdGetDatum(target->partition);
 		nulls[REQ_TARGET_TABLE] = nulls[REQ_TARGET_KEY] =
-			nulls[REQ_TARGET_FIELDS] = nulls[REQ_TARGET_HASH] = false;
+			nulls[REQ_TARGET_FIELDS] = nulls[REQ_TARGET_HASH] =
+			nulls[REQ_TARGET_COLUMNS] = nulls[REQ_TARGET_NUMBERS] = false;
+		nulls[REQ_TARGET_PARTITION] = !OidIsValid(target->partition);
 	}
 	return insert_row(values, nulls);
 }
@@ -334,7 +423,8 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	begin_insertion(outbox);
 	if (insertion->key_desc == NULL)
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table), REQ_INSTANT_KEY);
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table),
+											  insertion->numbers[REQ_INSTANT_KEY] - 1);
 		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
 		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);

@@ -11,7 +11,7 @@
 #include "fmgr.h"
 #include "seam.h"
 
-/* The table's columns, in their order. */
+/* The table's columns that a request is enqueued with, about in their order. */
 enum
 {
 	REQ_REQUEST_ID,
@@ -27,20 +27,13 @@ enum
 	REQ_ATTEMPTS,
 	REQ_ENQUEUED_AT,
 	REQ_NEXT_ATTEMPT_AT,
-	REQ_ATTEMPTED_AT,
-	REQ_ATTEMPT_TIMEOUT,
-	REQ_SEAM_TIME,
-	REQ_FINISHED_AT,
 	REQ_INSTANT_KEY,
-	REQ_SQLSTATE,
-	REQ_ERROR,
-	REQ_SEAM_REQUEST_ID,
 	REQ_ENQUEUED_BY,
 	REQ_SYSTEM_IDENTIFIER,
 	REQ_DATABASE_ID,
-	REQ_TIMELINE_ID,
-	REQ_TRANSACTION_ID,
-	REQ_ACCOUNT,
+	REQ_TARGET_COLUMNS,
+	REQ_TARGET_NUMBERS,
+	REQ_TARGET_PARTITION,
 	REQ_NCOLUMNS
 };
 
@@ -49,6 +42,9 @@ typedef struct Target
 {
 	Oid			table;			/* the root, where it is partitioned */
 	Datum		key;			/* jsonb */
+	Datum		columns;		/* the key's, text[] */
+	Datum		numbers;		/* of these columns in the table, int2[] */
+	Oid			partition;		/* the row's; InvalidOid: not partitioned */
 	Datum		fields;			/* text[] */
 	int64		hash;
 } Target;
@@ -61,6 +57,8 @@ typedef struct Outbox
 	Oid			owner;			/* of the table */
 	const char *name;			/* of the table, quoted and qualified */
 	const char *calls;			/* of the table of synchronous calls, likewise */
+	bool		knows_columns;	/* the table has target_columns, and what the
+								 * extension's script made together with it */
 } Outbox;
 
 extern bool outbox_find(Oid schema, Outbox *outbox);

@@ -9,11 +9,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "moved_row.h"
 #include "requests.h"
 #include "row_key.h"
 #include "trigger_plan.h"
@@ -33,7 +35,12 @@ typedef struct RequestPlan
 	Outbox	   *outbox;
 	RowKey	   *row_key;		/* NULL: the table has no primary key */
 	Datum		fields;			/* the trigger's arguments as text[] */
+	Datum		columns;		/* of the row's key: names */
+	Datum		numbers;		/* and numbers in the root */
+	Oid			partition;		/* the table itself, if it is one */
 	bool		fills;			/* some column takes a field of the key */
+	bool		everywhere;		/* each partition has the trigger */
+	bool		everywhere_known;
 } RequestPlan;
 
 /*
@@ -52,6 +59,13 @@ get_request_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
 	request_plan = palloc0(sizeof(RequestPlan));
 	request_plan->outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	request_plan->row_key = row_key_of(td->tg_relation);
+	if (request_plan->row_key)
+	{
+		request_plan->columns = row_key_names(request_plan->row_key);
+		request_plan->numbers = row_key_numbers(request_plan->row_key, true);
+	}
+	if (td->tg_relation->rd_rel->relispartition)
+		request_plan->partition = RelationGetRelid(td->tg_relation);
 	args = palloc(Max(td->tg_trigger->tgnargs, 1) * sizeof(Datum));
 	for (int i = 0; i < td->tg_trigger->tgnargs; i++)
 		args[i] = CStringGetTextDatum(td->tg_trigger->tgargs[i]);
@@ -73,6 +87,9 @@ target_of(RequestPlan *plan, TriggerData *td, HeapTuple row)
 	Target		target = {.table = plan->row_key->root};
 
 	target.fields = plan->fields;
+	target.columns = plan->columns;
+	target.numbers = plan->numbers;
+	target.partition = plan->partition;
 	target.key = row_key_value(plan->row_key, RelationGetDescr(td->tg_relation),
 							   row, &target.hash);
 	return target;
@@ -141,46 +158,27 @@ row_is_gone(Datum target_key, void *arg)
 }
 
 /*
- * The row that the cancelling trigger has last seen leave a partition for
- * another one.  The next INSERT that the other trigger sees is of that row,
- * whatever has become of its key.
- */
-static struct
-{
-	MemoryContext statement;	/* that moves it; NULL: none */
-	TransactionId transaction;
-	Target		target;			/* its key is in TopTransactionContext */
-}			moving;
-
-/*
- * Leave the note.  The target is copied.
- */
-static void
-note_moving(FunctionCallInfo fcinfo, const Target *target)
-{
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-	moving.statement = fcinfo->flinfo->fn_mcxt;
-	moving.transaction = GetTopTransactionIdIfAny();
-	moving.target = *target;
-	moving.target.key = PointerGetDatum(PG_DETOAST_DATUM_COPY(target->key));
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * Is this the row of the note?  The parts of its key that do not make the
- * partitions tell, if there are any.
+ * The target that the row was which moves to where the trigger is fired, for which it is
+ * target; or nothing, which returns false.
  */
 static bool
-was_moving(FunctionCallInfo fcinfo, const Target *target, const RowKey *row_key)
+was_target(FunctionCallInfo fcinfo, TriggerData *td, RequestPlan *plan, const Target *target, Target *was)
 {
-	bool		was = moving.statement == fcinfo->flinfo->fn_mcxt &&
-	moving.transaction == GetTopTransactionIdIfAny() &&
-	moving.target.table == target->table &&
-	(moving.target.hash == target->hash || row_key->all_move);
+	MovedRow	moved;
+	Relation	rel;
 
-	moving.statement = NULL;
-	return was;
+	if (!moved_row_take(fcinfo, td, &moved) || !moved_row_is(&moved, td, td->tg_trigtuple, plan->row_key))
+		return false;
+	if (!plan->everywhere_known)
+		plan->everywhere = moved_row_seen_everywhere(td, fcinfo->flinfo->fn_oid);
+	plan->everywhere_known = true;
+	if (!plan->everywhere)
+		return false;
+	*was = *target;
+	rel = table_open(moved.relid, AccessShareLock);
+	was->key = row_key_value(moved.row_key, RelationGetDescr(rel), moved.row, &was->hash);
+	table_close(rel, AccessShareLock);
+	return true;
 }
 
 /*
@@ -199,6 +197,7 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
 	Target		target;
+	Target		was;
 	Datum		identity;
 	bool		no_identity;
 	bool		moved;
@@ -211,11 +210,10 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 		trigger_bad_argument(td, ERRCODE_FEATURE_NOT_SUPPORTED,
 							 "the worker cannot write to a temporary table");
 	target = target_of(request_plan, td, row);
-	moved = td->tg_relation->rd_rel->relispartition &&
-		was_moving(fcinfo, &target, request_plan->row_key);
+	moved = was_target(fcinfo, td, request_plan, &target, &was);
 	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
 	if (moved)
-		requests_follow_target(request_plan->outbox, &moving.target, &target);
+		requests_follow_target(request_plan->outbox, &was, &target);
 	else if (!no_identity && !trigger_row_has_key(plan, td, row))
 	{
 		SeamRequest request;
@@ -266,12 +264,7 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 	}
 	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data))
 	{
-		if (request_plan->row_key)
-		{
-			Target		target = target_of(request_plan, td, row);
-
-			note_moving(fcinfo, &target);
-		}
+		moved_row_note(fcinfo, td, row, request_plan->row_key);
 		if (!isnull)
 			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column, RelationGetDescr(td->tg_relation), &isnull));
 	}

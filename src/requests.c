@@ -56,12 +56,24 @@ typedef enum StatementId
 	ST_COUNT
 } StatementId;
 
-#define MAX_ARGS 5
+#define MAX_ARGS 8
+
+/*
+ * The request says the same of its target as the trigger's table, but for the values of
+ * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key.
+ */
+#define SAME_TARGET \
+	"target_hash = $1 AND target_table = $2" \
+	"{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	" ELSE target_columns IS NULL OR target_columns = $4 END}"
+#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
+#define SAME_TARGET_ARGS(t) \
+	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
 
 /* A request that came along with a copy waits until it is adopted. */
 #define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
 
-/* The statements; %s is the table. */
+/* The statements; %s is the table, and {} are around what it may not know of. */
 static const struct
 {
 	const char *sql;
@@ -78,7 +90,7 @@ static const struct
 	/* other rows may have the same hash: they are not locked */
 	[ST_LOCK_TARGET] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
-		" FROM %s WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
+		" FROM %s WHERE " SAME_TARGET " AND target_key = $5"
 		" AND (status IN ('pending', 'in_flight', 'failed')"
 
 		/*
@@ -86,14 +98,14 @@ static const struct
 		 * primary key now
 		 */
 		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
-		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%%')))) FOR UPDATE",
-		3, {INT8OID, REGCLASSOID, JSONBOID}
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%')))) FOR UPDATE",
+		5, {TARGET_TYPES, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {
 		"SELECT request_id, target_key"
-		" FROM %s WHERE target_hash = $1 AND target_table = $2 AND user_identity_id = $3"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT NULL OR $4)",
-		4, {INT8OID, REGCLASSOID, UUIDOID, BOOLOID}
+		" FROM %s WHERE " SAME_TARGET " AND user_identity_id = $5"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT NULL OR $6)",
+		6, {TARGET_TYPES, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
@@ -131,25 +143,28 @@ static const struct
 		3, {INT8OID, INT8OID, OIDOID}
 	},
 	[ST_FOLLOW] = {
-		"UPDATE %s SET target_key = $4, target_hash = $5"
-		" WHERE target_hash = $1 AND target_table = $2 AND target_key = $3"
+		"UPDATE %s SET target_key = $6, target_hash = $7{, target_partition = nullif($8, 0)}"
+		" WHERE " SAME_TARGET " AND target_key = $5"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
-		5, {INT8OID, REGCLASSOID, JSONBOID, JSONBOID, INT8OID}
+		8, {TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
-		"UPDATE %s SET target_key = $2 WHERE request_id = $1",
-		2, {INT8OID, JSONBOID}
+		"UPDATE %s SET target_key = $2{, target_partition = $3} WHERE request_id = $1",
+		3, {INT8OID, JSONBOID, OIDOID}
 	},
 	[ST_ADOPT] = {
-		/* timeline 0 is nobody's: what was in doubt is reported */
+		/*
+		 * timeline 0 is nobody's: what was in doubt is reported.  Columns and
+		 * partitions may have other numbers here.
+		 */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2, timeline_id = 0, next_attempt_at = now()"
+		" system_identifier = $1, database_id = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL}, next_attempt_at = now()"
 		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},
 	[ST_ADOPT_FINISHED] = {
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2"
+		" system_identifier = $1, database_id = $2{, target_numbers = NULL, target_partition = NULL}"
 		" WHERE next_attempt_at IS NULL AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},
@@ -159,6 +174,7 @@ static const struct
 static SPIPlanPtr plans[ST_COUNT];
 static Oid	plans_table = InvalidOid;
 static char *plans_name;
+static bool plans_know_columns;
 
 /* A use of SPI as the owner of the outbox. */
 typedef struct Session
@@ -208,6 +224,33 @@ end_session(Session *session)
 }
 
 /*
+ * The text of a statement for the outbox's table as it is: palloc'd.
+ */
+static char *
+statement_text(StatementId id, const Outbox *outbox)
+{
+	StringInfoData text;
+	bool		skip = false;
+
+	initStringInfo(&text);
+	for (const char *sql = statements[id].sql; *sql; sql++)
+	{
+		if (*sql == '{' || *sql == '}')
+			skip = *sql == '{' && !outbox->knows_columns;
+		else if (skip)
+			continue;
+		else if (sql[0] == '%' && sql[1] == 's')
+		{
+			appendStringInfoString(&text, outbox->name);
+			sql++;
+		}
+		else
+			appendStringInfoChar(&text, *sql);
+	}
+	return text.data;
+}
+
+/*
  * Execute a statement.  Its result is in SPI_tuptable and SPI_processed.
  */
 static void
@@ -215,7 +258,8 @@ execute(Session *session, StatementId id, const Datum *args)
 {
 	int			rc;
 
-	if (plans_table != session->outbox->table || strcmp(plans_name, session->outbox->name) != 0)
+	if (plans_table != session->outbox->table || strcmp(plans_name, session->outbox->name) != 0 ||
+		plans_know_columns != session->outbox->knows_columns)
 	{
 		char	   *name = MemoryContextStrdup(TopMemoryContext, session->outbox->name);
 
@@ -229,10 +273,11 @@ execute(Session *session, StatementId id, const Datum *args)
 			pfree(plans_name);
 		plans_name = name;
 		plans_table = session->outbox->table;
+		plans_know_columns = session->outbox->knows_columns;
 	}
 	if (plans[id] == NULL)
 	{
-		SPIPlanPtr	plan = SPI_prepare(psprintf(statements[id].sql, session->outbox->name),
+		SPIPlanPtr	plan = SPI_prepare(statement_text(id, session->outbox),
 									   statements[id].nargs, (Oid *) statements[id].types);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -326,7 +371,7 @@ void
 requests_cancel_target(Outbox *outbox, const Target *target)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table), target->key};
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), target->key};
 	uint64		n;
 	Locked	   *found;
 
@@ -370,8 +415,8 @@ void
 requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum(from->hash), ObjectIdGetDatum(from->table), from->key,
-	to->key, Int64GetDatum(to->hash)};
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
+	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
 
 	execute(&session, ST_FOLLOW, args);
 	end_session(&session);
@@ -392,7 +437,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum(target->hash), ObjectIdGetDatum(target->table), UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
 	int			n;
 	int64	   *ids;
 	Datum	   *keys;
@@ -414,7 +459,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 	/* not as the owner of the outbox: to look for a row runs its table's code */
 	for (int i = 0; i < n; i++)
 	{
-		Datum		move[] = {Int64GetDatum(ids[i]), target->key};
+		Datum		move[] = {Int64GetDatum(ids[i]), target->key, ObjectIdGetDatum(target->partition)};
 
 		if (!is_gone(keys[i], arg))
 			continue;

@@ -6,6 +6,11 @@
  * The outbox finds a row again by it, after hours or in a restored copy, so its
  * text form must not depend on a session's settings.
  *
+ * The same values in other columns are another row.  So the columns are stored, too.
+ * Within a database they are known by their numbers, which stay when a column is renamed,
+ * and are never used again.  In a copy that was restored from a dump a table's columns
+ * are numbered anew, and only their names tell.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -16,12 +21,15 @@
 #include "access/table.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "row_key.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/json.h"
@@ -129,6 +137,7 @@ row_key_of(Relation rel)
 			bool		is_varlena;
 
 			column->name = pstrdup(NameStr(att->attname));
+			column->root_attnum = att->attnum;
 			column->attnum = get_attnum(RelationGetRelid(rel), column->name);
 			column->type = getBaseType(att->atttypid);
 			getTypeOutputInfo(column->type, &column->output, &is_varlena);
@@ -145,6 +154,68 @@ row_key_of(Relation rel)
 	}
 	table_close(root, AccessShareLock);
 	return row_key;
+}
+
+/*
+ * The names of the key's columns as text[], palloc'd.
+ */
+Datum
+row_key_names(const RowKey *row_key)
+{
+	Datum		names[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < row_key->ncolumns; i++)
+		names[i] = CStringGetTextDatum(row_key->columns[i].name);
+	return PointerGetDatum(construct_array(names, row_key->ncolumns, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * Their numbers as int2[], palloc'd: those in the root, or in the relation that
+ * row_key_of() was asked for.
+ */
+Datum
+row_key_numbers(const RowKey *row_key, bool of_root)
+{
+	Datum		numbers[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < row_key->ncolumns; i++)
+	{
+		const RowKeyColumn *column = &row_key->columns[i];
+
+		numbers[i] = Int16GetDatum(of_root ? column->root_attnum : column->attnum);
+	}
+	return PointerGetDatum(construct_array(numbers, row_key->ncolumns, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
+}
+
+/*
+ * Is the key of the columns that a request says?  names and numbers are as
+ * row_key_names() and row_key_numbers() made them of the same relation, or NULL where
+ * the request does not say them.
+ */
+bool
+row_key_is(const RowKey *row_key, const Datum *names, const Datum *numbers)
+{
+	if (numbers)
+		return DatumGetBool(OidFunctionCall2(F_ARRAY_EQ, *numbers, row_key_numbers(row_key, false)));
+	return names == NULL ||
+		DatumGetBool(OidFunctionCall2Coll(F_ARRAY_EQ, C_COLLATION_OID, *names, row_key_names(row_key)));
+}
+
+/*
+ * Names of columns, from row_key_names(), for a message: palloc'd.
+ */
+char *
+row_key_columns(Datum names)
+{
+	StringInfoData list;
+	Datum	   *name;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(names), TEXTOID, -1, false, TYPALIGN_INT, &name, NULL, &n);
+	initStringInfo(&list);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&list, "%s%s", i == 0 ? "" : ", ", TextDatumGetCString(name[i]));
+	return list.data;
 }
 
 /*

@@ -17,6 +17,7 @@ typedef struct RowKeyColumn
 {
 	char	   *name;
 	AttrNumber	attnum;			/* in the rows that row_key_value() sees */
+	AttrNumber	root_attnum;	/* in the root */
 	Oid			type;			/* without its domain */
 	Oid			output;			/* function */
 	bool		is_integer;
@@ -36,6 +37,10 @@ typedef struct RowKey
 } RowKey;
 
 extern RowKey *row_key_of(Relation rel);
+extern Datum row_key_names(const RowKey *row_key);
+extern Datum row_key_numbers(const RowKey *row_key, bool of_root);
+extern bool row_key_is(const RowKey *row_key, const Datum *names, const Datum *numbers);
+extern char *row_key_columns(Datum names);
 extern Datum row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash);
 extern char *row_key_table(RowKey *row_key);
 extern void row_key_where(RowKey *row_key, StringInfo sql, int first_arg);

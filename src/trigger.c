@@ -8,16 +8,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "access/tableam.h"
-#include "access/xact.h"
 #include "functions.h"
 #include "miscadmin.h"
+#include "moved_row.h"
 #include "settings.h"
 #include "trigger_plan.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 
 PG_FUNCTION_INFO_V1(seam_generate_instant_key_trigger);
 PG_FUNCTION_INFO_V1(seam_delete_instant_key_trigger);
@@ -35,124 +31,6 @@ key_changed(TriggerPlan *plan, TriggerData *td)
 			return true;
 	}
 	return false;
-}
-
-/* ---------- rows that move between partitions ---------- */
-
-/*
- * An UPDATE that moves a row to another partition fires BEFORE UPDATE there
- * where it was, and BEFORE INSERT where it goes.  The INSERT trigger must see
- * that it is none, and nothing in TriggerData says so.  So the UPDATE trigger
- * leaves a note of the row; if an INSERT trigger of the same statement is fired
- * for the same identity, and the row of the note has moved, that INSERT is the
- * move.
- *
- * A note belongs to the execution of a statement, whose memory context it lives
- * in: a statement of another trigger, in between, has its own.
- */
-typedef struct UpdatedRow
-{
-	MemoryContextCallback callback;
-	MemoryContext statement;
-	struct UpdatedRow *next;
-	Oid			relid;			/* the partition; InvalidOid: no row */
-	ItemPointerData tid;
-	pg_uuid_t	identity;
-} UpdatedRow;
-
-static UpdatedRow *updated_rows = NULL;
-
-/*
- * The statement of a note ends.
- */
-static void
-drop_note(void *arg)
-{
-	for (UpdatedRow **note = &updated_rows; *note; note = &(*note)->next)
-	{
-		if (*note == arg)
-		{
-			*note = (*note)->next;
-			return;
-		}
-	}
-}
-
-/*
- * The note of the statement with this memory context, or NULL.
- */
-static UpdatedRow *
-get_note(MemoryContext statement)
-{
-	UpdatedRow *note = updated_rows;
-
-	while (note && note->statement != statement)
-		note = note->next;
-	return note;
-}
-
-/*
- * Leave a note of the row that an UPDATE trigger is fired for, and of the
- * identity that it will have (NULL: none, so that its move is of no interest).
- */
-static void
-note_updated_row(FunctionCallInfo fcinfo, TriggerData *td, const pg_uuid_t *identity)
-{
-	MemoryContext statement = fcinfo->flinfo->fn_mcxt;
-	UpdatedRow *note;
-
-	if (!td->tg_relation->rd_rel->relispartition ||
-		td->tg_relation->rd_rel->relkind != RELKIND_RELATION)
-		return;
-	note = get_note(statement);
-	if (note == NULL)
-	{
-		note = MemoryContextAllocZero(statement, sizeof(UpdatedRow));
-		note->statement = statement;
-		note->callback.func = drop_note;
-		note->callback.arg = note;
-		MemoryContextRegisterResetCallback(statement, &note->callback);
-		note->next = updated_rows;
-		updated_rows = note;
-	}
-	note->relid = identity ? RelationGetRelid(td->tg_relation) : InvalidOid;
-	note->tid = td->tg_trigtuple->t_self;
-	if (identity)
-		note->identity = *identity;
-}
-
-/*
- * Is the INSERT trigger fired for the row of the note, which moves here?  If
- * so the note is used up.
- */
-static bool
-is_moved_row(FunctionCallInfo fcinfo, const pg_uuid_t *identity)
-{
-	UpdatedRow *note = get_note(fcinfo->flinfo->fn_mcxt);
-	Relation	rel;
-	TupleTableSlot *slot;
-	bool		moved = false;
-
-	if (note == NULL || !OidIsValid(note->relid) ||
-		memcmp(&note->identity, identity, sizeof(pg_uuid_t)) != 0)
-		return false;
-	rel = table_open(note->relid, AccessShareLock);
-	slot = table_slot_create(rel, NULL);
-	if (table_tuple_fetch_row_version(rel, &note->tid, SnapshotAny, slot))
-	{
-		bool		should_free;
-		HeapTuple	row = ExecFetchSlotHeapTuple(slot, false, &should_free);
-
-		moved = HeapTupleHeaderIndicatesMovedPartitions(row->t_data) &&
-			TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(row->t_data));
-		if (should_free)
-			heap_freetuple(row);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	if (moved)
-		note->relid = InvalidOid;
-	return moved;
 }
 
 /* ---------- BEFORE: issue ---------- */
@@ -272,13 +150,15 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
 	if (TRIGGER_FIRED_BY_INSERT(td->tg_event))
 	{
+		MovedRow	moved;
+		bool		may_have_moved = moved_row_take(fcinfo, td, &moved);
+
 		if (!no_identity && !trigger_row_has_key(plan, td, row) &&
-			!is_moved_row(fcinfo, DatumGetUUIDP(identity)))
+			!(may_have_moved && moved_row_is(&moved, td, row, NULL)))
 			row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
 	}
 	else
 	{
-		note_updated_row(fcinfo, td, no_identity ? NULL : DatumGetUUIDP(identity));
 		if (trigger_column_changed(td, td->tg_trigtuple, row, plan->bindings[F_USER_IDENTITY_ID].column))
 		{
 			if (no_identity)
@@ -288,6 +168,8 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 			else
 				row = without_former_key(plan, td, row);
 		}
+		/* an INSERT trigger may be next to see it, in another partition */
+		moved_row_note(fcinfo, td, row, NULL);
 	}
 	trigger_end(&callback);
 	return PointerGetDatum(row);

@@ -73,7 +73,7 @@ work_begin(void)
 		if (old)
 			pfree(old);
 		names++;
-		key_type = get_atttype(outbox.table, REQ_INSTANT_KEY + 1);
+		key_type = get_atttype(outbox.table, get_attnum(outbox.table, "instant_key"));
 	}
 	return true;
 }

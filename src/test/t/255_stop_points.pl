@@ -196,6 +196,17 @@ foreach my $guest (sort keys %cases)
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
 cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
+# a table that is dropped when the worker is about to write to it
+$node->safe_psql('postgres', q{CREATE TABLE dropped (id int PRIMARY KEY, guest uuid, key_id uuid);
+CREATE TRIGGER enqueue AFTER INSERT ON dropped FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+append_to_file("$folder/worker-write-back", '');
+$node->safe_psql('postgres', 'INSERT INTO dropped VALUES (1, gen_random_uuid())');
+ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the worker is about to write a row');
+$node->safe_psql('postgres', 'DROP TABLE dropped');
+unlink glob "$folder/*";
+ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') eq '0' }), 'whose table is dropped');
+is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'), 'revoked|the table that the instant key was for is gone', 'the key is revoked');
+
 note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' . keys(%owned) . ' with keys');
 
 # ---------- one worker for a database ----------
