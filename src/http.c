@@ -17,6 +17,12 @@
  * - One run at a time uses the engine.  It ends by http_finish() or, when an
  *	 error or a cancel throws past it, by the reset of the memory context that
  *	 it was begun in.  Connections stay open for the session's next call.
+ * - A multi handle is used until it is retired: because of an error, or since
+ *	 its connections or a lookup in it shall be of no concern to later requests.
+ *	 Requests that are under way in it then end there, and later ones go to a new
+ *	 one.  It is freed when the last handle has left it.
+ * - A name lookup is never abandoned, since its thread cannot be ended and
+ *	 would be counted by nobody: its handle stays in its multi handle.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,6 +32,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,8 +42,14 @@
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
-/* Handles (and so connections) that outlive a batch. */
+/* Handles, and connections, that outlive a batch. */
 #define KEEP_SLOTS 8
+
+/* Name lookups that were given up and go on; each has a thread. */
+#define MAX_LOST_LOOKUPS 16
+
+/* How often it is looked whether the trusted CA certificates have changed. */
+#define TRUST_CHECK_US (1000 * 1000)
 
 /* A receive buffer larger than this is given back after the request. */
 #define KEEP_BUFFER (16 * 1024)
@@ -61,15 +74,34 @@
 #define EVENTS_AT_ONCE 64
 
 /* HTTP/2 connections that a server is ending, to be remembered at once. */
-#define GOAWAY_PORTS 16
+#define MAX_ENDING 16
+
+/* A multi handle of libcurl; malloc'd. */
+typedef struct HttpMulti
+{
+	dlist_node	node;			/* in engine.retired, but for engine.multi */
+	CURLM	   *handle;
+	int			nslots;			/* handles in it */
+	int			nsockets;		/* open sockets of http_open_socket() */
+	int64		timer_at;		/* when it wants to be called, or -1 */
+	bool		broken;			/* it had an internal error */
+	char	   *trust;			/* profile_trust() of its requests */
+	struct stat trust_stat;		/* of that, zeroes where there is none */
+	int64		trust_seen_at;
+	int64		used_at;		/* when a request was last started in it */
+} HttpMulti;
 
 /* What libcurl wants of a descriptor, and what the wait event set has. */
 typedef struct Socket
 {
+	HttpMulti  *multi;			/* whose it is, if wanted or ours */
 	uint32		wanted;			/* WL_SOCKET_*, 0: not watched */
 	uint32		watched;		/* WL_SOCKET_*, 0: not in the set */
 	int			pos;			/* position in the set */
 	bool		ours;			/* opened by http_open_socket() */
+	dev_t		device;			/* with inode: which socket it is, if ours */
+	ino_t		inode;
+	HttpSlot   *opener;			/* for which it was opened, until that leaves */
 } Socket;
 
 /*
@@ -79,9 +111,10 @@ typedef struct Socket
 static struct
 {
 	bool		global_init;	/* curl_global_init was called */
-	CURLM	   *multi;
-	bool		broken;			/* an internal error: remake the multi handle */
-	int			max_connections;	/* CURLMOPT_MAXCONNECTS, 0: not set */
+	HttpMulti  *multi;			/* for new requests, or NULL */
+	dlist_head	retired;		/* those with requests under way */
+	int			max_connections;	/* CURLMOPT_MAXCONNECTS */
+	uint32		trust_changes;	/* see trusts() */
 	WaitEventSet *set;
 	int			set_size;		/* its capacity */
 	int			set_used;		/* positions given away */
@@ -89,21 +122,23 @@ static struct
 	bool		set_behind;		/* a socket is wanted otherwise than watched */
 	Socket	   *sockets;		/* indexed by descriptor */
 	int			nsockets;
-	int64		timer_at;		/* when libcurl wants to be called, or -1 */
 	int64		next_deadline;	/* no deadline of a busy slot is earlier */
 	dlist_head	idle;
 	int			nidle;
 	dlist_head	busy;			/* in the multi handle */
 	dlist_head	done;			/* ended, not yet handed to the caller */
 	dlist_head	handed;			/* until the caller's http_release() */
+	dlist_head	lost;			/* given up while they look a name up */
+	int			nlost;
 	Profile    *profile;		/* of the current run */
 	bool		woken;			/* the latch was set since http_was_woken() */
 	bool		multiplex;		/* the current run has several requests at
 								 * once */
+#ifdef HAVE_CURL_PREREQ
 	bool		streams_seen;	/* http_debug() understands this libcurl */
-	int			goaway_ports[GOAWAY_PORTS]; /* connections that end, by our
-											 * port */
-	int			goaway_next;
+	HttpEnds	ending[MAX_ENDING]; /* connections that servers are ending */
+	int			ending_next;
+#endif
 	struct HttpRun *run;		/* who uses the engine now, or NULL */
 }			engine;
 
@@ -178,12 +213,13 @@ socket_entry(int fd)
  * calls a request.  watch_sockets() has the rest of the rule.
  */
 static int
-socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, void *entry)
+socket_wanted(CURL *easy, curl_socket_t fd, int what, void *multi, void *entry)
 {
 	Socket	   *s = socket_entry(fd);
 
 	if (s == NULL)
 		return -1;
+	s->multi = multi;
 	switch (what)
 	{
 		case CURL_POLL_IN:
@@ -197,6 +233,8 @@ socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, void *entry)
 			break;
 		default:
 			s->wanted = 0;
+			if (!s->ours)
+				s->multi = NULL;
 
 			/*
 			 * Of a descriptor that libcurl opened by itself (the resolver's
@@ -218,9 +256,77 @@ socket_wanted(CURL *easy, curl_socket_t fd, int what, void *data, void *entry)
  * CURLMOPT_TIMERFUNCTION: libcurl wants to be called in so many milliseconds.
  */
 static int
-timer_wanted(CURLM *multi, long timeout_ms, void *data)
+timer_wanted(CURLM *handle, long timeout_ms, void *multi)
 {
-	engine.timer_at = timeout_ms < 0 ? -1 : http_now() + (int64) timeout_ms * 1000;
+	((HttpMulti *) multi)->timer_at = timeout_ms < 0 ? -1 : http_now() + (int64) timeout_ms * 1000;
+	return 0;
+}
+
+/*
+ * A socket of ours is closed: PostgreSQL shall know.
+ */
+static void
+socket_closed(Socket *s)
+{
+	if (s->opener)
+		s->opener->nsockets--;
+	s->multi->nsockets--;
+	memset(s, 0, sizeof(Socket));
+	ReleaseExternalFD();
+}
+
+/*
+ * Is the descriptor still the socket that was opened?
+ */
+static bool
+socket_is_open(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 &&
+		st.st_dev == engine.sockets[fd].device && st.st_ino == engine.sockets[fd].inode;
+}
+
+/*
+ * A slot's handle has left its multi handle: settle the account of what was
+ * opened for it.  Some versions of libcurl (7.87 to 7.88) close a socket that
+ * is still being connected without telling.
+ */
+static void
+settle_sockets(HttpSlot *slot)
+{
+	for (int fd = 0; fd < engine.nsockets && slot->nsockets > 0; fd++)
+	{
+		Socket	   *s = &engine.sockets[fd];
+
+		if (s->opener != slot)
+			continue;
+		if (socket_is_open(fd))
+		{
+			/* it is a connection that is kept */
+			s->opener = NULL;
+			slot->nsockets--;
+		}
+		else
+			socket_closed(s);
+	}
+}
+
+/*
+ * CURLOPT_RESOLVER_START_FUNCTION: an address is not known yet.  Those that are
+ * their own name, which need no lookup, come here, too.
+ */
+int
+http_start_lookup(void *resolver, void *reserved, void *data)
+{
+	HttpSlot   *slot = data;
+
+	if (!slot->numeric && engine.nlost >= MAX_LOST_LOOKUPS)
+	{
+		slot->too_many_lookups = true;
+		return 1;
+	}
+	slot->looking_up = !slot->numeric;
 	return 0;
 }
 
@@ -228,36 +334,50 @@ timer_wanted(CURLM *multi, long timeout_ms, void *data)
  * CURLOPT_OPENSOCKETFUNCTION: count the descriptor as PostgreSQL wants it.
  */
 curl_socket_t
-http_open_socket(void *slot, curlsocktype purpose, struct curl_sockaddr *address)
+http_open_socket(void *data, curlsocktype purpose, struct curl_sockaddr *address)
 {
+	HttpSlot   *slot = data;
 	int			fd;
 	Socket	   *s;
+	struct stat st;
 
+	slot->looking_up = false;
+	if (slot->req == NULL)
+		return CURL_SOCKET_BAD; /* it was given up */
 	if (!AcquireExternalFD())
 	{
-		((HttpSlot *) slot)->no_descriptor = true;
+		slot->no_descriptor = true;
 		return CURL_SOCKET_BAD;
 	}
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 	if (fd < 0)
 	{
 		if (errno == EMFILE || errno == ENFILE)
-			((HttpSlot *) slot)->no_descriptor = true;
+			slot->no_descriptor = true;
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
 	s = socket_entry(fd);
-	if (s == NULL)
+	if (s == NULL || fstat(fd, &st) != 0)
 	{
 		close(fd);
 		ReleaseExternalFD();
 		return CURL_SOCKET_BAD;
 	}
+	if (s->ours)
+		socket_closed(s);		/* unseen, and the number is used again */
 	s->wanted = s->watched = 0;
 	s->ours = true;
+	s->device = st.st_dev;
+	s->inode = st.st_ino;
+	s->opener = slot;
+	slot->nsockets++;
+	s->multi = slot->multi;
+	s->multi->nsockets++;
 	return fd;
 }
 
+#ifdef HAVE_CURL_PREREQ
 /*
  * Our port of a connection, or -1.
  */
@@ -277,17 +397,71 @@ local_port(int fd)
 }
 
 /*
- * Is the server ending the connection with this port of ours?
+ * Is this the same connection?
  */
 static bool
-is_going_away(int port)
+same_ends(const HttpEnds *a, const HttpEnds *b)
 {
-	for (int i = 0; i < GOAWAY_PORTS; i++)
+	return a->our_port != 0 &&
+		a->our_port == b->our_port && a->their_port == b->their_port &&
+		strcmp(a->ours, b->ours) == 0 && strcmp(a->theirs, b->theirs) == 0;
+}
+
+/*
+ * Is the server ending this connection?
+ */
+static bool
+is_ending(const HttpEnds *ends)
+{
+	for (int i = 0; i < MAX_ENDING; i++)
 	{
-		if (engine.goaway_ports[i] == port)
+		if (same_ends(&engine.ending[i], ends))
 			return true;
 	}
 	return false;
+}
+
+/*
+ * Forget that a server is ending the connection of this descriptor, which is
+ * closed: the next one may have the same ends.  (Of one that the server has
+ * reset, only our port is still known, and to forget too much is safe.)
+ */
+static void
+forget_ending(int fd)
+{
+	int			port = local_port(fd);
+
+	for (int i = 0; i < MAX_ENDING; i++)
+	{
+		if (port < 0 || engine.ending[i].our_port == port)
+			engine.ending[i].our_port = 0;
+	}
+}
+
+/*
+ * The slot's request was surely not processed, and may be sent again.
+ */
+static void
+slot_refused(HttpSlot *slot)
+{
+	slot->refused = true;
+	/* for a new connection */
+	slot->connect_by = http_now() + (int64) slot->connect_timeout * 1000;
+}
+
+/*
+ * How the libcurl that runs (not the one that this was compiled with) tells of a
+ * request's stream: before 7.84 in hexadecimal digits.
+ */
+static const char *
+using_stream(void)
+{
+	static const char *format = NULL;
+
+	if (format == NULL)
+		format = curl_version_info(CURLVERSION_NOW)->version_num < 0x075400 ?
+			"Using Stream ID: %lx" : "Using Stream ID: %lu";
+	return format;
 }
 
 /*
@@ -298,11 +472,13 @@ is_going_away(int port)
  * stream that it has processed or will process; the requests of later streams
  * surely are not (RFC 9113, 6.8), and may be sent again.  A common server does
  * that after each 1,000 requests, so without this knowledge many requests of a
- * large batch would end in doubt.  libcurl tells of GOAWAY nowhere but here,
+ * large batch would end in doubt.  A stream that it refuses (REFUSED_STREAM) was
+ * not processed either (8.7).  libcurl tells of them nowhere but here,
  * in the texts of 7.88 ("Using Stream ID: 1", "recveived GOAWAY, error=0,
  * last_stream=1") and of 8.x ("[HTTP/2] [1] OPENED stream for", "received
  * GOAWAY, ...").  Where a version says it otherwise, the requests stay in
- * doubt, which is safe.
+ * doubt, which is safe.  None of this is used where a second sending is not
+ * announced (see before_request()).
  */
 int
 http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
@@ -313,13 +489,13 @@ http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
 	unsigned long stream;
 	dlist_iter	it;
 
-	if (type != CURLINFO_TEXT)
+	if (type != CURLINFO_TEXT || slot->req == NULL)
 		return 0;
 	len = Min(len, sizeof(line) - 1);
 	memcpy(line, text, len);
 	line[len] = '\0';
 
-	if (sscanf(line, "Using Stream ID: %lu", &stream) == 1 ||
+	if (sscanf(line, using_stream(), &stream) == 1 ||
 		(sscanf(line, "[HTTP/2] [%lu]", &stream) == 1 && strstr(line, "] OPENED stream for ")))
 	{
 		slot->stream = stream;
@@ -328,23 +504,26 @@ http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
 	else if (strstr(line, "GOAWAY, error=") && (last = strstr(line, "last_stream=")) != NULL &&
 			 sscanf(last, "last_stream=%lu", &stream) == 1)
 	{
-		engine.goaway_ports[engine.goaway_next++ % GOAWAY_PORTS] = slot->port;
+		engine.ending[engine.ending_next++ % MAX_ENDING] = slot->ends;
 		dlist_foreach(it, &engine.busy)
 		{
 			HttpSlot   *other = dlist_container(HttpSlot, node, it.cur);
 
-			if (other->sent && other->port == slot->port && other->stream > stream)
-				other->refused = true;
+			if (other->sent && same_ends(&other->ends, &slot->ends) && other->stream > stream)
+				slot_refused(other);
 		}
 	}
+	else if (strstr(line, "REFUSED_STREAM, retrying a fresh connect"))
+		slot_refused(slot);
 	else if (strstr(line, "retrying a fresh connect") && engine.streams_seen &&
-			 slot->stream == 0 && is_going_away(slot->port))
+			 slot->stream == 0 && is_ending(&slot->ends))
 	{
 		/* it came too late to get a stream on that connection */
-		slot->refused = true;
+		slot_refused(slot);
 	}
 	return 0;
 }
+#endif
 
 /*
  * CURLOPT_CLOSESOCKETFUNCTION: the kernel takes a closed descriptor out of the
@@ -353,46 +532,70 @@ http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
 int
 http_close_socket(void *data, curl_socket_t fd)
 {
-	Socket	   *s = socket_entry(fd);
-	int			port = local_port(fd);
-
-	if (s != NULL)
-	{
-		s->wanted = s->watched = 0;
-		s->ours = false;
-	}
-	for (int i = 0; i < GOAWAY_PORTS; i++)
-	{
-		if (engine.goaway_ports[i] == port)
-			engine.goaway_ports[i] = 0;
-	}
-	ReleaseExternalFD();
+#ifdef HAVE_CURL_PREREQ
+	forget_ending(fd);
+#endif
+	if (fd < engine.nsockets && engine.sockets[fd].ours)
+		socket_closed(&engine.sockets[fd]);
 	return close(fd);
 }
 
 /* ---------- engine ---------- */
 
 /*
- * Take a busy slot's handle out of the multi handle.
+ * Take a slot's handle out of its multi handle, and the slot out of its list.
  */
 static void
 slot_stop(HttpSlot *slot)
 {
+	HttpMulti  *multi = slot->multi;
+
 	dlist_delete(&slot->node);
-	if (curl_multi_remove_handle(engine.multi, slot->easy) != CURLM_OK)
-		engine.broken = true;
+	if (curl_multi_remove_handle(multi->handle, slot->easy) != CURLM_OK)
+		multi->broken = true;
+	settle_sockets(slot);
+	multi->nslots--;
+	slot->multi = NULL;
 }
 
 /*
- * Collect the transfers that libcurl has finished.
+ * No new request goes to the current multi handle; clean_retired() frees it.
  */
 static void
-collect_finished(void)
+retire_multi(void)
+{
+	dlist_push_tail(&engine.retired, &engine.multi->node);
+	engine.multi = NULL;
+}
+
+/*
+ * Give up a busy slot that looks a name up: the lookup goes on, and its request
+ * is nobody's.  The multi handle is retired with it, or later requests, which
+ * share connections, would wait for that lookup.
+ */
+static void
+slot_lose(HttpSlot *slot)
+{
+	dlist_delete(&slot->node);
+	slot->req = NULL;
+	dlist_push_tail(&engine.lost, &slot->node);
+	engine.nlost++;
+	if (slot->multi == engine.multi)
+		retire_multi();
+	/* so that libcurl does not abandon it either */
+	curl_easy_setopt(slot->easy, CURLOPT_CONNECTTIMEOUT_MS, (long) INT_MAX);
+}
+
+/*
+ * Collect the transfers that libcurl has finished in a multi handle.
+ */
+static void
+collect_finished(HttpMulti *multi)
 {
 	CURLMsg    *msg;
 	int			left;
 
-	while ((msg = curl_multi_info_read(engine.multi, &left)) != NULL)
+	while ((msg = curl_multi_info_read(multi->handle, &left)) != NULL)
 	{
 		HttpSlot   *slot = NULL;
 		CURLcode	rc = msg->data.result;
@@ -401,9 +604,39 @@ collect_finished(void)
 			continue;
 		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, &slot);
 		slot_stop(slot);		/* msg is gone with it */
+		if (slot->req == NULL)
+		{
+			slot_free(slot);
+			engine.nlost--;
+			continue;
+		}
 		slot_transfer_ended(slot, rc);
 		dlist_push_tail(&engine.done, &slot->node);
 	}
+}
+
+/*
+ * A busy slot's request ends without libcurl.
+ */
+static void
+end_busy(HttpSlot *slot, HttpFailure failure, const char *error)
+{
+	HttpRequest *req = slot->req;
+	bool		sent = slot_was_sent(slot);
+	HttpSlot   *other;
+
+	if (slot->looking_up && failure != HTTP_FAILURE_BROKEN && (other = slot_new()) != NULL)
+	{
+		/* another one takes the request's end to the caller */
+		slot_lose(slot);
+		other->req = req;
+		req->slot = other;
+		slot = other;
+	}
+	else
+		slot_stop(slot);
+	slot_answer(slot, sent ? HTTP_IN_DOUBT : HTTP_NOT_SENT, failure, error);
+	dlist_push_tail(&engine.done, &slot->node);
 }
 
 /*
@@ -418,24 +651,23 @@ expire_deadlines(int64 now)
 	dlist_foreach_modify(it, &engine.busy)
 	{
 		HttpSlot   *slot = dlist_container(HttpSlot, node, it.cur);
+		bool		connecting = slot->connect_by < slot->req->deadline && !slot_was_sent(slot);
+		int64		deadline = connecting ? slot->connect_by : slot->req->deadline;
 
-		if (slot->req->deadline <= now)
-		{
-			slot_stop(slot);
-			slot_answer(slot, slot_was_sent(slot) ? HTTP_IN_DOUBT : HTTP_NOT_SENT,
-						HTTP_FAILURE_TIMEOUT, "timeout");
-			dlist_push_tail(&engine.done, &slot->node);
-		}
+		if (deadline > now)
+			engine.next_deadline = Min(engine.next_deadline, deadline);
+		else if (connecting)
+			end_busy(slot, HTTP_FAILURE_CONNECT_TIMEOUT, slot->looking_up ? "the name lookup timed out" : "the connection timed out");
 		else
-			engine.next_deadline = Min(engine.next_deadline, slot->req->deadline);
+			end_busy(slot, HTTP_FAILURE_TIMEOUT, "timeout");
 	}
 }
 
 /*
- * After an internal error of libcurl: end every busy request.
+ * After an internal error of libcurl: end every request in the multi handle.
  */
 static void
-fail_busy(const char *error)
+fail_multi(HttpMulti *multi)
 {
 	dlist_mutable_iter it;
 
@@ -443,30 +675,137 @@ fail_busy(const char *error)
 	{
 		HttpSlot   *slot = dlist_container(HttpSlot, node, it.cur);
 
-		slot_stop(slot);
-		slot_answer(slot, slot_was_sent(slot) ? HTTP_IN_DOUBT : HTTP_NOT_SENT,
-					HTTP_FAILURE_BROKEN, error);
-		dlist_push_tail(&engine.done, &slot->node);
+		if (slot->multi == multi)
+			end_busy(slot, HTTP_FAILURE_BROKEN, "internal error of libcurl");
+	}
+	dlist_foreach_modify(it, &engine.lost)
+	{
+		HttpSlot   *slot = dlist_container(HttpSlot, node, it.cur);
+
+		if (slot->multi == multi)
+		{
+			slot_stop(slot);
+			slot_free(slot);
+			engine.nlost--;
+		}
+	}
+	if (multi == engine.multi)
+		retire_multi();
+}
+
+/*
+ * Free a multi handle, which has no slot any more, with its connections.
+ */
+static void
+free_multi(HttpMulti *multi)
+{
+	curl_multi_cleanup(multi->handle);
+	for (int fd = 0; fd < engine.nsockets; fd++)
+	{
+		Socket	   *s = &engine.sockets[fd];
+
+		if (s->multi != multi)
+			continue;
+		/* libcurl has lost it, or closed it unseen */
+		if (s->ours && socket_is_open(fd))
+			close(fd);
+		if (s->ours)
+			socket_closed(s);
+		else
+			memset(s, 0, sizeof(Socket));
+	}
+	free(multi->trust);
+	free(multi);
+	engine.set_stale = true;
+}
+
+/*
+ * Free the retired multi handles in which nothing is under way.
+ */
+static void
+clean_retired(void)
+{
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &engine.retired)
+	{
+		HttpMulti  *multi = dlist_container(HttpMulti, node, it.cur);
+
+		if (multi->nslots == 0)
+		{
+			dlist_delete(&multi->node);
+			free_multi(multi);
+		}
 	}
 }
 
 /*
- * Drop the multi handle with its connections, and every idle slot.  No slot
- * may be busy.
+ * Have libcurl work in a multi handle: on a descriptor that is ready, or on
+ * CURL_SOCKET_TIMEOUT.  Signals are blocked.
  */
 static void
-drop_engine(void)
+run_multi(HttpMulti *multi, curl_socket_t fd, int mask)
 {
-	while (!dlist_is_empty(&engine.idle))
-		slot_free(dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.idle)));
-	engine.nidle = 0;
+	int			running;
+
+	if (!multi->broken &&
+		curl_multi_socket_action(multi->handle, fd, mask, &running) != CURLM_OK)
+		multi->broken = true;
+}
+
+/*
+ * Have libcurl do in a multi handle what it wanted to do by now, and take what
+ * has ended in it.  Signals are blocked.
+ */
+static void
+turn_multi(HttpMulti *multi, int64 now)
+{
+	if (multi->timer_at >= 0 && multi->timer_at <= now)
+	{
+		multi->timer_at = -1;
+		run_multi(multi, CURL_SOCKET_TIMEOUT, 0);
+	}
+	collect_finished(multi);
+	if (multi->broken)
+		fail_multi(multi);
+}
+
+/*
+ * The same in all of them.
+ */
+static void
+turn_all(int64 now)
+{
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &engine.retired)
+		turn_multi(dlist_container(HttpMulti, node, it.cur), now);
 	if (engine.multi)
-		curl_multi_cleanup(engine.multi);
-	engine.multi = NULL;
-	engine.max_connections = 0;
-	engine.broken = false;
-	engine.timer_at = -1;
-	engine.set_stale = true;
+		turn_multi(engine.multi, now);
+	clean_retired();
+}
+
+/*
+ * Take lookups that were given up and have ended meanwhile.
+ */
+static void
+take_lost(void)
+{
+	sigset_t	saved;
+
+	if (engine.nlost == 0)
+		return;
+	enter_curl(&saved);
+	for (int fd = 0; fd < engine.nsockets; fd++)
+	{
+		Socket	   *s = &engine.sockets[fd];
+
+		/* libcurl's own descriptors are what its lookups tell their ends by */
+		if (s->wanted != 0 && !s->ours)
+			run_multi(s->multi, fd, CURL_CSELECT_IN);
+	}
+	turn_all(http_now());
+	leave_curl(&saved);
 }
 
 /*
@@ -530,42 +869,114 @@ watch_sockets(void)
 }
 
 /*
- * Make what the engine needs, on first use and after an internal error.
- * Throws when out of memory.
+ * Free a multi handle that was not used yet, and say what is wrong.
+ */
+pg_noreturn static void
+no_multi(HttpMulti *multi)
+{
+	if (multi && multi->handle)
+		curl_multi_cleanup(multi->handle);
+	if (multi)
+		free(multi->trust);
+	free(multi);
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("could not initialize libcurl")));
+}
+
+/*
+ * Make a multi handle for new requests, which trust this.  Throws when out of
+ * memory.
+ */
+static void
+make_multi(const char *trust, int64 now)
+{
+	HttpMulti  *multi = calloc(1, sizeof(HttpMulti));
+
+	if (multi == NULL ||
+		(multi->trust = strdup(trust)) == NULL ||
+		(multi->handle = curl_multi_init()) == NULL ||
+		curl_multi_setopt(multi->handle, CURLMOPT_SOCKETFUNCTION, socket_wanted) != CURLM_OK ||
+		curl_multi_setopt(multi->handle, CURLMOPT_SOCKETDATA, multi) != CURLM_OK ||
+		curl_multi_setopt(multi->handle, CURLMOPT_TIMERFUNCTION, timer_wanted) != CURLM_OK ||
+		curl_multi_setopt(multi->handle, CURLMOPT_TIMERDATA, multi) != CURLM_OK ||
+		curl_multi_setopt(multi->handle, CURLMOPT_MAXCONNECTS, (long) engine.max_connections) != CURLM_OK)
+		no_multi(multi);
+#ifdef HAVE_CURLM_QUICK_EXIT
+	if (curl_multi_setopt(multi->handle, CURLMOPT_QUICK_EXIT, 1L) != CURLM_OK)
+		no_multi(multi);
+#endif
+	multi->timer_at = -1;
+	/* before libcurl reads it, so that a change in between is seen */
+	multi->trust_seen_at = now;
+	(void) stat(trust, &multi->trust_stat);
+	engine.multi = multi;
+}
+
+/*
+ * What the engine needs, on first use.  Throws when out of memory.
  */
 static void
 prepare_engine(void)
 {
-	bool		ok = true;
-
-	if (engine.multi != NULL && !engine.broken)
+	if (engine.global_init)
 		return;
-	if (!engine.global_init)
+	dlist_init(&engine.retired);
+	dlist_init(&engine.idle);
+	dlist_init(&engine.busy);
+	dlist_init(&engine.done);
+	dlist_init(&engine.handed);
+	dlist_init(&engine.lost);
+	engine.max_connections = KEEP_SLOTS;
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+		no_multi(NULL);
+	engine.global_init = true;
+}
+
+/*
+ * Is this what the multi handle's connections were made with?  libcurl keeps
+ * what it has read of a CA file for a day, and the connections that it vouched
+ * for as long as they are used; and a handle of it, sessions of TLS, with which
+ * no certificate is looked at.  So all of them go when the file has changed.
+ */
+static bool
+trusts(HttpMulti *multi, const char *trust, int64 now)
+{
+	struct stat st;
+
+	if (strcmp(multi->trust, trust) != 0)
+		return false;
+	if (now < multi->trust_seen_at + TRUST_CHECK_US)
+		return true;
+	multi->trust_seen_at = now;
+	if (stat(trust, &st) != 0)
+		memset(&st, 0, sizeof(st));
+	return st.st_dev == multi->trust_stat.st_dev &&
+		st.st_ino == multi->trust_stat.st_ino &&
+		st.st_size == multi->trust_stat.st_size &&
+		memcmp(&st.st_mtim, &multi->trust_stat.st_mtim, sizeof(st.st_mtim)) == 0 &&
+		memcmp(&st.st_ctim, &multi->trust_stat.st_ctim, sizeof(st.st_ctim)) == 0;
+}
+
+/*
+ * A multi handle for a request of the current profile: the one that is there, or
+ * a new one.  Throws when out of memory.
+ */
+static void
+prepare_multi(void)
+{
+	const char *trust = profile_trust(engine.profile);
+	int64		now = http_now();
+
+	if (engine.multi && !trusts(engine.multi, trust, now))
 	{
-		dlist_init(&engine.idle);
-		dlist_init(&engine.busy);
-		dlist_init(&engine.done);
-		dlist_init(&engine.handed);
-		ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
-		engine.global_init = ok;
+		retire_multi();
+		clean_retired();
+		engine.trust_changes++;
 	}
-	if (ok)
-	{
-		drop_engine();
-		engine.multi = curl_multi_init();
-		ok = engine.multi != NULL &&
-			curl_multi_setopt(engine.multi, CURLMOPT_SOCKETFUNCTION, socket_wanted) == CURLM_OK &&
-			curl_multi_setopt(engine.multi, CURLMOPT_TIMERFUNCTION, timer_wanted) == CURLM_OK;
-#ifdef HAVE_CURLM_QUICK_EXIT
-		ok = ok && curl_multi_setopt(engine.multi, CURLMOPT_QUICK_EXIT, 1L) == CURLM_OK;
-#endif
-		if (!ok)
-			engine.broken = true;
-	}
-	if (!ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("could not initialize libcurl")));
+	if (engine.multi == NULL)
+		make_multi(trust, now);
+	engine.multi->used_at = now;
 }
 
 /*
@@ -600,8 +1011,13 @@ end_run(void *arg)
 	{
 		HttpSlot   *slot = dlist_head_element(HttpSlot, node, &engine.busy);
 
-		slot_stop(slot);
-		slot_idle(slot);
+		if (slot->looking_up)
+			slot_lose(slot);
+		else
+		{
+			slot_stop(slot);
+			slot_idle(slot);
+		}
 	}
 	while (!dlist_is_empty(&engine.done))
 		slot_idle(dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.done)));
@@ -612,6 +1028,10 @@ end_run(void *arg)
 		slot_free(dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.idle)));
 		engine.nidle--;
 	}
+	/* libcurl cannot be told to close some connections, only all of them */
+	if (engine.multi && (engine.multi->broken || engine.multi->nsockets > KEEP_SLOTS))
+		retire_multi();
+	clean_retired();
 }
 
 /*
@@ -632,7 +1052,8 @@ idle_connection_closed(void)
 		return false;
 	for (int fd = 0; fd < engine.nsockets && n < MAX_LOOKED_AT; fd++)
 	{
-		if (engine.sockets[fd].ours && engine.sockets[fd].wanted == 0)
+		if (engine.sockets[fd].ours && engine.sockets[fd].wanted == 0 &&
+			engine.sockets[fd].multi == engine.multi)
 		{
 			idle[n].fd = fd;
 			idle[n++].events = CLOSED_BY_PEER;
@@ -693,7 +1114,8 @@ http_set_parallel(HttpRun *run, int max_parallel)
 	if (engine.max_connections != Max(max_parallel, KEEP_SLOTS))
 	{
 		engine.max_connections = Max(max_parallel, KEEP_SLOTS);
-		curl_multi_setopt(engine.multi, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
+		if (engine.multi)
+			curl_multi_setopt(engine.multi->handle, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
 	}
 	engine.multiplex = max_parallel > 1;
 }
@@ -724,11 +1146,10 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &run->callback);
 
 	prepare_engine();
-	if (idle_connection_closed())
-	{
-		engine.broken = true;
-		prepare_engine();
-	}
+	if (engine.multi && idle_connection_closed())
+		retire_multi();
+	clean_retired();
+	take_lost();
 
 	/* the set needs a descriptor, which sockets would take up */
 	watch_sockets();
@@ -737,6 +1158,27 @@ http_begin(const HttpProfile *profile, int max_parallel)
 	engine.next_deadline = PG_INT64_MAX;
 	engine.run = run;
 	return run;
+}
+
+/*
+ * When libcurl wants to be called, PG_INT64_MAX for never.
+ */
+static int64
+next_timer(void)
+{
+	int64		at = PG_INT64_MAX;
+	dlist_iter	it;
+
+	if (engine.multi && engine.multi->timer_at >= 0)
+		at = engine.multi->timer_at;
+	dlist_foreach(it, &engine.retired)
+	{
+		HttpMulti  *multi = dlist_container(HttpMulti, node, it.cur);
+
+		if (multi->timer_at >= 0)
+			at = Min(at, multi->timer_at);
+	}
+	return at;
 }
 
 /*
@@ -752,11 +1194,17 @@ http_start(HttpRun *run, HttpRequest *req)
 	req->slot = NULL;
 	memset(&req->answer, 0, offsetof(HttpAnswer, error) + 1);
 	req->answer.body = (char *) "";
+	prepare_multi();
 
 	if (!dlist_is_empty(&engine.idle))
 	{
 		slot = dlist_container(HttpSlot, node, dlist_pop_head_node(&engine.idle));
 		engine.nidle--;
+		if (slot->trust_changes != engine.trust_changes)
+		{
+			slot_free(slot);
+			slot = NULL;
+		}
 	}
 	for (int tries = 0; tries < 2; tries++)
 	{
@@ -771,14 +1219,17 @@ http_start(HttpRun *run, HttpRequest *req)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-	if (curl_multi_add_handle(engine.multi, slot->easy) == CURLM_OK)
+	slot->trust_changes = engine.trust_changes;
+	if (curl_multi_add_handle(engine.multi->handle, slot->easy) == CURLM_OK)
 	{
+		slot->multi = engine.multi;
+		slot->multi->nslots++;
 		dlist_push_tail(&engine.busy, &slot->node);
-		engine.next_deadline = Min(engine.next_deadline, req->deadline);
+		engine.next_deadline = Min(engine.next_deadline, Min(req->deadline, slot->connect_by));
 	}
 	else
 	{
-		engine.broken = true;
+		engine.multi->broken = true;
 		slot_answer(slot, HTTP_NOT_SENT, HTTP_FAILURE_BROKEN, "internal error of libcurl");
 		dlist_push_tail(&engine.done, &slot->node);
 	}
@@ -817,8 +1268,7 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 			dlist_push_tail(&engine.handed, &slot->node);
 			return slot->req;
 		}
-		if (engine.timer_at >= 0)
-			until = Min(until, engine.timer_at);
+		until = Min(until, next_timer());
 		if (until > now || wake_at <= now)
 		{
 			long		timeout = -1;
@@ -839,7 +1289,6 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 		{
 			int			fd = events[i].fd;
 			int			mask = 0;
-			int			running;
 
 			if (events[i].events & WL_LATCH_SET)
 			{
@@ -855,22 +1304,10 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 				mask |= CURL_CSELECT_IN;
 			if (events[i].events & WL_SOCKET_WRITEABLE)
 				mask |= CURL_CSELECT_OUT;
-			if (curl_multi_socket_action(engine.multi, fd, mask, &running) != CURLM_OK)
-				engine.broken = true;
+			run_multi(engine.sockets[fd].multi, fd, mask);
 		}
-		if (engine.timer_at >= 0 && engine.timer_at <= now)
-		{
-			int			running;
-
-			engine.timer_at = -1;
-			if (curl_multi_socket_action(engine.multi, CURL_SOCKET_TIMEOUT, 0,
-										 &running) != CURLM_OK)
-				engine.broken = true;
-		}
-		collect_finished();
-		if (engine.broken)
-			fail_busy("internal error of libcurl");
-		else if (engine.next_deadline <= now)
+		turn_all(now);
+		if (engine.next_deadline <= now)
 			expire_deadlines(now);
 		leave_curl(&saved);
 

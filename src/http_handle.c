@@ -179,6 +179,8 @@ before_request(void *data, char *remote_ip, char *local_ip,
 {
 	HttpSlot   *slot = data;
 
+	if (slot->req == NULL)
+		return CURL_PREREQFUNC_ABORT;	/* it was given up */
 	if (slot->sent && !slot->refused)
 	{
 		slot->resend = true;
@@ -187,7 +189,13 @@ before_request(void *data, char *remote_ip, char *local_ip,
 	slot->sent = true;
 	slot->refused = false;
 	slot->stream = 0;
-	slot->port = local_port;
+	if (slot->multiplex)
+	{
+		strlcpy(slot->ends.ours, local_ip, sizeof(slot->ends.ours));
+		strlcpy(slot->ends.theirs, remote_ip, sizeof(slot->ends.theirs));
+		slot->ends.our_port = local_port;
+		slot->ends.their_port = remote_port;
+	}
 	return CURL_PREREQFUNC_OK;
 }
 #else
@@ -332,7 +340,26 @@ hashed_ca_directory(void)
 }
 
 /*
- * Free a slot.  Its handle must not be in the multi handle.
+ * The file or directory of the CA certificates that requests of this profile
+ * trust, as far as it is known, or "".
+ */
+const char *
+profile_trust(const Profile *p)
+{
+	const char *ca_dir;
+	curl_version_info_data *info;
+
+	if (p->ca_file[0] != '\0')
+		return p->ca_file;
+	ca_dir = hashed_ca_directory();
+	if (ca_dir != NULL)
+		return ca_dir;
+	info = curl_version_info(CURLVERSION_NOW);
+	return info->age >= CURLVERSION_SEVENTH && info->cainfo != NULL ? info->cainfo : "";
+}
+
+/*
+ * Free a slot.  Its handle must not be in a multi handle.
  */
 void
 slot_free(HttpSlot *slot)
@@ -392,8 +419,8 @@ slot_new(void)
 	SET(CURLOPT_OPENSOCKETFUNCTION, http_open_socket);
 	SET(CURLOPT_OPENSOCKETDATA, slot);
 	SET(CURLOPT_CLOSESOCKETFUNCTION, http_close_socket);
-	SET(CURLOPT_DEBUGFUNCTION, http_debug);
-	SET(CURLOPT_DEBUGDATA, slot);
+	SET(CURLOPT_RESOLVER_START_FUNCTION, http_start_lookup);
+	SET(CURLOPT_RESOLVER_START_DATA, slot);
 	SET(CURLOPT_HEADERFUNCTION, header_received);
 	SET(CURLOPT_HEADERDATA, slot);
 	SET(CURLOPT_WRITEFUNCTION, body_received);
@@ -401,6 +428,8 @@ slot_new(void)
 #ifdef HAVE_CURL_PREREQ
 	SET(CURLOPT_PREREQFUNCTION, before_request);
 	SET(CURLOPT_PREREQDATA, slot);
+	SET(CURLOPT_DEBUGFUNCTION, http_debug);
+	SET(CURLOPT_DEBUGDATA, slot);
 #else
 	SET(CURLOPT_READFUNCTION, read_body);
 	SET(CURLOPT_READDATA, slot);
@@ -426,6 +455,8 @@ static bool
 slot_set_url(HttpSlot *slot, const char *url)
 {
 	char	   *path = NULL;
+	char	   *host = NULL;
+	struct in_addr addr;
 	bool		ok;
 
 	free(slot->url);
@@ -434,12 +465,15 @@ slot_set_url(HttpSlot *slot, const char *url)
 		slot->parsed_url = curl_url();
 	ok = slot->url != NULL && slot->parsed_url != NULL &&
 		curl_url_set(slot->parsed_url, CURLUPART_URL, url, 0) == CURLUE_OK &&
+		curl_url_get(slot->parsed_url, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
 		curl_url_get(slot->parsed_url, CURLUPART_PATH, &path, 0) == CURLUE_OK &&
 		curl_url_set(slot->parsed_url, CURLUPART_PATH, "/", 0) == CURLUE_OK &&
 		curl_easy_setopt(slot->easy, CURLOPT_URL, slot->url) == CURLE_OK &&
 		curl_easy_setopt(slot->easy, CURLOPT_CURLU, slot->parsed_url) == CURLE_OK &&
 		curl_easy_setopt(slot->easy, CURLOPT_REQUEST_TARGET, path) == CURLE_OK;
+	slot->numeric = ok && (is_loopback(host) || host[0] == '[' || inet_pton(AF_INET, host, &addr) == 1);
 	curl_free(path);
+	curl_free(host);
 	return ok;
 }
 
@@ -486,14 +520,20 @@ slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile, bool multiplex)
 		return false;
 	if (slot->connect_timeout != req->connect_timeout)
 	{
-		SET(CURLOPT_CONNECTTIMEOUT_MS, (long) req->connect_timeout);
+		/*
+		 * libcurl divides the time among a server's addresses.  Its end comes
+		 * after ours, by which a lookup is not abandoned (see slot_lose()).
+		 */
+		SET(CURLOPT_CONNECTTIMEOUT_MS, (long) req->connect_timeout + req->connect_timeout / 10 + 100);
 		slot->connect_timeout = req->connect_timeout;
 	}
 	if (slot->multiplex != multiplex)
 	{
 		/* wait for a connection that can be shared; hear of its GOAWAY */
 		SET(CURLOPT_PIPEWAIT, (long) multiplex);
+#ifdef HAVE_CURL_PREREQ
 		SET(CURLOPT_VERBOSE, (long) multiplex);
+#endif
 		slot->multiplex = multiplex;
 	}
 	SET(CURLOPT_POSTFIELDSIZE, (long) req->body_len);
@@ -503,7 +543,12 @@ slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile, bool multiplex)
 #undef SET
 
 	slot->req = req;
+	slot->connect_by = http_now() + (int64) req->connect_timeout * 1000;
+	slot->looking_up = slot->too_many_lookups = false;
+	slot->nsockets = 0;
 	slot->sent = slot->refused = slot->resend = false;
+	slot->ends.our_port = 0;
+	slot->stream = 0;
 	slot->too_large = slot->no_descriptor = false;
 	slot->body_left = req->body_len;
 	slot->header_bytes = 0;
@@ -623,5 +668,10 @@ slot_transfer_ended(HttpSlot *slot, CURLcode rc)
 	}
 	if (slot->no_descriptor && outcome == HTTP_NOT_SENT)
 		failure = HTTP_FAILURE_DESCRIPTORS;
+	else if (slot->too_many_lookups && outcome == HTTP_NOT_SENT)
+	{
+		failure = HTTP_FAILURE_RESOLVE;
+		error = "too many name lookups that were given up have not ended";
+	}
 	slot_answer(slot, outcome, failure, error);
 }

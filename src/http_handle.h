@@ -26,19 +26,39 @@ typedef struct Profile
 	char	   *ca_file;		/* "" for the system's */
 } Profile;
 
+/*
+ * Both ends of a connection, which together no other one has at the same time;
+ * the ports of two servers' connections may be the same.
+ */
+typedef struct HttpEnds
+{
+	char		ours[46];		/* address, as text */
+	char		theirs[46];		/* likewise */
+	int			our_port;		/* 0: no connection */
+	int			their_port;
+} HttpEnds;
+
 /* A libcurl easy handle with what belongs to it; malloc'd, used again. */
 typedef struct HttpSlot
 {
-	dlist_node	node;			/* in engine.idle, .busy, .done or .handed */
+	dlist_node	node;			/* in engine.idle, .busy, .done, .handed or
+								 * .lost */
 	CURL	   *easy;
+	struct HttpMulti *multi;	/* the multi handle that easy is in, or NULL */
 	Profile    *profile;		/* what easy is set up with, or NULL */
 	char	   *url;			/* likewise */
 	CURLU	   *parsed_url;		/* the same, parsed once; easy refers to it */
+	bool		numeric;		/* its host needs no lookup */
 	int			connect_timeout;	/* likewise */
 	bool		multiplex;		/* likewise */
-	HttpRequest *req;			/* NULL when idle */
+	uint32		trust_changes;	/* engine.trust_changes when easy was last used */
+	HttpRequest *req;			/* NULL when idle or lost */
+	int64		connect_by;		/* http_now()'s clock; until it is sent */
+	bool		looking_up;		/* a name lookup may be under way */
+	bool		too_many_lookups;	/* one more was refused */
+	int			nsockets;		/* opened for the request, and not settled */
 	bool		sent;			/* bytes of the request may have left */
-	int			port;			/* our port of the connection it went to */
+	HttpEnds	ends;			/* of the connection it went to, if multiplex */
 	unsigned long stream;		/* its HTTP/2 stream there, 0: not known */
 	bool		refused;		/* HTTP/2: surely not processed there */
 	bool		resend;			/* libcurl wanted to send it again */
@@ -57,15 +77,19 @@ typedef struct HttpSlot
  * all of them is the slot, but for close_socket, which gets NULL: a connection
  * may outlive the slot.
  */
+extern int	http_start_lookup(void *resolver, void *reserved, void *slot);
 extern curl_socket_t http_open_socket(void *slot, curlsocktype purpose,
 									  struct curl_sockaddr *address);
 extern int	http_close_socket(void *data, curl_socket_t fd);
+#ifdef HAVE_CURL_PREREQ
 extern int	http_debug(CURL *easy, curl_infotype type, char *text, size_t len,
 					   void *slot);
+#endif
 
 extern Profile *profile_copy(const HttpProfile *given);
 extern bool profile_matches(const Profile *p, const HttpProfile *given);
 extern void profile_unref(Profile *p);
+extern const char *profile_trust(const Profile *p);
 
 extern HttpSlot *slot_new(void);
 extern bool slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile,

@@ -60,6 +60,46 @@ DO \$\$ DECLARE ok text := ''; BEGIN
 END \$\$");
 like($err, qr/ok: ynynyn/, 'a connection that another CA vouched for is not used');
 
+# A CA file that is replaced in place is seen, also where there is a connection that
+# the former one vouched for: by a session, and by the worker.
+my $live = "$dir/live.pem";
+sub trust
+{
+	open my $file, '>', $live or die $!;
+	print $file slurp_file("$dir/$_[0].pem");
+	close $file;
+	return;
+}
+trust('ca');
+$node->append_conf('postgresql.conf', "seam_ik.ca_file = '$live'\nseam_ik.endpoint = '" . $fakes{good}->url . "'\nseam_ik.connect_timeout = '10s'");
+$node->reload;
+my $s = background($node, 'SET seam_ik.max_retries = 0;');
+my $n = 0;
+sub call_again
+{
+	my $mark = 'done ' . ++$n;
+
+	$s->{err} = '';
+	$s->{in} .= CALL . ";\nSELECT '$mark';\n";
+	$s->{run}->pump until $s->{out} =~ /$mark\n/;
+	return $s->{err} eq '' ? 'a key' : $s->{err} =~ /(08001: could not verify)/ ? $1 : $s->{err};
+}
+sub enqueue { return $node->safe_psql('postgres', "SELECT seam_enqueue_instant_key('" . guest . "')"); }
+sub request { return $node->safe_psql('postgres', "SELECT status || coalesce(' ' || sqlstate, '') FROM seam_instant_key_request WHERE request_id = $_[0]"); }
+is(call_again(), 'a key', 'a CA file');
+my $id = enqueue();
+ok(wait_for(sub { request($id) eq 'issued' }), 'and the worker has one');
+my $replaced = time;
+trust('selfsigned');
+ok(wait_for(sub { call_again() eq '08001: could not verify' }), 'a CA file is replaced: a session trusts its server no more');
+ok(wait_for(sub { $id = enqueue(); wait_for(sub { request($id) =~ /issued|08001/ }); request($id) eq 'pending 08001' }), 'nor does the worker');
+trust('ca');
+ok(wait_for(sub { call_again() eq 'a key' }), 'and back: a session has its key');
+$node->safe_psql('postgres', "UPDATE seam_instant_key_request SET next_attempt_at = now() WHERE request_id = $id");
+ok(wait_for(sub { request($id) eq 'issued' }), 'and the worker');
+cmp_ok(time - $replaced, '<', 120, 'both within a minute');
+result_of($s);
+
 # a batch over HTTP/2: over few connections, and from a server that ends each
 # connection after 50 requests
 my ($port, $ending_port, $single_port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 3;

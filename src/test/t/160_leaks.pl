@@ -59,6 +59,7 @@ sub contexts
 	return $bytes;
 }
 sub descriptors { my @f = glob "/proc/$s->{pid}/fd/*"; return scalar @f; }
+sub sockets { return scalar grep { (readlink // '') =~ /^socket/ } glob "/proc/$s->{pid}/fd/*"; }
 sub threads { my @t = glob "/proc/$s->{pid}/task/*"; return scalar @t; }
 sub round
 {
@@ -99,10 +100,23 @@ cmp_ok(anonymous() - $anonymous, '<', 300, '4,000 failing calls, 300 of them can
 cmp_ok($contexts_then - $contexts, '<', 20000, 'memory contexts stay');
 cmp_ok(descriptors() - $fds, '<=', 2, 'descriptors stay');
 is($s->{err} =~ s/^.*?ERROR:  (\w+):.*$/$1/mgr =~ /08007|22023|08P01/, 1, '(they failed)');
-# a lookup that is left alone has a thread and a descriptor until it ends
-round("SET seam_ik.request_timeout = '10s'; SET seam_ik.endpoint = 'https://stalled.example'; SET statement_timeout = '30ms';\n" . join(";\n", (CALL) x 30) . ";\nRESET statement_timeout", 'lookups');
-cmp_ok(scalar(() = $s->{err} =~ /57014/g), '>=', 30, 'lookups were cancelled');
-ok(wait_for(sub { threads() == 1 && descriptors() - $fds <= 2 }), 'and leave no thread or descriptor');
+# a lookup that is left alone has a thread and descriptors until it ends and the
+# session makes its next call
+$s->{err} = '';
+round("SET seam_ik.max_retries = 0; SET seam_ik.request_timeout = '10s'; SET seam_ik.endpoint = 'https://stalled.example'; SET statement_timeout = '30ms';\n" . join(";\n", (CALL) x 12) . ";\nRESET statement_timeout", 'lookups');
+is(scalar(() = $s->{err} =~ /57014/g), 12, 'lookups were cancelled');
+my $calls = 0;
+ok(wait_for(sub { round("SET seam_ik.endpoint = '${base}status=404'; " . CALL, 'call ' . ++$calls); threads() == 1 && descriptors() - $fds <= 2 }), 'and leave no thread or descriptor');
+
+# connections that are cancelled while they are made: none is counted for good
+my $no_accept = FakeSeam->start('--no-accept');
+$s->{err} = '';
+round("SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" . $no_accept->url . "'; SET statement_timeout = '10ms';\n" .
+	join(";\n", (CALL, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 3)))') x 50) . ";\nRESET statement_timeout", 'connecting');
+is(scalar(() = $s->{err} =~ /57014/g), 100, 'connections were cancelled');
+$s->{err} = '';
+round("SET seam_ik.max_retries = 0; SET seam_ik.endpoint = '$base'; SET seam_ik.request_timeout = '100s';\n" . join(";\n", map { "SET seam_ik.endpoint = '${base}connection_close'; " . CALL } 1 .. 3), 'after connecting');
+is($s->{err}, '', 'and descriptors do not run out');
 $fake->reset;
 $s->{in} .= "SELECT set_config('seam_ik.endpoint', '" . $fake->url . "', false) IS NULL;\nSELECT 'then ' || (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).user_identity_id;\n";
 like((result_of($s))[0], qr/then d92e0c7b/, 'and the session works');
@@ -127,6 +141,21 @@ foreach my $warm (1, 0)
 # Descriptors run out: a batch goes with fewer, and has no error row for it.
 is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=5') . "'; SET seam_ik.max_concurrency = 500;
 SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 400))) GROUP BY 1"), '|400', 'a batch for which descriptors run out');
+$fake->reset;
+
+# After a batch few connections are kept, and the next batch has its own again.
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=50') . "'; SET seam_ik.max_concurrency = 1000;");
+round('SELECT 1', 'idle');
+my $idle = sockets();
+foreach my $n (1, 2)
+{
+	round("SELECT 'with a key: ' || count(instant_key) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 400)))", "batch $n");
+	cmp_ok(sockets() - $idle, '<=', 8, 'a batch leaves at most eight connections');
+}
+is(scalar(() = $s->{out} =~ /with a key: 400/g), 2, 'and every call has its key');
+my %connections = map { $_->{connection} => 1 } $fake->requests;
+cmp_ok(scalar(keys %connections), '>', 16, '(it had more)');
+result_of($s);
 $fake->reset;
 
 # 100,000 elements: memory grows with the answers only.
