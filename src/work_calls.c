@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "access/htup_details.h"
@@ -23,22 +24,38 @@
 /*
  * What tells this data directory from a copy of it, in which transactions that are
  * open here look as if they had been rolled back by a crash: the inode of a file that
- * is never written again, and when that was made, which no copy can set: neither is
- * enough, as two disks may have the same inode.  (Its device may have another number
- * after a reboot.)  A snapshot of the disk has the same.
+ * is never written again, and when it was born, which no copy can set: neither is
+ * enough, because two disks may have the same inode.  (Its device may have another
+ * number after a reboot.)  Where births are not known, the time of the last change
+ * stands in, which chmod, chown and a hard link set, too.  A snapshot of the disk has
+ * the same.
  */
 static Datum
 data_directory_id(void)
 {
-	static struct stat st;		/* once is enough */
-	int64		what[2];
+	static int64 what[3];		/* once is enough */
 
-	if (st.st_ino == 0 && stat("PG_VERSION", &st) != 0)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
-	what[0] = (int64) st.st_ino;
-	what[1] = (int64) st.st_ctime;
+	if (what[0] == 0)
+	{
+		struct stat st;
+#ifdef STATX_BTIME
+		struct statx stx;
+#endif
+
+		if (stat("PG_VERSION", &st) != 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
+		what[1] = (int64) st.st_ctime;
+#ifdef STATX_BTIME
+		if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_BTIME, &stx) == 0 && (stx.stx_mask & STATX_BTIME))
+		{
+			what[1] = stx.stx_btime.tv_sec;
+			what[2] = stx.stx_btime.tv_nsec;
+		}
+#endif
+		what[0] = (int64) st.st_ino;
+	}
 	return Int64GetDatum((int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0));
 }
 
