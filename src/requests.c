@@ -58,8 +58,8 @@ typedef enum StatementId
 
 #define MAX_ARGS 5
 
-/* A request that came along with a copy waits until it is adopted. */
-#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
+/* At once; but a request that came along with a copy waits until it is adopted. */
+#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN '-infinity'::timestamptz ELSE 'infinity' END"
 
 /* The statements; %s is the table. */
 static const struct
@@ -143,7 +143,7 @@ static const struct
 	[ST_ADOPT] = {
 		/* timeline 0 is nobody's: what was in doubt is reported */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2, timeline_id = 0, next_attempt_at = now()"
+		" system_identifier = $1, database_id = $2, timeline_id = 0, next_attempt_at = '-infinity'"
 		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},
