@@ -154,7 +154,7 @@ COMMENT ON COLUMN seam_instant_key_request.target_partition IS
 COMMENT ON COLUMN seam_instant_key_request.target_fields IS
 	'field=column pairs: where in that row';
 COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS
-	'when the worker has to do something about the request; NULL: never';
+	'when the worker has to do something about the request: -infinity: at once; a time: when its pause ends; NULL: never';
 COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
 	'milliseconds after attempted_at within which the attempt may have issued a key';
 COMMENT ON COLUMN seam_instant_key_request.transaction_id IS
@@ -169,7 +169,7 @@ CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
 CREATE INDEX seam_instant_key_request_finished ON seam_instant_key_request
 	(status, finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX seam_instant_key_request_error ON seam_instant_key_request
-	(status, attempted_at) WHERE error IS NOT NULL;
+	(status, attempted_at DESC NULLS LAST) WHERE error IS NOT NULL;
 -- Whose key is it?
 CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
 	(((instant_key).instant_key_id)) WHERE (instant_key).instant_key_id IS NOT NULL;
@@ -225,7 +225,7 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
 	u.count + f.count AS count,
-	now() - least(u.oldest, f.oldest) AS oldest_age,
+	greatest(now() - least(u.oldest, f.oldest), '0') AS oldest_age,
 	e.error AS last_error
 FROM (VALUES ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
 	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest

@@ -332,7 +332,8 @@ insert_row(Datum *values, bool *nulls)
 	values[REQ_REQUEST_ID] = Int64GetDatum(id);
 	values[REQ_ATTEMPTS] = Int32GetDatum(0);
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	values[REQ_NEXT_ATTEMPT_AT] = values[REQ_ENQUEUED_AT];
+	/* at once, whatever the worker's clock says */
+	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[REQ_DATABASE_ID] = ObjectIdGetDatum(MyDatabaseId);

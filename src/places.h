@@ -54,6 +54,8 @@ typedef struct ClockWatch
 {
 	slock_t		lock;
 	TimestampTz since;			/* 0: not yet */
+	int64		since_at;		/* the same on http_now()'s clock */
+	int64		looked_at;		/* last, on http_now()'s clock */
 	int64		offset;			/* to the monotonic clock */
 	int			nsteps;			/* ever; the last ones are remembered */
 	ClockStep	steps[CLOCK_STEPS];

@@ -70,8 +70,8 @@ typedef enum StatementId
 #define SAME_TARGET_ARGS(t) \
 	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
 
-/* A request that came along with a copy waits until it is adopted. */
-#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN now() ELSE 'infinity' END"
+/* At once; but a request that came along with a copy waits until it is adopted. */
+#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN '-infinity'::timestamptz ELSE 'infinity' END"
 
 /* The statements; %s is the table, and {} are around what it may not know of. */
 static const struct
@@ -158,7 +158,8 @@ static const struct
 		 * partitions may have other numbers here.
 		 */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL}, next_attempt_at = now()"
+		" system_identifier = $1, database_id = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
+		" next_attempt_at = '-infinity'"
 		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
 		2, {INT8OID, OIDOID}
 	},

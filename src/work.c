@@ -6,10 +6,12 @@
  * No statement waits for a row that a session has locked: it is
  * skipped, and its turn comes later.
  *
- * A queue is read from where the last read ended, since index entries of
- * requests that are done with gather at its beginning for as long as any old
- * snapshot lives.  What commits late, or was skipped, lies before that mark; so
- * now and then, depending on what it costs, the whole queue is read.
+ * What is new is due at once, by next_attempt_at = '-infinity', whatever the clock
+ * says; only a pause has an end by the clock.  Each of these two parts of a queue
+ * is read from where the last read ended, since index entries of requests that are
+ * done with gather at its beginning for as long as any old snapshot lives.  What
+ * commits late, or was skipped, lies before that mark; so now and then, depending
+ * on what it costs, the whole queue is read.
  *
  *-------------------------------------------------------------------------
  */
@@ -233,6 +235,40 @@ static WorkStatement select_first =
 };
 
 /*
+ * Of the requests of a queue that come after the mark, and are due at this time (or
+ * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
+ */
+static int
+take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt, ArrayType *held,
+	 int limit, WorkRow **rows)
+{
+	static WorkStatement *const statements[STATUS_COUNT] = {
+		[STATUS_PENDING] = &select_pending,
+		[STATUS_REVOKING] = &select_revoking,
+		[STATUS_ISSUED] = &select_issued,
+		[STATUS_CANCELLED] = &select_cancelled,
+	};
+	Datum		args[WORK_MAX_ARGS];
+	int			n;
+
+	args[2] = TimestampTzGetDatum(due);
+	args[3] = TimestampTzGetDatum(mark->time);
+	args[4] = Int64GetDatum(mark->id);
+	args[5] = Int64GetDatum(limit);
+	args[6] = PointerGetDatum(held);
+	work_execute(statements[queue->status], args, NULL);
+	n = get_rows(rows);
+	if (n > 0)
+	{
+		mark->time = (*rows)[n - 1].next_attempt_at;
+		mark->id = (*rows)[n - 1].id;
+		if (queue->status != STATUS_ISSUED)
+			claim(queue->status, attempt, GetCurrentTimestamp(), *rows, n);
+	}
+	return n;
+}
+
+/*
  * Take at most limit requests that are due from a queue.
  *
  * Pending ones are claimed for this attempt, unless their identity is one of
@@ -245,44 +281,41 @@ int
 work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		   int limit, WorkRow **rows)
 {
-	static WorkStatement *const due[STATUS_COUNT] = {
-		[STATUS_PENDING] = &select_pending,
-		[STATUS_REVOKING] = &select_revoking,
-		[STATUS_ISSUED] = &select_issued,
-		[STATUS_CANCELLED] = &select_cancelled,
-	};
 	TimestampTz now = GetCurrentTimestamp();
 	int64		begin = http_now();
 	bool		full = begin >= queue->next_full;
-	Datum		args[WORK_MAX_ARGS];
+	WorkMark   *marks[] = {&queue->at_once, &queue->paused};
+	int			first = queue->paused_first ? 1 : 0;
 	int			n;
 
-	args[2] = TimestampTzGetDatum(now);
-	args[3] = TimestampTzGetDatum(full ? DT_NOBEGIN : queue->mark_time);
-	args[4] = Int64GetDatum(full ? 0 : queue->mark_id);
-	args[5] = Int64GetDatum(limit);
-	args[6] = PointerGetDatum(held);
-	work_execute(due[queue->status], args, NULL);
-	n = get_rows(rows);
 	if (full)
-		queue->mark_time = DT_NOBEGIN;
-	if (n > 0)
 	{
-		queue->mark_time = (*rows)[n - 1].next_attempt_at;
-		queue->mark_id = (*rows)[n - 1].id;
-		if (queue->status != STATUS_ISSUED)
-			claim(queue->status, attempt, now, *rows, n);
+		queue->at_once = (WorkMark) {DT_NOBEGIN, PG_INT64_MIN};
+		queue->paused = (WorkMark) {DT_NOBEGIN, PG_INT64_MAX};
+	}
+	queue->paused_first = !queue->paused_first;
+	n = take(queue, marks[first], first ? now : DT_NOBEGIN, attempt, held, limit, rows);
+	if (n < limit)
+	{
+		WorkRow    *others;
+		int			nothers = take(queue, marks[1 - first], first ? DT_NOBEGIN : now, attempt, held, limit - n, &others);
+
+		*rows = repalloc(*rows, (n + nothers + 1) * sizeof(WorkRow));
+		memcpy(*rows + n, others, nothers * sizeof(WorkRow));
+		n += nothers;
 	}
 
 	if (n == limit)
 		queue->next_due = now;
 	else if (!full)
 	{
-		/* nothing more after the mark; before it there may be something */
+		/* nothing more after the marks; before them there may be something */
 		queue->next_due = now + Max(queue->next_full - begin, 0);
 	}
 	else
 	{
+		Datum		args[WORK_MAX_ARGS];
+
 		args[2] = CStringGetTextDatum(status_names[queue->status]);
 		work_execute(&select_first, args, NULL);
 		queue->next_due = DT_NOEND;
@@ -449,7 +482,7 @@ static WorkStatement insert_copy =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
 	" instant_key, error, system_identifier, database_id)"
-	" SELECT $3, $4, $5, 'revoking', now(), $6, $7, $1, $2",
+	" SELECT $3, $4, $5, 'revoking', '-infinity', $6, $7, $1, $2",
 	.types = {UUIDOID, INT4OID, UUIDOID, WORK_KEY_TYPE, TEXTOID}
 };
 
@@ -537,4 +570,31 @@ work_set_aside(void)
 						n, get_database_name(MyDatabaseId)),
 				 errdetail("They came along with a copy, a dump or an upgrade, and their origin may still send them."),
 				 errhint("If it will not, call seam_adopt_instant_key_requests().")));
+}
+
+/* $3: statuses. */
+static WorkStatement end_pauses =
+{
+	.sql = "UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = ANY (ARRAY("
+	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND next_attempt_at < 'infinity'"
+	" AND (attempted_at > $5) IS NOT FALSE FOR UPDATE SKIP LOCKED))",
+	.types = {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/*
+ * End pauses of n statuses: those that go on after until, of attempts that began after
+ * began_after.
+ */
+void
+work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after)
+{
+	Datum		names[STATUS_COUNT];
+	Datum		args[WORK_MAX_ARGS];
+
+	for (int i = 0; i < n; i++)
+		names[i] = CStringGetTextDatum(status_names[statuses[i]]);
+	args[2] = PointerGetDatum(work_array(names, NULL, n, TEXTOID));
+	args[3] = TimestampTzGetDatum(until);
+	args[4] = TimestampTzGetDatum(began_after);
+	work_execute(&end_pauses, args, NULL);
 }

@@ -41,9 +41,11 @@ typedef struct WorkRow
 	bool		has_key;
 	pg_uuid_t	key;
 	bool		has_target;
-	TimestampTz next_attempt_at;	/* DT_NOEND for NULL */
+	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;
 	int			attempt_timeout;	/* milliseconds */
+	int64		ripe_at;		/* when Seam's list may tell of it, if it is in
+								 * doubt: http_now()'s clock */
 	bool		has_seam_time;
 	TimestampTz seam_time;
 	int			timeline;
@@ -80,7 +82,7 @@ typedef struct CallRow
 typedef struct WorkChange
 {
 	RequestStatus status;
-	TimestampTz next_attempt_at;	/* DT_NOEND for NULL */
+	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	bool		finished;
 	int			attempts;
 	const SeamKey *key;
@@ -89,14 +91,25 @@ typedef struct WorkChange
 	const char *seam_request_id;
 } WorkChange;
 
-/* A part of the outbox in the order in which it is due. */
+/* How far a queue has been read: its next_attempt_at and request_id. */
+typedef struct WorkMark
+{
+	TimestampTz time;
+	int64		id;
+} WorkMark;
+
+/*
+ * The requests of a status for which there is something to do: at once, or after a
+ * pause.
+ */
 typedef struct WorkQueue
 {
 	RequestStatus status;
 	TimestampTz next_due;		/* nothing is due before */
-	TimestampTz mark_time;		/* what was taken last */
-	int64		mark_id;
-	int64		next_full;		/* when to begin before the mark again, on
+	WorkMark	at_once;		/* the last one taken of those, */
+	WorkMark	paused;			/* and of those whose pause was over */
+	bool		paused_first;	/* the next time, since each goes first in turn */
+	int64		next_full;		/* when to begin before the marks again, on
 								 * http_now()'s clock */
 } WorkQueue;
 
@@ -126,6 +139,7 @@ extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
 extern void work_set_aside(void);
+extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after);
 
 /* work_calls.c */
 extern int	work_calls(CallRow **calls);

@@ -399,7 +399,7 @@ static WorkStatement insert_orphans =
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
 	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
 	" timeline_id, system_identifier, database_id)"
-	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE now() END,"
+	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE '-infinity' END,"
 	" CASE WHEN $6 = 'failed' THEN now() END, k,"
 	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2"
 	" FROM unnest($3, $11) AS u(i, k)",
@@ -447,7 +447,8 @@ work_add_orphans(const CallRow *call, const char *report)
 	args[8] = TimestampTzGetDatum(call->seam_time);
 	if (!call->has_seam_time)
 		nulls[8] = 'n';
-	args[9] = TimestampTzGetDatum(call->requested_at + (int64) call->timeout * 1000);
+	/* the clock may have been set back since then */
+	args[9] = TimestampTzGetDatum(Min(call->requested_at, GetCurrentTimestamp()) + (int64) call->timeout * 1000);
 	args[10] = PointerGetDatum(work_array(keys, key_nulls, n, UUIDOID));
 	if (report)
 		args[11] = CStringGetTextDatum(report);

@@ -49,9 +49,6 @@
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
-/* While there is no API key, it is looked for this often. */
-#define ACCOUNT_LOOK_US (10 * INT64CONST(1000000))
-
 /* Rows to write that are taken at once. */
 #define WRITE_BACKS_AT_ONCE 100
 
@@ -306,6 +303,39 @@ look_at_queues(void)
 }
 
 /*
+ * The local clock was set.
+ */
+static void
+clock_was_set(void)
+{
+	worker.clock_was_set = true;
+	worker.doubts_changed = true;
+	worker.housekeeping_at = 0;
+	worker.pending.next_full = worker.revoking.next_full =
+		worker.write_backs.next_full = worker.cancelled.next_full = 0;
+	look_at_queues();
+}
+
+/*
+ * In a transaction: end the pauses that cannot be ours, because the clock was set back
+ * since they began.  They are longer than any; and where it may have been set just
+ * now, those that began in the future are over, too.
+ */
+static void
+end_pauses(void)
+{
+	static const RequestStatus all[] = {STATUS_PENDING, STATUS_IN_FLIGHT, STATUS_REVOKING, STATUS_ISSUED};
+	static const RequestStatus rows[] = {STATUS_ISSUED};
+	TimestampTz now = GetCurrentTimestamp();
+	int64		attempt = ((int64) settings_request_timeout + settings_settle_delay) * 1000;
+
+	work_end_pauses(all, lengthof(all), now + Max(BACKOFF_MAX_US, attempt), DT_NOBEGIN);
+	work_end_pauses(rows, lengthof(rows), now + WRITE_BACK_BACKOFF_MAX_US, DT_NOBEGIN);
+	if (worker.clock_was_set)
+		work_end_pauses(all, lengthof(all), now, now);
+}
+
+/*
  * In a transaction: what has to be done now and then.
  */
 static void
@@ -315,6 +345,7 @@ housekeeping(void *arg)
 
 	strlcpy(worker.database, get_database_name(MyDatabaseId), NAMEDATALEN);
 	work_set_aside();
+	end_pauses();
 	if (settings_retention >= 0)
 	{
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
@@ -358,6 +389,8 @@ keep_house(void)
 
 	if (error)
 		worker_log_error(error, "tidy up");
+	else
+		worker.clock_was_set = false;
 	worker.housekeeping_at = http_now() + (more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
 	if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
 		worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_US);
@@ -419,17 +452,6 @@ take_turn(void)
 }
 
 /*
- * A time of the local clock on http_now()'s.
- */
-static int64
-monotonic(TimestampTz time, TimestampTz now, int64 http)
-{
-	if (TIMESTAMP_NOT_FINITE(time))
-		return time == DT_NOBEGIN ? 0 : PG_INT64_MAX;
-	return http + Max(time - now, 0);
-}
-
-/*
  * When there will be something to do, if nothing happens before.
  */
 static int64
@@ -437,17 +459,20 @@ next_turn(void)
 {
 	int64		http = http_now();
 	TimestampTz now = GetCurrentTimestamp();
-	int64		at = Min(Min(worker.housekeeping_at, worker.retry_at), worker.intents_at);
+	int64		at = worker.intents_at;
 	int64		again_at;
 
 	if (worker.paused_until > http)
-		return Min(worker.intents_at, worker.paused_until);
+		return Min(at, worker.paused_until);
+	at = Min(at, Min(worker.housekeeping_at, worker.retry_at));
 	if (worker.nto_write > 0)
 		return 0;
-	at = Min(at, monotonic(worker.write_backs.next_due, now, http));
-	at = Min(at, monotonic(worker.cancelled.next_due, now, http));
+	at = Min(at, worker_monotonic(worker.write_backs.next_due, now, http));
+	at = Min(at, worker_monotonic(worker.cancelled.next_due, now, http));
+	if (!settings_worker)
+		return at;
 	if (worker.account_warned || !worker.account_known)
-		return Min(at, http + ACCOUNT_LOOK_US);
+		return Min(at, worker.account_look_at);
 	if (worker_send_allowance(http, &again_at) == 0)
 	{
 		/* only when there is something to send */
@@ -455,20 +480,11 @@ next_turn(void)
 			return at;
 		return Min(at, again_at);
 	}
-	at = Min(at, monotonic(worker.pending.next_due, now, http));
-	at = Min(at, monotonic(worker.revoking.next_due, now, http));
-	for (int i = 0; i < worker.ndoubts && worker.nunsettled > 0; i++)
-	{
-		int64		due = monotonic(worker.doubts[i].next_attempt_at, now, http);
-
-		if (due >= at)
-			continue;
-		if (!worker_identity_is_busy(&worker.doubts[i].identity))
-			at = due;
-		else if (worker_call_is_open(&worker.doubts[i].identity))
-			at = Min(at, http + ERROR_PAUSE_US);
-	}
-	return at;
+	at = Min(at, worker_monotonic(worker.pending.next_due, now, http));
+	at = Min(at, worker_monotonic(worker.revoking.next_due, now, http));
+	/* Min() would call it twice */
+	again_at = worker_list_due();
+	return Min(at, again_at);
 }
 
 /*
@@ -727,6 +743,7 @@ seam_ik_worker_main(Datum main_arg)
 	set_own_settings();
 	set_up();
 	worker.careful = start.careful;
+	worker.clock_was_set = true;	/* for all that we know */
 	keep_house();
 	for (;;)
 	{
@@ -736,7 +753,8 @@ seam_ik_worker_main(Datum main_arg)
 
 		worker_check_interrupts();
 		MemoryContextReset(worker.turn);
-		worker_watch_clock();
+		if (worker_watch_clock())
+			clock_was_set();
 		if (ConfigReloadPending && http_now() >= reload_at)
 			reload();
 		if ((hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||

@@ -23,6 +23,9 @@
 /* From this length on, a pause that a 429 asked for is told of. */
 #define PAUSE_TOLD_US (60 * INT64CONST(1000000))
 
+/* While there is no API key, it is looked for this often. */
+#define ACCOUNT_LOOK_US (10 * INT64CONST(1000000))
+
 /* ---------- account ---------- */
 
 /*
@@ -94,6 +97,7 @@ worker_refresh_account(void)
 		if (!worker.account_warned)
 			worker_log_error(error, "send anything");
 		worker.account_warned = true;
+		worker.account_look_at = http_now() + ACCOUNT_LOOK_US;
 		return false;
 	}
 	worker.account_warned = false;
@@ -306,6 +310,8 @@ worker_flight_ended(Flight *flight)
 		ereport(LOG,
 				(errmsg("the outbox of database \"%s\" goes on: Seam accepts the API key", worker.database)));
 	}
+	else if (worker.refused)
+		worker.probe_at = Max(worker.probe_at, flight->ended_at + worker.probe_pause);
 }
 
 /* ---------- claiming ---------- */
@@ -329,8 +335,11 @@ worker_send_allowance(int64 now, int64 *again_at)
 	}
 	if (worker.refused)
 	{
+		/* one at a time: its answer tells */
+		if (worker.nflying > 0)
+			return 0;
 		*again_at = worker.probe_at;
-		return now >= worker.probe_at && worker.nflying == 0 ? 1 : 0;
+		return now >= worker.probe_at ? 1 : 0;
 	}
 	n = Min(n, pace_bucket_allows(&worker.bucket, settings_rate_limit, now, again_at));
 	return Max(n, 0);
@@ -439,8 +448,82 @@ worker_read_doubts(void)
 	old = MemoryContextSwitchTo(worker.doubts_context);
 	worker.ndoubts = worker.nunsettled = work_doubts(work_array(active, NULL, n, INT8OID), &worker.doubts);
 	MemoryContextSwitchTo(old);
+	for (int i = 0; i < worker.ndoubts; i++)
+	{
+		WorkRow    *row = &worker.doubts[i];
+		int64		left = (int64) row->attempt_timeout * 1000 - worker_surely_elapsed_since(row->attempted_at);
+
+		/* nobody waits for what is only reported */
+		row->ripe_at = row->timeline == 0 ? 0 : http_now() + Max(left, 0);
+	}
 	qsort(worker.doubts, worker.ndoubts, sizeof(WorkRow), by_identity);
 	worker.doubts_changed = false;
+}
+
+/*
+ * How many lists may be asked for, besides those that are under way?  They shall not
+ * keep new keys from being issued.
+ */
+static int
+list_allowance(void)
+{
+	int			n = Max(worker.pace.limit / 2, 1);
+	dlist_iter	it;
+
+	dlist_foreach(it, &worker.flying)
+		n -= dlist_container(Flight, node, it.cur)->op == SEAM_LIST;
+	return Max(n, 0);
+}
+
+/*
+ * The doubts of the same identity as this one, the first of them: the number of the one
+ * after them.  *due: when its keys can be asked for, on http_now()'s clock, which is
+ * when all of them have waited for long enough.
+ */
+static int
+next_identity(int first, TimestampTz now, int64 http, int64 *due)
+{
+	const WorkRow *doubt = &worker.doubts[first];
+	bool		open = false;
+	int			next;
+
+	*due = 0;
+	for (next = first; next < worker.ndoubts && by_identity(doubt, &worker.doubts[next]) == 0; next++)
+	{
+		const WorkRow *row = &worker.doubts[next];
+
+		if (row->next_attempt_at == DT_NOEND)
+			continue;
+		open = true;
+		*due = Max(*due, row->ripe_at);
+		*due = Max(*due, worker_monotonic(row->next_attempt_at, now, http));
+	}
+	if (!open || !doubt->has_identity)
+		*due = PG_INT64_MAX;
+	else if (*due <= http && worker_identity_is_busy(&doubt->identity))
+		*due = worker_call_is_open(&doubt->identity) ? http + ERROR_PAUSE_US : PG_INT64_MAX;
+	return next;
+}
+
+/*
+ * When may a list be asked for, if nothing happens before?  On http_now()'s clock.
+ */
+int64
+worker_list_due(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		http = http_now();
+	int64		first = PG_INT64_MAX;
+	int64		due;
+
+	if (worker.nunsettled == 0 || list_allowance() == 0)
+		return first;
+	for (int i = 0; i < worker.ndoubts && first > http;)
+	{
+		i = next_identity(i, now, http, &due);
+		first = Min(first, due);
+	}
+	return first;
 }
 
 /*
@@ -451,6 +534,7 @@ static int
 claim_lists(int limit)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		http = http_now();
 	int			n = 0;
 	int			next;
 
@@ -458,22 +542,13 @@ claim_lists(int limit)
 		return 0;
 	for (int i = 0; i < worker.ndoubts && n < limit; i = next)
 	{
-		WorkRow    *row = &worker.doubts[i];
-		bool		ready = row->has_identity;
-		bool		open = false;
+		int64		due;
 
-		for (next = i; next < worker.ndoubts && by_identity(row, &worker.doubts[next]) == 0; next++)
-		{
-			TimestampTz at = worker.doubts[next].next_attempt_at;
-
-			ready = ready && (at <= now || at == DT_NOEND);
-			open = open || at != DT_NOEND;
-		}
-		if (ready && open && !worker_identity_is_busy(&row->identity))
-		{
-			claim(SEAM_LIST, row);
-			n++;
-		}
+		next = next_identity(i, now, http, &due);
+		if (due > http)
+			continue;
+		claim(SEAM_LIST, &worker.doubts[i]);
+		n++;
 	}
 	return n;
 }
@@ -527,13 +602,10 @@ worker_claim_calls(void)
 	}
 	if (limit > 0)
 	{
-		/* they shall not keep new keys from being issued */
-		int			nlists = 0;
-		dlist_iter	it;
+		/* Min() would call it twice */
+		int			lists = list_allowance();
 
-		dlist_foreach(it, &worker.flying)
-			nlists += dlist_container(Flight, node, it.cur)->op == SEAM_LIST;
-		limit -= claim_lists(Min(limit, Max(worker.pace.limit / 2, 1) - nlists));
+		limit -= claim_lists(Min(limit, lists));
 	}
 	if (limit > 0 && worker_is_due(&worker.pending))
 	{

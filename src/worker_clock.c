@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "places.h"
 #include "utils/timestamp.h"
 #include "worker_state.h"
@@ -23,6 +25,12 @@
 
 /* How far the local clock may go wrong before that is taken as a step. */
 #define CLOCK_STEP_US (1 * INT64CONST(1000000))
+
+/* Two readings with so much between them tell nothing, */
+#define CLOCK_READ_US (100 * INT64CONST(1000))
+
+/* and are tried again so often. */
+#define CLOCK_READS 3
 
 /* ---------- Seam's clock ---------- */
 
@@ -89,23 +97,55 @@ worker_learn_clock(const SeamTime *sample)
 /* ---------- our own clock ---------- */
 
 /*
- * See whether the local clock was set.  What is known of it is shared, so that a new
- * worker knows, too.
+ * Read the local clock and http_now()'s at the same time.  Returns false when that is
+ * not possible, because this process does not get the processor for long enough.
  */
-void
+static bool
+read_clocks(TimestampTz *local, int64 *http)
+{
+	for (int i = 0; i < CLOCK_READS; i++)
+	{
+		int64		before = http_now();
+
+		*local = GetCurrentTimestamp();
+		*http = http_now();
+		if (*http - before < CLOCK_READ_US)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * See whether the local clock was set.  What is known of it is shared, so that a new
+ * worker knows, too.  Returns whether it was, since this process last asked.
+ */
+bool
 worker_watch_clock(void)
 {
+	static int	seen = -1;		/* steps; -1: this is the first look */
 	ClockWatch *watch = &places->clock;
-	TimestampTz local = GetCurrentTimestamp();
-	int64		by;
+	TimestampTz local;
+	int64		http;
+	int64		by = 0;
+	bool		was_set;
 
+	if (!read_clocks(&local, &http))
+		return false;
 	SpinLockAcquire(&watch->lock);
 	if (watch->since == 0)
 	{
 		watch->since = local;
-		watch->offset = local - http_now();
+		watch->since_at = http;
+		watch->offset = local - http;
 	}
-	by = local - http_now() - watch->offset;
+	/* another worker may have read later, and been here before */
+	if (http >= watch->looked_at)
+	{
+		by = local - http - watch->offset;
+		watch->looked_at = http;
+		/* small ones add up to a drift that is of no interest */
+		watch->offset += by;
+	}
 	if (by > CLOCK_STEP_US || by < -CLOCK_STEP_US)
 	{
 		ClockStep  *step = &watch->steps[watch->nsteps++ % CLOCK_STEPS];
@@ -113,9 +153,16 @@ worker_watch_clock(void)
 		step->until = local - by;
 		step->by = by;
 	}
-	/* small ones add up to a drift that is of no interest */
-	watch->offset += by;
+	else
+		by = 0;
+	was_set = seen >= 0 && seen != watch->nsteps;
+	seen = watch->nsteps;
 	SpinLockRelease(&watch->lock);
+	if (by != 0)
+		ereport(LOG,
+				(errmsg("the clock of this server was set %s by %.1f s",
+						by < 0 ? "back" : "ahead", fabs((double) by) / USECS_PER_SEC)));
+	return was_set;
 }
 
 /*
@@ -146,4 +193,31 @@ worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
 	}
 	SpinLockRelease(&watch->lock);
 	return least;
+}
+
+/*
+ * A time of the local clock, now being the present one, on http_now()'s.
+ */
+int64
+worker_monotonic(TimestampTz time, TimestampTz now, int64 http)
+{
+	if (TIMESTAMP_NOT_FINITE(time))
+		return time == DT_NOBEGIN ? 0 : PG_INT64_MAX;
+	return http + Max(time - now, 0);
+}
+
+/*
+ * At least how long ago, in microseconds, was it this time of the local clock?  By a
+ * clock that nobody sets: of what was before this server started, and before anybody
+ * watched the local one, only the time since then is sure.
+ */
+int64
+worker_surely_elapsed_since(TimestampTz time)
+{
+	int64		most;
+	bool		doubtful;
+	int64		least = worker_elapsed_since(time, &most, &doubtful);
+	int64		watched = places->clock.since == 0 ? 0 : http_now() - places->clock.since_at;
+
+	return least < 0 ? watched : Min(least, watched);
 }

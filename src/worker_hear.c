@@ -206,12 +206,13 @@ take_wish(int s, dlist_head *added)
 {
 	IntentWish	wish;
 	uint32		state = intent_read_wish(s, &wish);
-	CallRow		row = {.n = wish.ncalls};
+	CallRow		row = {0};
 	dsm_segment *segment = NULL;
 	Open	   *open;
 
 	if (state == 0)
 		return;
+	row.n = wish.ncalls;
 	row.transaction = wish.transaction;
 	row.max_use_count = wish.max_use_count;
 	row.has_profile = wish.has_profile;

@@ -266,10 +266,12 @@ void
 known_keep(Open *open)
 {
 	const CallRow *row = &open->row;
+	int64		timeout = (int64) row->timeout * 1000;
 	int64		left = 0;
 
+	/* where the clock was set back, it may seem to have been asked for later */
 	if (!row->answered)
-		left = row->requested_at + (int64) row->timeout * 1000 - GetCurrentTimestamp();
+		left = Min(row->requested_at + timeout - GetCurrentTimestamp(), timeout);
 	open->forget_at = http_now() + Max(left, 0) + KEEP_AT_LEAST_US;
 	if (row->n > 0)
 		dlist_push_tail(&known.kept, &open->node);

@@ -57,24 +57,20 @@ void
 worker_change_request(const WorkRow *row, WorkChange *change)
 {
 	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
+	WorkQueue  *queues[STATUS_COUNT] = {
+		[STATUS_PENDING] = &worker.pending,
+		[STATUS_REVOKING] = &worker.revoking,
+		[STATUS_ISSUED] = &worker.write_backs,
+	};
+	WorkQueue  *queue = queues[change->status];
 
 	work_change(row->id, change);
-	if (change->next_attempt_at != DT_NOEND)
+	if (queue && change->next_attempt_at != DT_NOEND)
 	{
-		switch (change->status)
-		{
-			case STATUS_PENDING:
-				worker_due_at(&worker.pending, change->next_attempt_at);
-				break;
-			case STATUS_REVOKING:
-				worker_due_at(&worker.revoking, change->next_attempt_at);
-				break;
-			case STATUS_ISSUED:
-				worker_due_at(&worker.write_backs, change->next_attempt_at);
-				break;
-			default:
-				break;
-		}
+		worker_due_at(queue, change->next_attempt_at);
+		/* requests do not end in the order in which they began */
+		if (change->next_attempt_at == DT_NOBEGIN)
+			queue->at_once.id = Min(queue->at_once.id, row->id - 1);
 	}
 	if (written || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
 		worker_add_notice(row, change->status);
@@ -86,20 +82,18 @@ worker_change_request(const WorkRow *row, WorkChange *change)
 static void
 set_issued(const WorkRow *row, const SeamKey *key, WorkChange *change)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
 	change->key = key;
 	change->sqlerrcode = 0;
 	change->error = NULL;
 	if (row->status == STATUS_REVOKING)
 	{
 		change->attempts = 0;
-		change->next_attempt_at = now;
+		change->next_attempt_at = DT_NOBEGIN;
 		return;
 	}
 	change->status = STATUS_ISSUED;
 	change->finished = true;
-	change->next_attempt_at = row->has_target ? now : DT_NOEND;
+	change->next_attempt_at = row->has_target ? DT_NOBEGIN : DT_NOEND;
 }
 
 /*

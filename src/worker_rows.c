@@ -12,8 +12,7 @@
 #include "worker_state.h"
 #include "write_back.h"
 
-/* The pause between two tries to write a row. */
-#define WRITE_BACK_BACKOFF_MAX_US (60 * INT64CONST(1000000))
+/* The shortest pause between two tries to write a row. */
 #define WRITE_BACK_BACKOFF_MIN_US (100 * INT64CONST(1000))
 
 /* How long rows are written before the network has its turn. */
@@ -65,7 +64,7 @@ write_row_back(void *arg)
 		{
 			change.status = STATUS_REVOKING;
 			change.attempts = 0;
-			change.next_attempt_at = GetCurrentTimestamp();
+			change.next_attempt_at = DT_NOBEGIN;
 		}
 		worker_change_request(&row, &change);
 	}

@@ -20,6 +20,9 @@
 /* The longest pause between two tries of a call, and of a revocation. */
 #define BACKOFF_MAX_US PACE_LONGEST_US
 
+/* The longest pause between two tries to write a row. */
+#define WRITE_BACK_BACKOFF_MAX_US (60 * INT64CONST(1000000))
+
 /* After a transaction of ours failed. */
 #define ERROR_PAUSE_US (1 * INT64CONST(1000000))
 
@@ -84,6 +87,7 @@ typedef struct Worker
 	SeamAccount account;
 	char	   *urls[SEAM_DELETE + 1];
 	bool		account_warned;
+	int64		account_look_at;	/* when to look for one again: http_now()'s clock */
 
 	Pace		pace;
 	PaceBucket	bucket;			/* of rate_limit */
@@ -117,6 +121,7 @@ typedef struct Worker
 	int64		retry_at;		/* after a locked request */
 	int64		paused_until;	/* after an error */
 	int64		housekeeping_at;
+	bool		clock_was_set;	/* pauses may be too long since then */
 	int64		intents_at;		/* when to look at sessions' calls, unasked */
 	bool		gone;			/* the extension is */
 	bool		disowned;		/* its owner, or its tables', is not who we are */
@@ -154,12 +159,15 @@ extern const char *worker_and_more(const Remaining *remaining);
 extern bool worker_refresh_account(void);
 extern int	worker_send_allowance(int64 now, int64 *again_at);
 extern bool worker_is_due(const WorkQueue *queue);
+extern int64 worker_list_due(void);
 extern bool worker_identity_is_busy(const pg_uuid_t *identity);
 extern void worker_read_doubts(void);
 extern WorkRow *worker_doubts_of(const pg_uuid_t *identity, int *n);
 extern void worker_learn_clock(const SeamTime *sample);
-extern void worker_watch_clock(void);
+extern bool worker_watch_clock(void);
 extern int64 worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful);
+extern int64 worker_surely_elapsed_since(TimestampTz time);
+extern int64 worker_monotonic(TimestampTz time, TimestampTz now, int64 http);
 extern void worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain);
 extern void worker_seam_time(bool *known, TimestampTz *time);
 extern void worker_claim_calls(void);

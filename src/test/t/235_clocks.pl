@@ -1,0 +1,140 @@
+# The local clock is set, or the server comes up with another one: what is due is done at
+# once, what pauses does so for no longer than it should, and no lost answer is looked
+# after too early.
+use strict;
+use warnings;
+
+use FakeSeam;
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $fake = FakeSeam->start;
+my ($preload, $set_clock) = movable_clock();
+my $clock = 3600;
+$set_clock->($clock);
+my $primary;
+{
+	local $ENV{LD_PRELOAD} = $preload;
+	$primary = seam_cluster(
+		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 5s',
+		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3', 'log_min_messages = log');
+}
+append_to_file($primary->data_dir . '/seam_api_key', 'seam_test_clocks');
+chmod 0600, $primary->data_dir . '/seam_api_key' or die $!;
+my $node = $primary;
+
+my $at = 'route=generate_instant_key';
+my $guests = 0;
+sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
+sub sql { return $node->safe_psql('postgres', $_[0]); }
+sub enqueue { return sql("SELECT seam_enqueue_instant_key('$_[0]')"); }
+sub of { my ($guest, $what) = @_; return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'"); }
+sub becomes { my ($guest, $status) = @_; return wait_for(sub { of($guest) eq $status }); }
+sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} && $_->{user_identity_id} eq $_[0] } $fake->keys; }
+sub asked { my ($guest, $route) = @_; return grep { $_->{path} =~ /\/$route$/ && $_->{body} =~ /$guest/ } $fake->requests; }
+sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
+sub up { return wait_for(sub { worker() ne '' }); }
+sub start_at
+{
+	my ($offset) = @_;
+
+	local $ENV{LD_PRELOAD} = $preload;
+	$set_clock->($clock = $offset);
+	$node->start;
+	ok(up(), "the server is up, with a clock that is $offset s off");
+	return;
+}
+
+# A row whose writing fails as if it were locked, for as long as the table says so.
+sql(q{
+CREATE TABLE room (id int PRIMARY KEY, guest uuid, key_id uuid, key_url text);
+CREATE TABLE locked ();
+CREATE FUNCTION is_locked() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM public.locked) THEN RAISE EXCEPTION 'it is locked' USING ERRCODE = '55P03'; END IF;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER is_locked BEFORE UPDATE ON room FOR EACH ROW EXECUTE FUNCTION is_locked();
+CREATE TRIGGER enqueue_key AFTER INSERT ON room FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=key_url');
+});
+
+# One request of each kind that waits: enqueued and not committed; that waits for another
+# try; whose answer is lost; whose guest's keys cannot be looked at; whose key is to be
+# revoked; whose key waits for its row.
+my $prepared = 0;
+my $rooms = 0;
+sub enqueue_all
+{
+	my %guest = map { $_ => new_guest } qw(prepared paused lost unlisted revoking row);
+
+	sql('TRUNCATE locked; INSERT INTO locked DEFAULT VALUES');
+	sql("INSERT INTO room VALUES (" . ++$rooms . ", '$guest{row}')");
+	enqueue($guest{revoking});
+	becomes($guest{revoking}, 'issued');
+	$fake->behave($guest{paused}, "$at,status=429");
+	$fake->behave($guest{unlisted}, 'route=list,status=500');
+	$fake->behave($guest{$_}, "$at,reset_after", 1) foreach 'lost', 'unlisted';
+	$fake->behave($guest{revoking}, 'route=delete,status=500');
+	enqueue($guest{unlisted});
+	wait_for(sub { asked($guest{unlisted}, 'list') });
+	sql("SELECT seam_cancel_instant_key_request(" . of($guest{revoking}, 'request_id') . ')');
+	wait_for(sub { of($guest{row}, 'error IS NOT NULL') eq 't' && of($guest{revoking}, 'sqlstate IS NOT NULL') eq 't' });
+	enqueue($guest{lost});
+	wait_for(sub { of($guest{lost}, 'sqlstate') eq '08007' });
+	enqueue($guest{paused});
+	wait_for(sub { of($guest{paused}, 'sqlstate') eq '53400' });
+	$prepared++;
+	sql("BEGIN; SELECT seam_enqueue_instant_key('$guest{prepared}'); PREPARE TRANSACTION 'prepared $prepared'");
+	return \%guest;
+}
+
+# All is well again: they come to their ends, and what is enqueued now, too.
+sub ends_well
+{
+	my ($guest, $name) = @_;
+	my $now = new_guest;
+
+	sql("COMMIT PREPARED 'prepared $prepared'; TRUNCATE locked");
+	enqueue($now);
+	$fake->behave($guest->{paused}, '');
+	$fake->behave($guest->{unlisted}, '');
+	$fake->behave($guest->{revoking}, '');
+	ok(becomes($now, 'issued'), "$name: what is enqueued then");
+	ok(becomes($guest->{prepared}, 'issued'), "$name: what was enqueued before, and committed then");
+	ok(becomes($guest->{paused}, 'issued'), "$name: what waited for another try");
+	ok(becomes($guest->{row}, 'issued') && wait_for(sub { sql("SELECT key_id FROM room WHERE id = $rooms") eq live($guest->{row}) }), "$name: what waited for its row");
+	ok(becomes($guest->{revoking}, 'revoked'), "$name: what was to be revoked");
+	is(live($guest->{revoking}), '', "$name: and is");
+	ok(becomes($guest->{$_}, 'issued'), "$name: what was in doubt ($_)") foreach qw(lost unlisted);
+	is(scalar(split /,/, live($guest->{$_})), 1, "$name: one key of $_") foreach qw(prepared paused lost unlisted row);
+	is(sql('SELECT count(*) FROM seam_instant_key_queue WHERE oldest_age < interval \'0\''), '0', "$name: no age is less than nothing");
+	is(sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL'), '0', "$name: nothing is left to do");
+	return;
+}
+
+# The list was not asked for before the settle delay had gone by, by a clock that nobody sets.
+sub settled_late_enough
+{
+	my ($guest, $name) = @_;
+	my ($call) = asked($guest, 'generate_instant_key');
+	my ($list) = asked($guest, 'list');
+
+	cmp_ok($list->{time} - $call->{time}, '>', 4.9, "$name: a lost answer was not looked after too early");
+	return;
+}
+
+# ---------- a restart with the right clock ----------
+
+my $guest = enqueue_all();
+$primary->backup('ahead');
+$node->stop('immediate');
+start_at(0);
+ends_well($guest, 'restart');
+settled_late_enough($guest->{lost}, 'restart');
+
+$node->stop;
+done_testing();
