@@ -36,7 +36,6 @@
 #include "storage/shmem.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
-#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 static IntentSlot *slots;		/* by backend; NULL: not preloaded */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * settings.c
- *	  The settings (GUCs) of seam_ik, and the way to the API key.
+ *	  The settings (GUCs) of seam_ik, the way to the API key, and what is left
+ *	  out of the server log.
  *
  * The API key is a secret, and so is whatever can send it elsewhere: endpoint,
  * CA file and key file are for the superuser, or for whom he granted SET.  No
@@ -93,17 +94,25 @@ static bool sets_ours(const Node *stmt);
 
 /*
  * Keep the statement that is being executed out of the server log, whatever
- * error comes of it, now or later; and for now its context, which may quote it.
- *
- * Returns the error context stack, for the caller to put back.  (Whoever
- * catches an error restores it, too.)
+ * error comes of it, now or later.
+ */
+static void
+hide_statement(void)
+{
+	secret_statement = GetCurrentStatementStartTimestamp();
+}
+
+/*
+ * The same; and until the caller puts the error context stack back, which is
+ * returned, no error has the context from outside, which may quote the
+ * statement.  (Whoever catches an error restores the stack, too.)
  */
 ErrorContextCallback *
 settings_hide_statement(void)
 {
 	ErrorContextCallback *outer = error_context_stack;
 
-	secret_statement = GetCurrentStatementStartTimestamp();
+	hide_statement();
 	error_context_stack = NULL;
 	return outer;
 }
@@ -145,10 +154,7 @@ statement_may_hold_secret(const ErrorData *edata)
 	if (secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp())
 		return true;
 
-	/*
-	 * refused before we see it, and by a way that may name nothing, like
-	 * EXECUTE
-	 */
+	/* refused before we see it, by a way that may name nothing: EXECUTE, say */
 	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))
 		return true;
 	return names_secret(debug_query_string);
@@ -232,7 +238,7 @@ check_api_key(char **newval, void **extra, GucSource source)
 	const char *value = *newval ? *newval : "";
 
 	if (is_from_statement(source))
-		error_context_stack = settings_hide_statement();
+		hide_statement();
 	if (strcmp(value, API_KEY_MASK) == 0)
 		return refuse(source, "seam_ik.api_key", "cannot be set to the mask that is shown in its place");
 	if (!is_header_word(value))

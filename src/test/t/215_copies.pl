@@ -114,7 +114,7 @@ my %keys = map { $_ => [ live($g{$_}) ] } qw(lost cancelled);
 
 # a session's own call, whose transaction is open when the primary fails
 my $open = new_guest;
-my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'), '-c', 'BEGIN', '-c', "SELECT seam_generate_instant_key('$open')", '-c', '\! sleep 30' ],
+my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'), '-c', 'BEGIN', '-c', "SELECT seam_generate_instant_key('$open')", '-c', 'SELECT pg_sleep(600)' ],
 	'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(HANGS));
 ok(wait_for(sub { live($open) == 1 }), 'a call in an open transaction');
 

@@ -178,13 +178,13 @@ foreach my $n (0 .. $#killed)
 	$fake->behave($killed[$n], $at . ($n % 2 ? ',hang' : ',hang_after'), 1);
 }
 sub in_flight { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight'") eq '3' }); }
-enqueue($_) foreach @killed[0 .. 2];
+sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[0 .. 2]);
 in_flight();
 kill 'KILL', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
 wait_for(sub { ask($node, 'SELECT 1') eq '1' });
 wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' });
 outcome($_) foreach @killed[0 .. 2];
-enqueue($_) foreach @killed[3 .. 5];
+sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[3 .. 5]);
 in_flight();
 $node->stop('immediate');
 $node->start;

@@ -155,14 +155,21 @@ foreach my $name ('promotion', 'promotion right after the commits')
 	$standby->start;
 	@guests = map { new_guest } 1 .. 4;
 	$worker = worker_of('postgres');
-	@keys = split /\n/, sql(join('; ', map { call($_) } @guests));
 	if ($name eq 'promotion')
 	{
+		@keys = split /\n/, sql(join('; ', map { call($_) } @guests));
 		are_written();
 	}
 	else
 	{
+		# (the answers come when the worker has recorded the calls, and is held)
+		$fake->behave($_, "$at,hold", 1) foreach @guests;
+		my @sessions = map { background($node, "SET seam_ik.request_timeout = '5s'; " . call($_) . ';') } @guests;
+		wait_for(sub { $fake->ask('stats')->{in_flight} == @guests });
 		kill 'STOP', $worker;
+		$fake->release;
+		@keys = map { (result_of($_))[0] =~ /([0-9a-f-]{36})/ } @sessions;
+		is(scalar(@keys), 4, "$name: calls that commit");
 		cmp_ok(sql('SELECT count(*) FROM seam_instant_key_call WHERE NOT owned'), '>', 0, "$name: not written yet");
 	}
 	$node->wait_for_catchup($standby);
