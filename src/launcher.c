@@ -374,7 +374,10 @@ process_ended(Database *db)
 		db->state = DB_READY;
 	}
 	if (db->state == DB_DISOWNED || db->state == DB_BLOCKED)
+	{
 		warn_of_no_worker(db);
+		db->not_before = db->started_at + RESTART_FIRST_US;
+	}
 	else if (db->state != DB_UNKNOWN)
 		db->warned = false;
 	if (db->state != DB_UNKNOWN)
