@@ -374,7 +374,10 @@ process_ended(Database *db)
 		db->state = DB_READY;
 	}
 	if (db->state == DB_DISOWNED || db->state == DB_BLOCKED)
+	{
 		warn_of_no_worker(db);
+		db->not_before = db->started_at + RESTART_FIRST_US;
+	}
 	else if (db->state != DB_UNKNOWN)
 		db->warned = false;
 	if (db->state != DB_UNKNOWN)
@@ -393,7 +396,7 @@ end_probe(Database *db)
 	if (!db->warned_overdue)
 		ereport(WARNING,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("it could not be seen within %d s whether database \"%s\" has extension seam_ik",
+				 errmsg("could not see within %d s whether database \"%s\" has extension seam_ik",
 						(int) (PROBE_LIMIT_US / USECS_PER_SEC), db->name),
 				 errhint("Look for what holds, or waits for, a lock on a system catalog there; it is tried again.")));
 	db->warned_overdue = true;

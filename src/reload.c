@@ -23,6 +23,7 @@
 #include "nodes/pg_list.h"
 #include "reload.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
@@ -106,10 +107,13 @@ void
 reload_settings(void)
 {
 	Relation	relation = table_open(DbRoleSettingRelationId, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
+	Snapshot	snapshot;
 	Oid			role = GetSessionUserId();
 	ListCell   *lc;
 
+	/* from here on nothing is waited for */
+	LockRelationOid(DbRoleSettingDatidRolidIndexId, AccessShareLock);
+	snapshot = RegisterSnapshot(GetCatalogSnapshot(DbRoleSettingRelationId));
 	HOLD_INTERRUPTS();
 	PG_TRY();
 	{

@@ -201,6 +201,7 @@ worker_start_flight(Flight *flight)
 	seam_body(&request, &flight->body);
 	MemoryContextSwitchTo(old);
 	flight->started_at = http_now();
+	flight->account = worker.account;
 	flight->http.url = worker.urls[flight->op];
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
@@ -283,7 +284,7 @@ worker_flight_ended(Flight *flight)
 	dlist_delete(&flight->node);
 	worker.nflying--;
 	flight->ended_at = http_now();
-	seam_result(&worker.account, &request, answer, keep_listed_key, flight, &flight->result);
+	seam_result(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
 	flight->outcome = answer->outcome;
 	flight->failure = answer->failure;
 	flight->status = answer->status;
@@ -302,6 +303,9 @@ worker_flight_ended(Flight *flight)
 	http_release(&flight->http);
 	dlist_push_tail(&worker.ended, &flight->node);
 
+	/* what becomes of a former account's calls says nothing of this one */
+	if (flight->account.api_key != worker.account.api_key)
+		return;
 	if (flight->result.sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
 		account_refused();
 	else if (flight->status != 0 && worker.refused)

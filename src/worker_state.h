@@ -44,6 +44,7 @@ typedef struct Flight
 	WorkRow		row;			/* of a list only the identity */
 	MemoryContext context;		/* of what follows */
 	int64		started_at;		/* http_now()'s clock */
+	SeamAccount account;		/* that it was sent with */
 	HttpRequest http;
 	StringInfoData body;
 
@@ -124,7 +125,8 @@ typedef struct Worker
 	bool		clock_was_set;	/* pauses may be too long since then */
 	int64		intents_at;		/* when to look at sessions' calls, unasked */
 	bool		gone;			/* the extension is */
-	bool		disowned;		/* its owner, or its tables', is not who we are */
+	bool		disowned;		/* its owner, or its tables', is not who we
+								 * are */
 	bool		careful;		/* the last worker may have died of a row */
 } Worker;
 
