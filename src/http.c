@@ -471,13 +471,17 @@ using_stream(void)
  * stream that it has processed or will process; the requests of later streams
  * surely are not (RFC 9113, 6.8), and may be sent again.  A common server does
  * that after each 1,000 requests, so without this knowledge many requests of a
- * large batch would end in doubt.  A stream that it refuses (REFUSED_STREAM) was
- * not processed either (8.7).  libcurl tells of them nowhere but here,
+ * large batch would end in doubt.  libcurl tells of GOAWAY nowhere but here,
  * in the texts of 7.88 ("Using Stream ID: 1", "recveived GOAWAY, error=0,
  * last_stream=1") and of 8.x ("[HTTP/2] [1] OPENED stream for", "received
  * GOAWAY, ...").  Where a version says it otherwise, the requests stay in
- * doubt, which is safe.  None of this is used where a second sending is not
- * announced (see before_request()).
+ * doubt, which is safe.  None of this exists where it is not known which
+ * connection a request goes to (see before_request()).
+ *
+ * A stream that the server refuses (REFUSED_STREAM) was not processed either
+ * (8.7), but it stays in doubt: what libcurl says of that ("REFUSED_STREAM,
+ * retrying a fresh connect") comes from a flag of its handle that outlives the
+ * request, so it is also said of a later one whose connection has died.
  */
 int
 http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
@@ -512,8 +516,6 @@ http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
 				slot_refused(other);
 		}
 	}
-	else if (strstr(line, "REFUSED_STREAM, retrying a fresh connect"))
-		slot_refused(slot);
 	else if (strstr(line, "retrying a fresh connect") && engine.streams_seen &&
 			 slot->stream == 0 && is_ending(&slot->ends))
 	{
@@ -778,7 +780,9 @@ turn_all(int64 now)
 	dlist_mutable_iter it;
 
 	dlist_foreach_modify(it, &engine.retired)
+	{
 		turn_multi(dlist_container(HttpMulti, node, it.cur), now);
+	}
 	if (engine.multi)
 		turn_multi(engine.multi, now);
 	clean_retired();
@@ -930,6 +934,12 @@ prepare_engine(void)
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		no_multi(NULL);
 	engine.global_init = true;
+	if ((curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS) == 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("host names are looked up without an end in time, and not interruptibly"),
+				 errdetail("The libcurl of this server was built without asynchronous lookups."),
+				 errhint("Install a libcurl with a threaded resolver or c-ares.")));
 }
 
 /*
