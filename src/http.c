@@ -86,8 +86,7 @@ typedef struct HttpMulti
 	bool		broken;			/* it had an internal error */
 	char	   *trust;			/* profile_trust() of its requests */
 	struct stat trust_stat;		/* of that, zeroes where there is none */
-	int64		trust_seen_at;
-	int64		used_at;		/* when a request was last started in it */
+	int64		trust_seen_at;	/* when trust_stat was last compared */
 } HttpMulti;
 
 /* What libcurl wants of a descriptor, and what the wait event set has. */
@@ -570,6 +569,15 @@ retire_multi(void)
 }
 
 /*
+ * Must the slot's handle stay where it is, since it looks a name up?
+ */
+static bool
+is_looking_up(const HttpSlot *slot)
+{
+	return slot->looking_up && !slot_was_sent(slot);
+}
+
+/*
  * Give up a busy slot that looks a name up: the lookup goes on, and its request
  * is nobody's.  The multi handle is retired with it, or later requests, which
  * share connections, would wait for that lookup.
@@ -626,7 +634,7 @@ end_busy(HttpSlot *slot, HttpFailure failure, const char *error)
 	bool		sent = slot_was_sent(slot);
 	HttpSlot   *other;
 
-	if (slot->looking_up && failure != HTTP_FAILURE_BROKEN && (other = slot_new()) != NULL)
+	if (is_looking_up(slot) && failure != HTTP_FAILURE_BROKEN && (other = slot_new()) != NULL)
 	{
 		/* another one takes the request's end to the caller */
 		slot_lose(slot);
@@ -910,9 +918,19 @@ make_multi(const char *trust, int64 now)
 		no_multi(multi);
 #endif
 	multi->timer_at = -1;
-	/* before libcurl reads it, so that a change in between is seen */
+
+	/*
+	 * Before libcurl reads it, so that a change in between is seen.  One that
+	 * comes right after another may leave times and size as they are.
+	 */
 	multi->trust_seen_at = now;
-	(void) stat(trust, &multi->trust_stat);
+	if (stat(trust, &multi->trust_stat) == 0)
+	{
+		int64		age = time(NULL) - Max(multi->trust_stat.st_mtime, multi->trust_stat.st_ctime);
+
+		if (age >= 0 && age < 2)
+			multi->trust_stat.st_size = -1; /* like no file */
+	}
 	engine.multi = multi;
 }
 
@@ -985,7 +1003,6 @@ prepare_multi(void)
 	}
 	if (engine.multi == NULL)
 		make_multi(trust, now);
-	engine.multi->used_at = now;
 }
 
 /*
@@ -1020,7 +1037,7 @@ end_run(void *arg)
 	{
 		HttpSlot   *slot = dlist_head_element(HttpSlot, node, &engine.busy);
 
-		if (slot->looking_up)
+		if (is_looking_up(slot))
 			slot_lose(slot);
 		else
 		{
