@@ -114,8 +114,9 @@ typedef struct JsonbBuilder
 
 /*
  * CURLOPT_PREREQFUNCTION (7.80): called just before a request is sent on a
- * connection.  Older versions do with a body that cannot be rewound.  Define
- * SEAM_IK_NO_PREREQ to test that way with a newer libcurl.
+ * connection.  Older versions do with a body that cannot be rewound, and know
+ * nothing of GOAWAY.  Define SEAM_IK_NO_PREREQ to test that way, and without what
+ * came later, with a newer libcurl.
  */
 #if LIBCURL_VERSION_NUM >= 0x075000 && !defined(SEAM_IK_NO_PREREQ)
 #define HAVE_CURL_PREREQ 1
@@ -127,12 +128,12 @@ typedef struct JsonbBuilder
 #endif
 
 /* CURLOPT_QUICK_EXIT (7.87): do not join a thread that is still resolving. */
-#if LIBCURL_VERSION_NUM >= 0x075700
+#if LIBCURL_VERSION_NUM >= 0x075700 && !defined(SEAM_IK_NO_PREREQ)
 #define HAVE_CURL_QUICK_EXIT 1
 #endif
 
 /* The same for the whole multi handle (8.20). */
-#if LIBCURL_VERSION_NUM >= 0x081400
+#if LIBCURL_VERSION_NUM >= 0x081400 && !defined(SEAM_IK_NO_PREREQ)
 #define HAVE_CURLM_QUICK_EXIT 1
 #endif
 

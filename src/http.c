@@ -87,8 +87,7 @@ typedef struct HttpMulti
 	bool		broken;			/* it had an internal error */
 	char	   *trust;			/* profile_trust() of its requests */
 	struct stat trust_stat;		/* of that, zeroes where there is none */
-	int64		trust_seen_at;
-	int64		used_at;		/* when a request was last started in it */
+	int64		trust_seen_at;	/* when trust_stat was last compared */
 } HttpMulti;
 
 /* What libcurl wants of a descriptor, and what the wait event set has. */
@@ -472,13 +471,17 @@ using_stream(void)
  * stream that it has processed or will process; the requests of later streams
  * surely are not (RFC 9113, 6.8), and may be sent again.  A common server does
  * that after each 1,000 requests, so without this knowledge many requests of a
- * large batch would end in doubt.  A stream that it refuses (REFUSED_STREAM) was
- * not processed either (8.7).  libcurl tells of them nowhere but here,
+ * large batch would end in doubt.  libcurl tells of GOAWAY nowhere but here,
  * in the texts of 7.88 ("Using Stream ID: 1", "recveived GOAWAY, error=0,
  * last_stream=1") and of 8.x ("[HTTP/2] [1] OPENED stream for", "received
  * GOAWAY, ...").  Where a version says it otherwise, the requests stay in
- * doubt, which is safe.  None of this is used where a second sending is not
- * announced (see before_request()).
+ * doubt, which is safe.  None of this exists where it is not known which
+ * connection a request goes to (see before_request()).
+ *
+ * A stream that the server refuses (REFUSED_STREAM) was not processed either
+ * (8.7), but it stays in doubt: what libcurl says of that ("REFUSED_STREAM,
+ * retrying a fresh connect") comes from a flag of its handle that outlives the
+ * request, so it is also said of a later one whose connection has died.
  */
 int
 http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
@@ -513,8 +516,6 @@ http_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *data)
 				slot_refused(other);
 		}
 	}
-	else if (strstr(line, "REFUSED_STREAM, retrying a fresh connect"))
-		slot_refused(slot);
 	else if (strstr(line, "retrying a fresh connect") && engine.streams_seen &&
 			 slot->stream == 0 && is_ending(&slot->ends))
 	{
@@ -566,6 +567,15 @@ retire_multi(void)
 {
 	dlist_push_tail(&engine.retired, &engine.multi->node);
 	engine.multi = NULL;
+}
+
+/*
+ * Must the slot's handle stay where it is, since it looks a name up?
+ */
+static bool
+is_looking_up(const HttpSlot *slot)
+{
+	return slot->looking_up && !slot_was_sent(slot);
 }
 
 /*
@@ -625,7 +635,7 @@ end_busy(HttpSlot *slot, HttpFailure failure, const char *error)
 	bool		sent = slot_was_sent(slot);
 	HttpSlot   *other;
 
-	if (slot->looking_up && failure != HTTP_FAILURE_BROKEN && (other = slot_new()) != NULL)
+	if (is_looking_up(slot) && failure != HTTP_FAILURE_BROKEN && (other = slot_new()) != NULL)
 	{
 		/* another one takes the request's end to the caller */
 		slot_lose(slot);
@@ -779,7 +789,9 @@ turn_all(int64 now)
 	dlist_mutable_iter it;
 
 	dlist_foreach_modify(it, &engine.retired)
+	{
 		turn_multi(dlist_container(HttpMulti, node, it.cur), now);
+	}
 	if (engine.multi)
 		turn_multi(engine.multi, now);
 	clean_retired();
@@ -907,9 +919,19 @@ make_multi(const char *trust, int64 now)
 		no_multi(multi);
 #endif
 	multi->timer_at = -1;
-	/* before libcurl reads it, so that a change in between is seen */
+
+	/*
+	 * Before libcurl reads it, so that a change in between is seen.  One that
+	 * comes right after another may leave times and size as they are.
+	 */
 	multi->trust_seen_at = now;
-	(void) stat(trust, &multi->trust_stat);
+	if (stat(trust, &multi->trust_stat) == 0)
+	{
+		int64		age = time(NULL) - Max(multi->trust_stat.st_mtime, multi->trust_stat.st_ctime);
+
+		if (age >= 0 && age < 2)
+			multi->trust_stat.st_size = -1; /* like no file */
+	}
 	engine.multi = multi;
 }
 
@@ -931,6 +953,12 @@ prepare_engine(void)
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
 		no_multi(NULL);
 	engine.global_init = true;
+	if ((curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS) == 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("host names are looked up without an end in time, and not interruptibly"),
+				 errdetail("The libcurl of this server was built without asynchronous lookups."),
+				 errhint("Install a libcurl with a threaded resolver or c-ares.")));
 }
 
 /*
@@ -976,7 +1004,6 @@ prepare_multi(void)
 	}
 	if (engine.multi == NULL)
 		make_multi(trust, now);
-	engine.multi->used_at = now;
 }
 
 /*
@@ -1011,7 +1038,7 @@ end_run(void *arg)
 	{
 		HttpSlot   *slot = dlist_head_element(HttpSlot, node, &engine.busy);
 
-		if (slot->looking_up)
+		if (is_looking_up(slot))
 			slot_lose(slot);
 		else
 		{

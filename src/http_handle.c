@@ -187,6 +187,7 @@ before_request(void *data, char *remote_ip, char *local_ip,
 		return CURL_PREREQFUNC_ABORT;
 	}
 	slot->sent = true;
+	slot->looking_up = false;
 	slot->refused = false;
 	slot->stream = 0;
 	if (slot->multiplex)
@@ -210,6 +211,8 @@ read_body(char *buffer, size_t size, size_t nitems, void *data)
 	HttpSlot   *slot = data;
 	size_t		n = Min(size * nitems, slot->body_left);
 
+	if (slot->req == NULL)
+		return CURL_READFUNC_ABORT; /* it was given up */
 	slot->sent = true;
 	memcpy(buffer, slot->req->body + (slot->req->body_len - slot->body_left), n);
 	slot->body_left -= n;

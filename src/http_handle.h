@@ -51,7 +51,8 @@ typedef struct HttpSlot
 	bool		numeric;		/* its host needs no lookup */
 	int			connect_timeout;	/* likewise */
 	bool		multiplex;		/* likewise */
-	uint32		trust_changes;	/* engine.trust_changes when easy was last used */
+	uint32		trust_changes;	/* engine.trust_changes when easy was last
+								 * used */
 	HttpRequest *req;			/* NULL when idle or lost */
 	int64		connect_by;		/* http_now()'s clock; until it is sent */
 	bool		looking_up;		/* a name lookup may be under way */

@@ -101,5 +101,31 @@ is(states('drip=1', 1), 'ok', 'byte by byte');
 my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('info,status=400') . "'; " . CALL);
 like($err, qr/seam-request-id: [0-9a-f]{8}-/, 'the request id of the final answer');
 
+# Of a libcurl that cannot look names up beside something else a session is told, once.
+$node->stop;
+append_to_file("$dir/info.c", <<'C');
+#define _GNU_SOURCE
+#include <curl/curl.h>
+#include <dlfcn.h>
+curl_version_info_data *
+curl_version_info(CURLversion age)
+{
+	curl_version_info_data *(*next) (CURLversion) = dlsym(dlopen("libcurl.so.4", RTLD_LAZY | RTLD_NOLOAD), "curl_version_info");
+	static curl_version_info_data info;
+
+	info = *next(age);
+	info.features &= ~CURL_VERSION_ASYNCHDNS;
+	return &info;
+}
+C
+system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/info.so", "$dir/info.c", '-ldl');
+{
+	local $ENV{LD_PRELOAD} = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/info.so");
+	$node->start;
+}
+($rc, $out, $err) = $node->psql('postgres', CALL . '; ' . CALL);
+is(scalar(() = $err =~ /WARNING:  host names are looked up without an end in time/g), 1, 'a libcurl without asynchronous lookups');
+is($rc, 0, 'and calls are made');
+
 $node->stop;
 done_testing();
