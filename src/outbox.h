@@ -37,12 +37,24 @@ enum
 	REQ_SEAM_REQUEST_ID,
 	REQ_ENQUEUED_BY,
 	REQ_SYSTEM_IDENTIFIER,
-	REQ_DATABASE_ID,
+	REQ_ORIGIN,
 	REQ_TIMELINE_ID,
 	REQ_TRANSACTION_ID,
 	REQ_ACCOUNT,
 	REQ_NCOLUMNS
 };
+
+/*
+ * A condition: the synchronous call came along with a copy, and has not committed as far
+ * as can be told here; $1 is this system's id, $2 our origin.
+ */
+#define CALL_IS_OPEN_ELSEWHERE \
+	" NOT owned AND origin <> $2 AND CASE" \
+	" WHEN system_identifier = $1 AND transaction_id < pg_snapshot_xmax(pg_current_snapshot())" \
+	" THEN pg_xact_status(transaction_id) IS DISTINCT FROM 'committed' ELSE true END "
+
+/* What is reported of it. */
+#define REPORT_OF_COPY "issued by a synchronous call of the database that this one is a copy of"
 
 /* A row of a user's table that the key is for. */
 typedef struct Target
@@ -61,6 +73,7 @@ typedef struct Outbox
 	Oid			owner;			/* of the table */
 	const char *name;			/* of the table, quoted and qualified */
 	const char *calls;			/* of the table of synchronous calls, likewise */
+	int64		origin;			/* of the rows that belong to it */
 } Outbox;
 
 extern bool outbox_find(Oid schema, Outbox *outbox);

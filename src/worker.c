@@ -314,7 +314,7 @@ housekeeping(void *arg)
 		worker.draining = true;
 	worker.settings = settings;
 	worker.settings_known = true;
-	work_set_aside();
+	work_warn_of_others();
 	if (settings_retention >= 0)
 	{
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
