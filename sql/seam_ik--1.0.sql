@@ -97,6 +97,15 @@ REVOKE ALL ON FUNCTION seam_delete_instant_key_trigger() FROM PUBLIC;
 
 -- ---------- the outbox ----------
 
+-- What tells this installation of the extension from every other: a random number.  It
+-- goes where the files go, but no dump has it, so what is restored has another origin than
+-- what is made in the database that it is restored to.  It is a sequence because a
+-- publication FOR ALL TABLES would publish a table's row, too.
+CREATE SEQUENCE seam_instant_key_installation MINVALUE -9223372036854775808;
+COMMENT ON SEQUENCE seam_instant_key_installation IS
+	'a random number that tells this installation of extension seam_ik from others; never to be changed';
+SELECT pg_catalog.setval('seam_instant_key_installation', pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::text, 0));
+
 CREATE TABLE seam_instant_key_request (
 	request_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	reference text,
@@ -121,7 +130,7 @@ CREATE TABLE seam_instant_key_request (
 	seam_request_id text,
 	enqueued_by oid,
 	system_identifier bigint NOT NULL,
-	database_id oid NOT NULL,
+	origin bigint NOT NULL,
 	timeline_id int,
 	transaction_id xid8,
 	account bigint,
@@ -161,10 +170,14 @@ COMMENT ON COLUMN seam_instant_key_request.transaction_id IS
 	'of a key of a synchronous call that is to be revoked: the transaction that asked for it, and rolled back';
 COMMENT ON COLUMN seam_instant_key_request.seam_time IS
 	'attempted_at by Seam''s clock, when that was known';
+COMMENT ON COLUMN seam_instant_key_request.system_identifier IS
+	'of the server whose roles and transactions enqueued_by and transaction_id mean';
+COMMENT ON COLUMN seam_instant_key_request.origin IS
+	'a hash of the server, the database and the installation of the extension that the request belongs to: no other worker touches it';
 
--- What the worker has to do, by kind and time.
+-- What the worker of this origin has to do, by kind and time.
 CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
-	(status, next_attempt_at, request_id) WHERE next_attempt_at IS NOT NULL;
+	(status, origin, next_attempt_at, request_id) WHERE next_attempt_at IS NOT NULL;
 -- Counts, and what is old enough to be deleted.
 CREATE INDEX seam_instant_key_request_finished ON seam_instant_key_request
 	(status, finished_at) WHERE finished_at IS NOT NULL;
@@ -196,7 +209,7 @@ CREATE TABLE seam_instant_key_call (
 	instant_key_ids uuid[],
 	account bigint,
 	system_identifier bigint NOT NULL,
-	database_id oid NOT NULL,
+	origin bigint NOT NULL,
 	timeline_id int NOT NULL,
 	data_directory_id bigint NOT NULL
 ) WITH (
@@ -206,6 +219,10 @@ CREATE TABLE seam_instant_key_call (
 );
 COMMENT ON TABLE seam_instant_key_call IS
 	'calls of synchronous functions and triggers whose transactions have not ended yet, or whose keys must be known to be owned';
+COMMENT ON COLUMN seam_instant_key_call.system_identifier IS
+	'of the server whose transaction transaction_id means';
+COMMENT ON COLUMN seam_instant_key_call.origin IS
+	'as in seam_instant_key_request';
 COMMENT ON SEQUENCE seam_instant_key_call_call_id_seq IS
 	'ids of calls';
 -- Of calls that have committed there is nothing to know in a copy.
@@ -274,7 +291,7 @@ RETURNS bigint
 AS 'MODULE_PATHNAME', 'seam_adopt_instant_key_requests'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION seam_adopt_instant_key_requests() IS
-	'take over the unfinished requests that came along with a copy of the database: returns their number';
+	'take over the unfinished requests that came along with a copy of the database, and report its calls that were open: returns their number';
 
 CREATE FUNCTION seam_enqueue_instant_key_trigger()
 RETURNS trigger

@@ -22,12 +22,14 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "places.h"
 #include "miscadmin.h"
 #include "outbox.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -64,7 +66,7 @@ static const struct
 	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid, false},
 	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID, false},
 	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID, false},
-	[REQ_DATABASE_ID] = {"database_id", OIDOID, false},
+	[REQ_ORIGIN] = {"origin", INT8OID, false},
 	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID, true},
 	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID, true},
 	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID, true},
@@ -76,6 +78,7 @@ typedef struct Insertion
 	Relation	table;
 	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
 	Oid			sequence;		/* of request_id */
+	int64		origin;			/* of what is inserted */
 	EState	   *estate;
 	ResultRelInfo *result;
 	TupleTableSlot *slot;
@@ -91,26 +94,72 @@ static bool warned;				/* in this transaction, that there is no
 static ProcessUtility_hook_type next_process_utility;
 
 /*
- * Find the outbox of the extension in this schema.  Its name is palloc'd.
- * Returns false when it is not there.
+ * The owner of a relation, or InvalidOid when it is not there (any more).
+ */
+static Oid
+owner_of(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * The origin of the rows that belong to an outbox: a hash of what tells it from that
+ * of another server (a system identifier), from that of a database made from this one
+ * (its OID), and from that of an extension that was dropped and created anew (the
+ * number that its installation has).  A standby has the same.  Raises 42P01 when
+ * somebody has dropped the sequence that holds the number.
+ */
+static int64
+origin_of(const Outbox *outbox)
+{
+	static Oid	known_table = InvalidOid;	/* its installation's alone */
+	static int64 known;
+	int64		what[3];
+	Oid			sequence;
+	Oid			user;
+	int			context;
+
+	if (outbox->table == known_table)
+		return known;
+	sequence = get_relname_relid("seam_instant_key_installation", outbox->schema);
+	if (!OidIsValid(sequence))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("sequence seam_instant_key_installation of extension seam_ik does not exist")));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner_of(sequence), context | SECURITY_LOCAL_USERID_CHANGE);
+	what[0] = DatumGetInt64(DirectFunctionCall1(pg_sequence_last_value, ObjectIdGetDatum(sequence)));
+	SetUserIdAndSecContext(user, context);
+	what[1] = (int64) GetSystemIdentifier();
+	what[2] = (int64) MyDatabaseId;
+	known = (int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0);
+	known_table = outbox->table;
+	return known;
+}
+
+/*
+ * Find the outbox of the extension in this schema.  Its names are palloc'd.
+ * Returns false when it is not there.  Raises what origin_of() raises.
  */
 bool
 outbox_find(Oid schema, Outbox *outbox)
 {
-	HeapTuple	tuple;
-
 	outbox->schema = schema;
 	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) : InvalidOid;
-	if (!OidIsValid(outbox->table))
+	outbox->owner = owner_of(outbox->table);
+	if (!OidIsValid(outbox->owner))
 		return false;
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(outbox->table));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	outbox->owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
 	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
+	outbox->origin = origin_of(outbox);
 	return true;
 }
 
@@ -185,6 +234,7 @@ open_insertion(Outbox *outbox)
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	PG_TRY();
 	{
+		ins->origin = outbox->origin;
 		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema);
 		ins->table = table_open(outbox->table, RowExclusiveLock);
 		if (!OidIsValid(ins->sequence))
@@ -336,10 +386,10 @@ insert_row(Datum *values, bool *nulls)
 	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[REQ_DATABASE_ID] = ObjectIdGetDatum(MyDatabaseId);
+	values[REQ_ORIGIN] = Int64GetDatum(ins->origin);
 	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
 		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_ENQUEUED_BY] =
-		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_DATABASE_ID] = nulls[REQ_STATUS] = false;
+		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_ORIGIN] = nulls[REQ_STATUS] = false;
 
 	ExecStoreAllNullTuple(ins->slot);
 	for (int c = 0; c < REQ_NCOLUMNS; c++)

@@ -30,12 +30,24 @@ enum
 	REQ_INSTANT_KEY,
 	REQ_ENQUEUED_BY,
 	REQ_SYSTEM_IDENTIFIER,
-	REQ_DATABASE_ID,
+	REQ_ORIGIN,
 	REQ_TARGET_COLUMNS,
 	REQ_TARGET_NUMBERS,
 	REQ_TARGET_PARTITION,
 	REQ_NCOLUMNS
 };
+
+/*
+ * A condition: the synchronous call came along with a copy, and has not committed as far
+ * as can be told here; $1 is this system's id, $2 our origin.
+ */
+#define CALL_IS_OPEN_ELSEWHERE \
+	" NOT owned AND origin <> $2 AND CASE" \
+	" WHEN system_identifier = $1 AND transaction_id < pg_snapshot_xmax(pg_current_snapshot())" \
+	" THEN pg_xact_status(transaction_id) IS DISTINCT FROM 'committed' ELSE true END "
+
+/* What is reported of it. */
+#define REPORT_OF_COPY "issued by a synchronous call of the database that this one is a copy of"
 
 /* A row of a user's table that the key is for. */
 typedef struct Target
@@ -59,6 +71,7 @@ typedef struct Outbox
 	const char *calls;			/* of the table of synchronous calls, likewise */
 	bool		knows_columns;	/* the table has target_columns, and what the
 								 * extension's script made together with it */
+	int64		origin;			/* of the rows that belong to it */
 } Outbox;
 
 extern bool outbox_find(Oid schema, Outbox *outbox);

@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -53,6 +54,8 @@ typedef enum StatementId
 	ST_MOVE,
 	ST_ADOPT,
 	ST_ADOPT_FINISHED,
+	ST_PASS_IDS,
+	ST_REPORT_CALLS,
 	ST_COUNT
 } StatementId;
 
@@ -70,10 +73,11 @@ typedef enum StatementId
 #define SAME_TARGET_ARGS(t) \
 	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
 
-/* At once; but a request that came along with a copy waits until it is adopted. */
-#define NOW_IF_OURS "CASE WHEN system_identifier = $2 AND database_id = $3 THEN '-infinity'::timestamptz ELSE 'infinity' END"
-
-/* The statements; %s is the table, and {} are around what it may not know of. */
+/*
+ * The statements; %s is the table of requests, %c that of calls, and {} are around what
+ * the first may not know of.  What they make due of a request that came along with a
+ * copy waits all the same until it is adopted.
+ */
 static const struct
 {
 	const char *sql;
@@ -119,28 +123,28 @@ static const struct
 	},
 	[ST_CANCEL] = {
 		/* next_attempt_at: the worker is to tell the listeners */
-		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = " NOW_IF_OURS
+		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
 		" WHERE request_id = $1",
-		3, {INT8OID, INT8OID, OIDOID}
+		1, {INT8OID}
 	},
 	[ST_REVOKE] = {
 		/* what is in flight is looked for when its time has come */
 		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL,"
 		" attempts = CASE WHEN status = 'issued' THEN 0 ELSE attempts END,"
-		" next_attempt_at = CASE WHEN status = 'issued' THEN " NOW_IF_OURS " ELSE next_attempt_at END"
+		" next_attempt_at = CASE WHEN status = 'issued' THEN '-infinity' ELSE next_attempt_at END"
 		" WHERE request_id = $1",
-		3, {INT8OID, INT8OID, OIDOID}
+		1, {INT8OID}
 	},
 	[ST_RETRY] = {
 		/* timeline 0: whose a guest's keys are was known only for a while */
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = " NOW_IF_OURS ","
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = '-infinity',"
 		" timeline_id = CASE WHEN transaction_id IS NULL OR (instant_key).instant_key_id IS NOT NULL THEN timeline_id ELSE 0 END"
 		" WHERE request_id = $1",
-		3, {INT8OID, INT8OID, OIDOID}
+		1, {INT8OID}
 	},
 	[ST_WRITE_AGAIN] = {
-		"UPDATE %s SET next_attempt_at = " NOW_IF_OURS " WHERE request_id = $1",
-		3, {INT8OID, INT8OID, OIDOID}
+		"UPDATE %s SET next_attempt_at = '-infinity' WHERE request_id = $1",
+		1, {INT8OID}
 	},
 	[ST_FOLLOW] = {
 		"UPDATE %s SET target_key = $6, target_hash = $7{, target_partition = nullif($8, 0)}"
@@ -158,16 +162,34 @@ static const struct
 		 * partitions may have other numbers here.
 		 */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
+		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
 		" next_attempt_at = '-infinity'"
-		" WHERE next_attempt_at IS NOT NULL AND (system_identifier <> $1 OR database_id <> $2)",
-		2, {INT8OID, OIDOID}
+		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
+		2, {INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, database_id = $2{, target_numbers = NULL, target_partition = NULL}"
-		" WHERE next_attempt_at IS NULL AND (system_identifier <> $1 OR database_id <> $2)",
-		2, {INT8OID, OIDOID}
+		" system_identifier = $1, origin = $2{, target_numbers = NULL, target_partition = NULL}"
+		" WHERE next_attempt_at IS NULL AND origin <> $2",
+		2, {INT8OID, INT8OID}
+	},
+	[ST_PASS_IDS] = {
+		/* a subscription brings rows along, and leaves the sequence as it is */
+		"SELECT setval($1, id) FROM (SELECT max(request_id) AS id FROM %s) AS m"
+		" WHERE id > coalesce(pg_sequence_last_value($1), 0)",
+		1, {REGCLASSOID}
+	},
+	[ST_REPORT_CALLS] = {
+		/* of calls that have committed there is nothing to know in a copy */
+		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
+		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, attempted_at,"
+		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id,"
+		" account, timeline_id, system_identifier, origin)"
+		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
+		" attempt_timeout, seam_time, now(), k, '08007', '" REPORT_OF_COPY "', transaction_id,"
+		" account, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, instant_key_ids) AS u(i, k)"
+		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
+		2, {INT8OID, INT8OID}
 	},
 };
 
@@ -225,7 +247,7 @@ end_session(Session *session)
 }
 
 /*
- * The text of a statement for the outbox's table as it is: palloc'd.
+ * The text of a statement for the outbox's tables as they are: palloc'd.
  */
 static char *
 statement_text(StatementId id, const Outbox *outbox)
@@ -240,11 +262,8 @@ statement_text(StatementId id, const Outbox *outbox)
 			skip = *sql == '{' && !outbox->knows_columns;
 		else if (skip)
 			continue;
-		else if (sql[0] == '%' && sql[1] == 's')
-		{
-			appendStringInfoString(&text, outbox->name);
-			sql++;
-		}
+		else if (*sql == '%')
+			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
 		else
 			appendStringInfoChar(&text, *sql);
 	}
@@ -348,7 +367,7 @@ lock_request(Session *session, int64 id)
 static const char *
 cancel(Session *session, const Locked *locked)
 {
-	Datum		args[] = {Int64GetDatum(locked->id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	Datum		args[] = {Int64GetDatum(locked->id)};
 
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
@@ -576,7 +595,7 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	Session		session = begin_session(outbox);
 	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
-	Datum		args[] = {Int64GetDatum(locked.id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	Datum		args[] = {Int64GetDatum(locked.id)};
 	char		status[NAMEDATALEN];
 
 	strlcpy(status, locked.status, sizeof(status));
@@ -604,12 +623,16 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 {
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()), Int64GetDatum(outbox->origin)};
+	Datum		sequence[] = {ObjectIdGetDatum(get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema))};
 	int64		n;
 
 	execute(&session, ST_ADOPT, args);
 	n = (int64) SPI_processed;
 	execute(&session, ST_ADOPT_FINISHED, args);
+	execute(&session, ST_PASS_IDS, sequence);
+	execute(&session, ST_REPORT_CALLS, args);
+	n += (int64) SPI_processed;
 	places_wake_at_commit(true);
 	end_session(&session);
 	PG_RETURN_INT64(n);

@@ -33,6 +33,9 @@
 /* A whole read of a queue may take this share of the time. */
 #define FULL_READ_SHARE 20
 
+/* How often a warning tells that more has come along with a copy. */
+#define WARN_AGAIN_US (3600 * INT64CONST(1000000))
+
 /* Requests that are deleted in one transaction. */
 #define DELETE_AT_ONCE 1000
 
@@ -229,8 +232,8 @@ static WorkStatement select_cancelled =
 
 static WorkStatement select_first =
 {
-	.sql = "SELECT next_attempt_at," OURS " FROM %r"
-	" WHERE status = $3 AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
+	.sql = "SELECT next_attempt_at FROM %r"
+	" WHERE status = $3 AND" OURS "AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
 	.types = {TEXTOID}
 };
 
@@ -323,12 +326,9 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		{
 			bool		isnull;
 			TimestampTz first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-			bool		ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 
 			/* what is due and was not taken is locked, or held */
 			queue->next_due = first > now ? first : now + USECS_PER_SEC;
-			if (!ours && first <= now)
-				work_set_aside();
 		}
 	}
 	if (full)
@@ -481,7 +481,7 @@ work_owned(ArrayType *keys, pg_uuid_t **owned)
 static WorkStatement insert_copy =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
-	" instant_key, error, system_identifier, database_id)"
+	" instant_key, error, system_identifier, origin)"
 	" SELECT $3, $4, $5, 'revoking', '-infinity', $6, $7, $1, $2",
 	.types = {UUIDOID, INT4OID, UUIDOID, WORK_KEY_TYPE, TEXTOID}
 };
@@ -545,31 +545,43 @@ work_delete_old(TimestampTz before, ArrayType *keep)
 	return false;
 }
 
-static WorkStatement set_aside_requests =
+/* Two ranges, so that none of ours is read. */
+#define OTHERS(range) \
+	"(SELECT count(*) FROM %r WHERE status = ANY ('{pending,in_flight,issued,revoking}')" \
+	" AND origin " range " $2 AND next_attempt_at IS NOT NULL)"
+
+static WorkStatement count_others =
 {
-	.sql = "UPDATE %r SET next_attempt_at = 'infinity'"
-	" WHERE next_attempt_at < 'infinity' AND (system_identifier <> $1 OR database_id <> $2)"
+	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c WHERE" CALL_IS_OPEN_ELSEWHERE ")"
 };
 
 /*
- * Move requests that came along with a copy of the database out of the way,
- * with a warning of those that were not there yet.
+ * Warn of what came along with a copy of the database, and waits, unless all of it was
+ * told of before.
  */
 void
-work_set_aside(void)
+work_warn_of_others(void)
 {
+	static int64 told;
+	static int64 tell_at;		/* not before, on http_now()'s clock */
 	Datum		args[WORK_MAX_ARGS];
+	bool		isnull;
 	int64		n;
 
-	work_execute(&set_aside_requests, args, NULL);
-	n = (int64) SPI_processed;
-	if (n > 0)
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the outbox of database \"%s\"",
-						n, get_database_name(MyDatabaseId)),
-				 errdetail("They came along with a copy, a dump or an upgrade, and their origin may still send them."),
-				 errhint("If it will not, call seam_adopt_instant_key_requests().")));
+	work_execute(&count_others, args, NULL);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (n == 0)
+		told = 0;
+	if (n <= told || http_now() < tell_at)
+		return;
+	told = n;
+	tell_at = http_now() + WARN_AGAIN_US;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the outbox of database \"%s\"",
+					n, get_database_name(MyDatabaseId)),
+			 errdetail("They came along with a copy, a dump, an upgrade or a subscription, and their origin may still send them."),
+			 errhint("If it will not, call seam_adopt_instant_key_requests().")));
 }
 
 /* $3: statuses. */
@@ -577,7 +589,7 @@ static WorkStatement end_pauses =
 {
 	.sql = "UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = ANY (ARRAY("
 	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND next_attempt_at < 'infinity'"
-	" AND (attempted_at > $5) IS NOT FALSE FOR UPDATE SKIP LOCKED))",
+	" AND (attempted_at > $5) IS NOT FALSE AND" OURS "FOR UPDATE SKIP LOCKED))",
 	.types = {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 

@@ -74,8 +74,7 @@ typedef struct CallRow
 								 * doubts */
 	uint64		account;
 	int			timeline;
-	bool		is_ours;		/* and not of what this is a copy of */
-	bool		same_system;	/* at least, and so its commit can be seen */
+	bool		is_ours;		/* and not of what this is a physical copy of */
 } CallRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
@@ -138,7 +137,7 @@ extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
-extern void work_set_aside(void);
+extern void work_warn_of_others(void);
 extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after);
 
 /* work_calls.c */

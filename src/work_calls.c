@@ -63,12 +63,13 @@ static WorkStatement select_calls =
 {
 	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
 	" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
-	OURS "AND data_directory_id = $3, system_identifier = $1 FROM %c",
+	" data_directory_id = $3 FROM %c WHERE" OURS,
 	.types = {INT8OID}
 };
 
 /*
- * The calls that are recorded, in CurrentMemoryContext.
+ * The calls that are recorded, in CurrentMemoryContext; none that came along with a
+ * logical copy.
  */
 int
 work_calls(CallRow **calls)
@@ -83,8 +84,8 @@ work_calls(CallRow **calls)
 	for (int i = 0; i < n; i++)
 	{
 		CallRow    *call = &(*calls)[i];
-		Datum		values[15];
-		bool		nulls[15];
+		Datum		values[14];
+		bool		nulls[14];
 		Datum	   *ids;
 		bool	   *id_nulls;
 
@@ -125,7 +126,6 @@ work_calls(CallRow **calls)
 		call->account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
 		call->timeline = DatumGetInt32(values[12]);
 		call->is_ours = DatumGetBool(values[13]);
-		call->same_system = DatumGetBool(values[14]);
 	}
 	return n;
 }
@@ -170,7 +170,7 @@ all_identities(const CallRow **calls, int n, ArrayType **starts)
 static WorkStatement insert_calls =
 {
 	.sql = "INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
-	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, database_id)"
+	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, origin)"
 	" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11, $9[i],"
 	" $12, $13, $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
 	.types = {XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
@@ -398,7 +398,7 @@ static WorkStatement insert_orphans =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
 	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
-	" timeline_id, system_identifier, database_id)"
+	" timeline_id, system_identifier, origin)"
 	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE '-infinity' END,"
 	" CASE WHEN $6 = 'failed' THEN now() END, k,"
 	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2"

@@ -140,7 +140,7 @@ with_names(const char *sql)
 static void
 prepare(WorkStatement *statement)
 {
-	Oid			types[WORK_MAX_ARGS] = {INT8OID, OIDOID};
+	Oid			types[WORK_MAX_ARGS] = {INT8OID, INT8OID};
 	int			nargs = WORK_OUR_ARGS;
 	SPIPlanPtr	plan;
 
@@ -169,7 +169,7 @@ work_execute(WorkStatement *statement, Datum *args, const char *nulls)
 	if (statement->names != names)
 		prepare(statement);
 	args[0] = Int64GetDatum((int64) GetSystemIdentifier());
-	args[1] = ObjectIdGetDatum(MyDatabaseId);
+	args[1] = Int64GetDatum(outbox.origin);
 	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
 	MemoryContextSwitchTo(caller);	/* SPI has left its own */
 	if (rc < 0)

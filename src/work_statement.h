@@ -15,9 +15,9 @@
 
 #define WORK_MAX_ARGS 16
 
-/* Every statement's first arguments are this system's and this database's ids. */
+/* Every statement's first arguments are this system's id and our rows' origin. */
 #define WORK_OUR_ARGS 2
-#define OURS " system_identifier = $1 AND database_id = $2 "
+#define OURS " origin = $2 "
 
 /* Among the types: seam_instant_key. */
 #define WORK_KEY_TYPE RECORDOID

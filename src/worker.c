@@ -344,7 +344,7 @@ housekeeping(void *arg)
 	bool	   *more = arg;
 
 	strlcpy(worker.database, get_database_name(MyDatabaseId), NAMEDATALEN);
-	work_set_aside();
+	work_warn_of_others();
 	end_pauses();
 	if (settings_retention >= 0)
 	{

@@ -219,7 +219,7 @@ take_wish(int s, dlist_head *added)
 	row.profile = wish.profile;
 	row.timeout = wish.timeout;
 	row.account = wish.account;
-	row.is_ours = row.same_system = true;
+	row.is_ours = true;
 	if (row.n > 1)
 	{
 		segment = attach(wish.segment, row.n);

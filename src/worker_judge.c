@@ -42,7 +42,7 @@ judge(const CallRow *row)
 	Datum		status;
 	char	   *name;
 
-	if (!row->same_system || !FullTransactionIdPrecedes(row->transaction, ReadNextFullTransactionId()))
+	if (!FullTransactionIdPrecedes(row->transaction, ReadNextFullTransactionId()))
 		return FATE_UNKNOWN;
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = FullTransactionIdGetDatum(row->transaction);
@@ -127,7 +127,7 @@ judge_transaction(Transaction *transaction, int timeline)
 			continue;
 		}
 		if (!row->is_ours)
-			report = "issued by a synchronous call of the database that this one is a copy of";
+			report = REPORT_OF_COPY;
 		else if (fate == FATE_UNKNOWN)
 			report = "the transaction that asked for it is too old to be judged";
 		else if (row->timeline != timeline)

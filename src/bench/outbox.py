@@ -33,19 +33,18 @@ FINISHED = """
 INSERT INTO seam_instant_key_request (user_identity_id, max_use_count,
 	target_table, target_key, target_fields, target_hash, status, attempts,
 	enqueued_at, attempted_at, finished_at, instant_key, seam_request_id,
-	enqueued_by, system_identifier, database_id, timeline_id)
+	enqueued_by, system_identifier, origin, timeline_id)
 SELECT i.id, 1, 'with_seam_ik'::regclass, jsonb_build_object('id', g),
 	ARRAY['user_identity_id=guest', 'instant_key_id=key_id'],
 	g - %(count)d, 'issued', 1, f.at, f.at, f.at,
 	ROW(k.id, 'https://ik.seam.co/ABCXYZ', i.id, k.id, k.id, NULL, NULL,
 		f.at, f.at + interval '2 days')::seam_instant_key,
-	'0f0e0d0c-0b0a-4908-8706-050403020100', 10, s.system_identifier, d.oid, 1
+	'0f0e0d0c-0b0a-4908-8706-050403020100', 10, s.system_identifier, 0, 1
 FROM generate_series(1, %(count)d) AS g,
-	pg_control_system() AS s, pg_database AS d,
+	pg_control_system() AS s,
 	LATERAL (SELECT now() - interval '20 days' + g * interval '1 ms' AS at) AS f,
 	LATERAL (SELECT ('20000000-0000-4000-8000-' || lpad(to_hex(g), 12, '0'))::uuid AS id) AS i,
 	LATERAL (SELECT ('30000000-0000-4000-8000-' || lpad(to_hex(g), 12, '0'))::uuid AS id) AS k
-WHERE d.datname = current_database()
 """
 
 TABLES = """

@@ -172,7 +172,7 @@ unlike(($node->psql('postgres', "SET ROLE porter; SELECT seam_instant_key_reques
 like(error_of("SET ROLE porter; SELECT $_"), qr/^42501/, "nor $_") foreach '* FROM seam_instant_key_request', '* FROM seam_instant_key_queue', "currval('seam_instant_key_request_request_id_seq')",
 	"seam_cancel_instant_key_request($id)", "seam_retry_instant_key_request($id)", 'seam_adopt_instant_key_requests()';
 like(error_of("SET ROLE clerk; $_"), qr/^42501/, $_) foreach 'DELETE FROM seam_instant_key_request', "UPDATE seam_instant_key_request SET status = 'pending'",
-	"INSERT INTO seam_instant_key_request (status, system_identifier, database_id) VALUES ('pending', 0, 0)";
+	"INSERT INTO seam_instant_key_request (status, system_identifier, origin) VALUES ('pending', 0, 0)";
 like(error_of("SET ROLE nobody; SELECT $_"), qr/^42501/, "a role without EXECUTE: $_") foreach "seam_enqueue_instant_key('$who')", "seam_instant_key_request_result($id)";
 is(sql("SELECT count(*) FROM pg_proc WHERE proname LIKE 'seam%' AND has_function_privilege('nobody', oid, 'EXECUTE')"), 0, 'PUBLIC has no EXECUTE on anything');
 like(error_of("SET ROLE $_; SELECT seam_instant_key_request_result(999999)"), qr/^P0002/, "the result of a request that there is not, for $_") for 'postgres', 'clerk';

@@ -209,6 +209,7 @@ foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'l
 	my $id = enqueue($db, $new);
 	cmp_ok($id, '>', (split /\|/, $count)[1], "$db: ids do not collide");
 	is_state($db, $id, 'issued -', "$db: a new request is sent");
+	$node->reload;				# sooner than within a minute
 	ok(wait_for(sub { warnings_of($db) > 0 }), "$db: a warning of those that wait");
 }
 
@@ -280,7 +281,7 @@ $node->start;
 sql('postgres', 'ALTER DATABASE abroad RESET ALL');
 $node->reload;
 works('abroad', 'upgraded: new requests are sent');
-ok(wait_for(sub { warnings_of('abroad') == 1 }), 'upgraded: a warning');
+ok(wait_for(sub { warnings_of('abroad') > 0 }), 'upgraded: a warning');
 is(state_of('abroad', $id), 'pending -', 'of those that wait');
 is(sql('abroad', 'SELECT seam_adopt_instant_key_requests() > 0'), 't', 'adopted');
 is_state('abroad', $id, 'issued -', 'they are issued');

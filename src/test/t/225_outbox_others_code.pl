@@ -55,10 +55,10 @@ is(sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"), 'f', 'and its
 
 # Who may write to the outbox cannot have other tables written.
 sql(q{CREATE TABLE salary (id int PRIMARY KEY, who uuid, note text); INSERT INTO salary VALUES (1, '00000000-0000-4000-8000-0000000000aa', 'none');
-INSERT INTO seam_instant_key_request (user_identity_id, target_table, target_key, target_fields, status, next_attempt_at, instant_key, system_identifier, database_id)
+INSERT INTO seam_instant_key_request (user_identity_id, target_table, target_key, target_fields, status, next_attempt_at, instant_key, system_identifier, origin)
 SELECT '00000000-0000-4000-8000-0000000000aa', 'salary', '[1]', '{user_identity_id=who,instant_key_url=note}', 'issued', now(),
 	ROW(gen_random_uuid(), 'forged', '00000000-0000-4000-8000-0000000000aa', gen_random_uuid(), gen_random_uuid(), NULL, NULL, now(), now())::seam_instant_key, (pg_control_system()).system_identifier,
-	(SELECT oid FROM pg_database WHERE datname = current_database());
+	(SELECT origin FROM seam_instant_key_request LIMIT 1);
 SELECT pg_reload_conf()});
 ok(settled, 'a forged request');
 is(of('00000000-0000-4000-8000-0000000000aa'), 'issued 42704', 'is refused');

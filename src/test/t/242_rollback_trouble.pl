@@ -423,8 +423,8 @@ foreach my $case (@reported)
 {
 	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
 	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
-	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, database_id, data_directory_id, timeline_id)
-		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], system_identifier, CASE $is_ours WHEN 1 THEN database_id ELSE 1 END, data_directory_id, $timeline
+	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, origin, data_directory_id, timeline_id)
+		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], system_identifier, origin, CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
 		FROM seam_instant_key_call WHERE user_identity_ids[1] = '$model'");
 }
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');

@@ -132,16 +132,20 @@ sql("SELECT pg_terminate_backend($s->{pid})");
 result_of($s);
 $node->safe_psql('hotel', call($_)) foreach @guests;
 sql('CREATE DATABASE twin TEMPLATE hotel');
-foreach my $copy ([ 'restored', 'failed' ], [ 'twin', '' ])
+my $orphans = "SELECT coalesce(string_agg(user_identity_id::text || ' ' || status, ' '), '') FROM seam_instant_key_orphan";
+foreach my $copy ([ 'restored', "$open failed" ], [ 'twin', '' ])
 {
-	my ($db, $status) = @$copy;
-	ok(wait_for(sub { worker_of($db) ne '' && $node->safe_psql($db, UNSETTLED) eq '0' }), "$db: has a worker, and nothing to do");
-	is($node->safe_psql($db, "SELECT coalesce(string_agg(user_identity_id::text, ' '), '') FROM seam_instant_key_orphan"), $status && $open, "$db: what was open is reported, nothing else");
+	my ($db, $reported) = @$copy;
+	ok(wait_for(sub { worker_of($db) ne '' }), "$db: has a worker");
+	is($node->safe_psql($db, $orphans), '', "$db: which reports nothing");
+	is($node->safe_psql($db, 'SELECT seam_adopt_instant_key_requests()'), $reported ? 1 : 0, "$db: adopted");
+	is($node->safe_psql($db, $orphans), $reported, "$db: now what was open is reported, nothing else");
+	is($node->safe_psql($db, 'SELECT count(*) FROM seam_instant_key_call'), 0, "$db: and nothing more is known");
 }
 ok(wait_for(sub { live($open) == 0 }), 'and is revoked where it was');
 is(join(' ', map { scalar live($_) } @guests), '2 2 2', 'the others live');
 # a dump can be made of a copy whose calls are of a time to come here
-$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, system_identifier, database_id, data_directory_id, timeline_id)
+$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
 	SELECT '999999999999', ARRAY['$open'::uuid], now(), 1000, 1, 1, 1, 1");
 $node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('restored') ], 'a dump of a restored dump');
 
