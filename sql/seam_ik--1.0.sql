@@ -242,7 +242,8 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
 	u.count + f.count AS count,
-	greatest(now() - least(u.oldest, f.oldest), '0') AS oldest_age,
+	-- (the clock may have been set back)
+	now() - least(u.oldest, f.oldest, CASE WHEN u.count + f.count > 0 THEN now() END) AS oldest_age,
 	e.error AS last_error
 FROM (VALUES ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
 	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest

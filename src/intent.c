@@ -206,6 +206,29 @@ intent_take_news(int i, IntentNews *news)
 }
 
 /*
+ * Have sessions of this database wake the worker for the next news that they leave.
+ * Returns false when some are there already.
+ */
+bool
+intent_listen(void)
+{
+	bool		found = false;
+
+	for (int i = 0; i < MaxBackends && !found; i++)
+	{
+		IntentSlot *slot = &slots[i];
+
+		SpinLockAcquire(&slot->lock);
+		for (int n = 0; n < NEWS; n++)
+			found = found || slot->news[n].database == MyDatabaseId;
+		if (slot->database == MyDatabaseId)
+			slot->listening = true;
+		SpinLockRelease(&slot->lock);
+	}
+	return !found;
+}
+
+/*
  * Tell a session that its wish is fulfilled: the intent has this id.  Returns
  * false when the wish was withdrawn: then no call is made.
  */
@@ -270,8 +293,13 @@ open_news(IntentSlot *slot)
 static void
 close_news(IntentSlot *slot)
 {
+	bool		wake = slot->listening;
+
+	slot->listening = false;
 	SpinLockRelease(&slot->lock);
 	pg_atomic_fetch_add_u32(&counts[slot - slots], 1);
+	if (wake)
+		places_wake_now(WAKE_INTENTS);
 }
 
 /*

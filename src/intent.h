@@ -96,6 +96,7 @@ typedef struct IntentSlot
 	Oid			database;		/* of the wish */
 	IntentWish	wish;
 	int64		id;				/* of the intent when it is recorded, or 0 */
+	bool		listening;		/* the worker sleeps until it is woken for news */
 	IntentNews	news[NEWS];
 } IntentSlot;
 
@@ -113,6 +114,7 @@ extern uint32 intent_count(int i);
 extern uint32 intent_read_wish(int i, IntentWish *wish);
 extern int64 intent_read_recorded(int i, IntentWish *wish);
 extern bool intent_take_news(int i, IntentNews *news);
+extern bool intent_listen(void);
 extern bool intent_fulfil(int i, uint32 state, Latch *latch, int64 id);
 
 #endif							/* SEAM_IK_INTENT_H */

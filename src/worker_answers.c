@@ -191,24 +191,30 @@ extend_batches(void)
 }
 
 /*
- * Look at them now and then.
+ * Look at them now and then.  Returns when to do it again, on http_now()'s clock.
  */
-void
+int64
 calls_watch_batches(int64 now)
 {
 	static int64 look_at = 0;
+	static bool any = false;
 
-	if (known.nwaiting == 0 || now < look_at)
-		return;
+	if (known.nwaiting == 0)
+		return PG_INT64_MAX;
+	if (now < look_at)
+		return any ? look_at : PG_INT64_MAX;
 	look_at = now + BATCH_LOOK_US;
+	any = false;
 	long_batches = NIL;
 	for (Open *open = known_next_open(NULL); open; open = known_next_open(open))
 	{
+		any = any || (open->waiting && open->segment);
 		if (is_long(open, GetCurrentTimestamp()))
 			long_batches = lappend(long_batches, open);
 	}
 	if (long_batches != NIL)
 		(void) worker_step(extend_batches, false, "note how long batches take");
+	return any ? look_at : PG_INT64_MAX;
 }
 
 /* ---------- forgetting ---------- */

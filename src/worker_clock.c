@@ -209,15 +209,26 @@ worker_monotonic(TimestampTz time, TimestampTz now, int64 http)
 /*
  * At least how long ago, in microseconds, was it this time of the local clock?  By a
  * clock that nobody sets: of what was before this server started, and before anybody
- * watched the local one, only the time since then is sure.
+ * watched the local one, only the time since then is sure.  Times that came twice are
+ * taken for the later ones, if these have come.
  */
 int64
 worker_surely_elapsed_since(TimestampTz time)
 {
-	int64		most;
-	bool		doubtful;
-	int64		least = worker_elapsed_since(time, &most, &doubtful);
-	int64		watched = places->clock.since == 0 ? 0 : http_now() - places->clock.since_at;
+	ClockWatch *watch = &places->clock;
+	int64		elapsed = GetCurrentTimestamp() - time;
+	int64		watched;
 
-	return least < 0 ? watched : Min(least, watched);
+	SpinLockAcquire(&watch->lock);
+	watched = watch->since == 0 ? 0 : http_now() - watch->since_at;
+	for (int i = watch->nsteps - 1; i >= Max(watch->nsteps - CLOCK_STEPS, 0); i--)
+	{
+		const ClockStep *step = &watch->steps[i % CLOCK_STEPS];
+
+		if (elapsed >= 0 && time > step->until + step->by)
+			break;				/* it was after this step */
+		elapsed -= step->by;
+	}
+	SpinLockRelease(&watch->lock);
+	return elapsed < 0 ? watched : Min(elapsed, watched);
 }

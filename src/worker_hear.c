@@ -250,11 +250,13 @@ calls_listen_again(void)
  * Take what sessions have left, and what they want: Opens at the end of added.
  *
  * What a session has left before its wish is taken with it, since it makes the
- * wish afterwards.
+ * wish afterwards.  Returns whether there was anything.
  */
-void
+bool
 calls_listen(dlist_head *added)
 {
+	bool		heard = false;
+
 	for (int s = 0; s < intent_nslots(); s++)
 	{
 		uint32		count = intent_count(s);
@@ -265,8 +267,10 @@ calls_listen(dlist_head *added)
 		take_wish(s, added);
 		calls_take_news(s);
 		known.seen[s] = count;
+		heard = true;
 	}
 	see_all = false;
+	return heard;
 }
 
 /*

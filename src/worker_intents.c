@@ -107,8 +107,10 @@ calls_are_not_recorded(void)
 int64
 worker_process_intents(bool look)
 {
+	static int64 heard_at = 0;
 	int64		now = http_now();
 	int64		again = PG_INT64_MAX;
+	int64		at[3];
 
 	if (known.identities == NULL)
 		known_set_up();
@@ -119,7 +121,8 @@ worker_process_intents(bool look)
 			proc_exit(1);
 		return now + ERROR_PAUSE_US;
 	}
-	calls_listen(&added);
+	if (calls_listen(&added))
+		heard_at = now;
 	if (!dlist_is_empty(&added))
 	{
 		if (worker_step(record_calls, true, "record calls"))
@@ -130,12 +133,17 @@ worker_process_intents(bool look)
 			again = now + ERROR_PAUSE_US;
 		}
 	}
-	again = Min(again, calls_judge(now, look));
-	calls_watch_batches(now);
-	again = Min(again, calls_write_answers(now));
-	if (!dlist_is_empty(&known.transactions))
+	at[0] = calls_judge(now, look);
+	at[1] = calls_watch_batches(now);
+	at[2] = calls_write_answers(now);
+	for (int i = 0; i < (int) lengthof(at); i++)
+		again = Min(again, at[i]);
+	if (dlist_is_empty(&known.transactions))
+		return again;
+	/* one that is open for long, or prepared, costs nothing */
+	if (now < heard_at + QUIET_US || !intent_listen())
 		again = Min(again, now + ANSWERS_US);
-	return again;
+	return Min(again, known.look_at);
 }
 
 /*

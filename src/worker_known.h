@@ -12,8 +12,11 @@
 #include "utils/hsearch.h"
 #include "worker_state.h"
 
-/* Sessions' answers are looked for, while there are calls, this often, */
+/* Sessions' answers are looked for, while they come, this often, */
 #define ANSWERS_US (200 * INT64CONST(1000))
+
+/* and for so long after the last one, before sessions are asked to wake us, */
+#define QUIET_US (1 * INT64CONST(1000000))
 
 /* and written so long after the first one. */
 #define WRITE_US (50 * INT64CONST(1000))
@@ -109,12 +112,12 @@ extern void calls_load(void);
 extern void calls_extend_window(CallRow *row, TimestampTz until);
 extern void calls_look_at(uint64 top, uint64 aborted);
 extern void calls_take_news(int s);
-extern void calls_listen(dlist_head *added);
+extern bool calls_listen(dlist_head *added);
 extern void calls_listen_again(void);
 
 /* worker_answers.c */
 extern int64 calls_write_answers(int64 now);
-extern void calls_watch_batches(int64 now);
+extern int64 calls_watch_batches(int64 now);
 
 /* worker_judge.c */
 extern int64 calls_judge(int64 now, bool look);

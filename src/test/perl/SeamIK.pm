@@ -69,16 +69,17 @@ C
 }
 
 # movable_clock(): a value of LD_PRELOAD for a server whose clock is set by the
-# second thing that is returned, a function of the seconds that it is to be wrong.
+# second thing that is returned, a function of the seconds that it is to be wrong, and
+# of a process (or none) that is held up for two seconds after it has read it once more.
 sub movable_clock
 {
 	my $dir = File::Temp::tempdir(CLEANUP => 1);
 	my $set = sub {
 		open my $file, '+<', "$dir/offset" or die $!;
-		syswrite $file, pack('q', $_[0]);
+		syswrite $file, pack('qq', $_[0], $_[1] // 0);
 	};
 
-	append_to_file("$dir/offset", pack('q', 0));
+	append_to_file("$dir/offset", pack('qq', 0, 0));
 	append_to_file("$dir/clock.c", <<"C");
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -92,7 +93,7 @@ static volatile int64_t *offset;
 __attribute__((constructor)) static void
 map(void)
 {
-	offset = mmap(NULL, sizeof(*offset), PROT_READ, MAP_SHARED, open("$dir/offset", O_RDONLY | O_CLOEXEC), 0);
+	offset = mmap(NULL, 2 * sizeof(*offset), PROT_READ | PROT_WRITE, MAP_SHARED, open("$dir/offset", O_RDWR | O_CLOEXEC), 0);
 }
 int
 clock_gettime(clockid_t clock, struct timespec *at)
@@ -109,9 +110,24 @@ gettimeofday(struct timeval *at, void *zone)
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
+	if (offset != NULL && offset[1] == getpid())
+	{
+		offset[1] = 0;
+		sleep(2);
+	}
 	at->tv_sec = now.tv_sec;
 	at->tv_usec = now.tv_nsec / 1000;
 	return 0;
+}
+time_t
+time(time_t *at)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (at != NULL)
+		*at = now.tv_sec;
+	return now.tv_sec;
 }
 C
 	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/clock.so", "$dir/clock.c");

@@ -428,6 +428,21 @@ $id = enqueue(identity());
 is(sql("SELECT count, oldest_age < interval '20 s' FROM seam_instant_key_queue WHERE status = 'pending'"), '1|t', 'of pending ones, too');
 go_on;
 
+# of many it reads no more than it must
+sql('CREATE DATABASE many');
+$node->safe_psql('many', q{CREATE EXTENSION seam_ik;
+INSERT INTO seam_instant_key_request (user_identity_id, status, attempted_at, finished_at, next_attempt_at, error, system_identifier, database_id)
+SELECT gen_random_uuid(), s, CASE WHEN g % 5 > 0 THEN now() - g * interval '1 s' END, CASE WHEN s IN ('issued', 'failed') THEN now() - g * interval '1 s' END,
+	CASE WHEN s IN ('pending', 'revoking') THEN 'infinity'::timestamptz END, CASE WHEN s = 'failed' OR g % 3 = 0 THEN 'error ' || g END, 0, 0
+FROM (SELECT g, (ARRAY['issued', 'issued', 'issued', 'failed', 'pending', 'revoking'])[1 + g % 6] s FROM generate_series(1, 20000) g) r;
+VACUUM ANALYZE seam_instant_key_request});
+my $plan = $node->safe_psql('many', 'EXPLAIN (COSTS off) SELECT * FROM seam_instant_key_queue');
+unlike($plan, qr/Seq Scan on|Sort/, 'of many requests the view reads and sorts none for their last error');
+like($plan, qr/Index Scan using seam_instant_key_request_error/, 'but the last of an index');
+is($node->safe_psql('many', "SELECT string_agg(concat_ws(' ', status, count, last_error, oldest_age IS NULL), ', ' ORDER BY status) FROM seam_instant_key_queue WHERE status IN ('issued', 'failed', 'pending', 'in_flight')"),
+	'failed 3333 error 3 f, in_flight 0 t, issued 10001 error 6 f, pending 3333 f', 'and tells the right one');
+sql('DROP DATABASE many');
+
 # ---------- another database ----------
 
 # one that has its own settings, encoding, and schema
