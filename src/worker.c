@@ -296,7 +296,8 @@ static void
 look_at_queues(void)
 {
 	worker.pending.next_due = worker.revoking.next_due =
-		worker.write_backs.next_due = worker.cancelled.next_due = DT_NOBEGIN;
+		worker.write_backs.next_due = worker.cancelled.next_due =
+		worker.look_again_at = DT_NOBEGIN;
 }
 
 /*
@@ -320,7 +321,8 @@ housekeeping(void *arg)
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
 		List	   *keep = NIL;
 		Datum	   *ids;
-		int			n = 0;
+		pg_uuid_t  *awaited;
+		int			n = work_awaited(&awaited);
 		ListCell   *lc;
 		dlist_iter	it;
 
@@ -328,6 +330,9 @@ housekeeping(void *arg)
 		 * while a doubt of an identity may come up, its keys' owners are
 		 * needed
 		 */
+		for (int i = 0; i < n; i++)
+			keep = lappend(keep, &awaited[i]);
+		n = 0;
 		for (int i = 0; i < worker.ndoubts; i++)
 		{
 			if (worker.doubts[i].next_attempt_at != DT_NOEND)
@@ -453,12 +458,14 @@ next_turn(void)
 	if (worker_send_allowance(http, &again_at) == 0)
 	{
 		/* only when there is something to send */
-		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND)
+		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND &&
+			worker.look_again_at > now)
 			return at;
 		return Min(at, again_at);
 	}
 	at = Min(at, monotonic(worker.pending.next_due, now, http));
 	at = Min(at, monotonic(worker.revoking.next_due, now, http));
+	at = Min(at, monotonic(worker.look_again_at, now, http));
 	for (int i = 0; i < worker.ndoubts && worker.nunsettled > 0; i++)
 	{
 		int64		due = monotonic(worker.doubts[i].next_attempt_at, now, http);

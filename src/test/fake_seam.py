@@ -39,6 +39,7 @@ wins.  The names:
     early                        413 before the body is read, then FIN
   when the bytes go
     delay=MS         all of it later
+    late=MS          nothing is done before, also if nobody waits any more
     drip=MS          one byte each MS
     slowheaders=MS   the same for the head only
     truncate=N       the whole Content-Length promised, N bytes of body, FIN
@@ -189,7 +190,7 @@ ONCE = {
     'hang': as_flag, 'hang_after': as_flag, 'reset': as_flag,
     'reset_after': as_flag, 'close': as_flag, 'close_after': as_flag,
     'die_on_reuse': as_flag, 'early': as_flag,
-    'delay': as_seconds, 'drip': as_seconds, 'slowheaders': as_seconds,
+    'delay': as_seconds, 'late': as_seconds, 'drip': as_seconds, 'slowheaders': as_seconds,
     'truncate': as_count, 'truncate_head': as_count, 'close_idle': as_seconds,
     'connection_close': as_flag,
     'status': as_status, 'type': as_text, 'message': as_text,
@@ -1010,6 +1011,17 @@ class Connection(asyncio.Protocol):
     def misbehave(self, head, body, plan):
         """Serve one request as the plan says."""
         seam = self.seam
+        self.busy = True
+        if not (self.held or self.transport.is_closing()):
+            self.held = True
+            seam.in_flight += 1
+            seam.max_in_flight = max(seam.max_in_flight, seam.in_flight)
+        if 'late' in plan:
+            rest = Plan(','.join(part for part in plan.spec.split(',')
+                                 if not part.startswith('late=')))
+            self.loop.call_later(plan['late'], self.misbehave, head, body,
+                                 rest)
+            return
         silent = next((name for name in SILENT if name in plan), None)
         key = answer = None
         if silent is not None:
@@ -1023,9 +1035,6 @@ class Connection(asyncio.Protocol):
                 answer = Answer(seam, 599, error_body('bad_spec', str(error)),
                                 {})
             seam.record(self, head, body, plan.spec, answer.status, key)
-        self.busy = self.held = True
-        seam.in_flight += 1
-        seam.max_in_flight = max(seam.max_in_flight, seam.in_flight)
         if 'delay' in plan:
             self.loop.call_later(plan['delay'], self.perform, head, plan,
                                  silent, answer)
