@@ -343,7 +343,7 @@ foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ], [ 'wo
 # A backend killed while its call is under way.
 my $killed = new_guest;
 $fake->behave($killed, "$at,delay=500", 1);
-$s = background($node, call($killed) . ';');
+$s = background($node, 'BEGIN; ' . call($killed) . '; SELECT pg_sleep(60);');
 wait_for(sub { grep { $_->{body} =~ /\Q$killed\E/ } $fake->requests });
 kill 'KILL', $s->{pid};
 result_of($s);
