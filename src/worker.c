@@ -296,8 +296,7 @@ static void
 look_at_queues(void)
 {
 	worker.pending.next_due = worker.revoking.next_due =
-		worker.write_backs.next_due = worker.cancelled.next_due =
-		worker.look_again_at = DT_NOBEGIN;
+		worker.write_backs.next_due = worker.cancelled.next_due = DT_NOBEGIN;
 }
 
 /*
@@ -367,6 +366,7 @@ keep_house(void)
 	if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
 		worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_US);
 	look_at_queues();
+	worker.look_again_at = DT_NOBEGIN;
 }
 
 /*
@@ -385,6 +385,7 @@ forget_turn(void)
 	dlist_foreach(it, &worker.ended)
 		dlist_container(Flight, node, it.cur)->stored = false;
 	worker.doubts_changed = true;
+	worker.look_again_at = DT_NOBEGIN;
 	look_at_queues();
 }
 

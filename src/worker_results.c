@@ -666,7 +666,7 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	}
 	ereport(WARNING,
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-			 errmsg("an instant key of request " INT64_FORMAT " in database \"%s\" has appeared late, and nobody owns it: %s",
+			 errmsg("an instant key that nobody owns has appeared late, perhaps of request " INT64_FORMAT " in database \"%s\": %s",
 					row->id, worker.database, ids),
 			 errdetail("The answer was lost, and seam_ik.settle_delay later there was no such key."),
 			 errhint("It is in the view seam_instant_key_orphan; seam_retry_instant_key_request() revokes it.")));
@@ -704,7 +704,7 @@ store_late_list(Flight *flight)
 	if (why)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("it cannot be seen whether an instant key of request " INT64_FORMAT " in database \"%s\" has appeared late",
+				 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT " in database \"%s\" has appeared late",
 						row.id, worker.database),
 				 errdetail("%s", why)));
 	work_looked_again(row.id);
