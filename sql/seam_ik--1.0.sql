@@ -137,6 +137,11 @@ CREATE TABLE seam_instant_key_request (
 	target_columns text[],
 	target_numbers smallint[],
 	target_partition oid,
+	api_key_hash bigint,
+	workspace_id uuid,
+	look_again_at timestamptz,
+	look_again_from timestamptz,
+	dismissed_at timestamptz,
 	CHECK (octet_length(reference) <= 200),
 	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
 ) WITH (
@@ -169,11 +174,23 @@ COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
 COMMENT ON COLUMN seam_instant_key_request.transaction_id IS
 	'of a key of a synchronous call that is to be revoked: the transaction that asked for it, and rolled back';
 COMMENT ON COLUMN seam_instant_key_request.seam_time IS
-	'attempted_at by Seam''s clock, when that was known';
+	'attempted_at by the clock of Seam, of the endpoint of then, when that was known';
 COMMENT ON COLUMN seam_instant_key_request.system_identifier IS
 	'of the server whose roles and transactions enqueued_by and transaction_id mean';
 COMMENT ON COLUMN seam_instant_key_request.origin IS
 	'a hash of the server, the database and the installation of the extension that the request belongs to: no other worker touches it';
+COMMENT ON COLUMN seam_instant_key_request.account IS
+	'tells apart the endpoints and workspace settings with which requests were made';
+COMMENT ON COLUMN seam_instant_key_request.api_key_hash IS
+	'tells apart the API keys with which requests were made';
+COMMENT ON COLUMN seam_instant_key_request.workspace_id IS
+	'the workspace in which the request was made, as it was set or as other answers had told it, when it was known';
+COMMENT ON COLUMN seam_instant_key_request.look_again_at IS
+	'a lost answer was settled, since there was no instant key: when to ask once more whether one has appeared late';
+COMMENT ON COLUMN seam_instant_key_request.look_again_from IS
+	'since when that instant key may have been created, by Seam''s clock';
+COMMENT ON COLUMN seam_instant_key_request.dismissed_at IS
+	'of what is reported: when seam_cancel_instant_key_request() took it off the view seam_instant_key_orphan';
 
 -- What the worker of this origin has to do, by kind and time.
 CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
@@ -189,6 +206,10 @@ CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
 -- The requests of a row of a user's table.
 CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
 	(target_hash) WHERE target_hash IS NOT NULL;
+
+-- Whose keys are looked for once more?
+CREATE INDEX seam_instant_key_request_again ON seam_instant_key_request
+	(look_again_at, user_identity_id) WHERE look_again_at IS NOT NULL;
 
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request', '');
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request_request_id_seq', '');
@@ -211,7 +232,8 @@ CREATE TABLE seam_instant_key_call (
 	system_identifier bigint NOT NULL,
 	origin bigint NOT NULL,
 	timeline_id int NOT NULL,
-	data_directory_id bigint NOT NULL
+	data_directory_id bigint NOT NULL,
+	api_key_hash bigint
 ) WITH (
 	autovacuum_vacuum_threshold = 1000,
 	autovacuum_vacuum_scale_factor = 0,
@@ -223,6 +245,8 @@ COMMENT ON COLUMN seam_instant_key_call.system_identifier IS
 	'of the server whose transaction transaction_id means';
 COMMENT ON COLUMN seam_instant_key_call.origin IS
 	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_call.api_key_hash IS
+	'tells apart the API keys with which calls were made';
 COMMENT ON SEQUENCE seam_instant_key_call_call_id_seq IS
 	'ids of calls';
 -- Of calls that have committed there is nothing to know in a copy.
@@ -235,9 +259,10 @@ CREATE VIEW seam_instant_key_orphan AS
 SELECT request_id, transaction_id, user_identity_id, (instant_key).instant_key_id, status,
 	enqueued_at AS since, attempts, sqlstate, error AS last_error
 FROM seam_instant_key_request
-WHERE transaction_id IS NOT NULL AND status IN ('revoking', 'failed');
+WHERE (status = 'revoking' AND transaction_id IS NOT NULL)
+	OR (status = 'failed' AND sqlstate = '08007' AND dismissed_at IS NULL);
 COMMENT ON VIEW seam_instant_key_orphan IS
-	'keys of synchronous calls whose transactions rolled back: what waits to be revoked, or was only reported';
+	'keys of synchronous calls whose transactions rolled back, and that wait to be revoked; and what is only reported: keys that may be alive though nobody owns them';
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
@@ -278,7 +303,7 @@ RETURNS text
 AS 'MODULE_PATHNAME', 'seam_cancel_instant_key_request'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION seam_cancel_instant_key_request(bigint) IS
-	'cancel a request, or have its key revoked: returns the new status';
+	'cancel a request, have its key revoked, or take what is reported off the view seam_instant_key_orphan: returns the new status';
 
 CREATE FUNCTION seam_retry_instant_key_request(request_id bigint)
 RETURNS text

@@ -22,7 +22,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_extension.h"
-#include "common/hashfn.h"
 #include "compat.h"
 #include "http.h"
 #include "intent.h"
@@ -254,18 +253,6 @@ intent_fulfil(int i, uint32 state, Latch *latch, int64 id)
 /* ---------- for sessions ---------- */
 
 /*
- * A number that tells accounts apart.
- */
-uint64
-intent_account(const SeamAccount *account)
-{
-	uint64		hash = hash_bytes_extended((const unsigned char *) account->api_key, strlen(account->api_key), 0);
-
-	hash = hash_bytes_extended((const unsigned char *) account->endpoint, strlen(account->endpoint), hash);
-	return hash_bytes_extended((const unsigned char *) account->workspace_id, strlen(account->workspace_id), hash);
-}
-
-/*
  * Begin to tell the worker something.  What sessions of other databases have left in
  * this place gives way in the end: their workers then find out without.
  */
@@ -323,7 +310,10 @@ hand_over(void)
 	news->answer = slot->wish.call;
 	news->answered_at = now;
 	if (current.seam_time.at != 0)
+	{
 		news->seam_time = current.seam_time;
+		news->account = slot->wish.account;
+	}
 	close_news(slot);
 	current.slot = NULL;
 	current.segment = NULL;
@@ -562,8 +552,8 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 	wish.has_profile = request->customization_profile_id != NULL;
 	if (wish.has_profile)
 		wish.profile = *request->customization_profile_id;
-	wish.timeout = Max(settings_request_timeout, settings_settle_delay);
-	wish.account = intent_account(account);
+	wish.timeout = settings_request_timeout + settings_settle_delay;
+	wish.account = account_id(account);
 	wish.ncalls = ncalls;
 	calls = &wish.call;
 	if (ncalls > 1)

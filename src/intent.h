@@ -9,6 +9,7 @@
 #define SEAM_IK_INTENT_H
 
 #include "access/transam.h"
+#include "account.h"
 #include "port/atomics.h"
 #include "seam.h"
 #include "storage/dsm.h"
@@ -51,7 +52,7 @@ typedef struct IntentWish
 	bool		has_profile;
 	pg_uuid_t	profile;
 	int			timeout;		/* milliseconds */
-	uint64		account;
+	AccountId	account;
 	int			ncalls;
 	IntentCall	call;			/* when there is one */
 	dsm_handle	segment;		/* of IntentCalls, when there are more */
@@ -76,6 +77,7 @@ typedef struct IntentNews
 	IntentCall	answer;			/* when it had one call */
 	TimestampTz answered_at;
 	SeamTime	seam_time;
+	AccountId	account;		/* whose clock that is of */
 	uint64		ended;			/* a transaction that has ended, with intents */
 	uint64		aborted;		/* the first of the subtransactions that
 								 * rolled back, of: */
@@ -106,7 +108,6 @@ extern void intent_begin(const SeamAccount *account, const SeamRequest *request,
 extern void intent_call(int i, CallState state, const pg_uuid_t *key);
 extern void intent_seam_time(const HttpAnswer *answer);
 extern void intent_end(void);
-extern uint64 intent_account(const SeamAccount *account);
 
 /* for the worker */
 extern int	intent_nslots(void);

@@ -47,6 +47,7 @@ typedef enum StatementId
 	ST_LOCK_KEY,
 	ST_RESULT,
 	ST_CANCEL,
+	ST_DISMISS,
 	ST_REVOKE,
 	ST_RETRY,
 	ST_WRITE_AGAIN,
@@ -127,17 +128,25 @@ static const struct
 		" WHERE request_id = $1",
 		1, {INT8OID}
 	},
+	[ST_DISMISS] = {
+		"UPDATE %s SET dismissed_at = now() WHERE request_id = $1",
+		1, {INT8OID}
+	},
 	[ST_REVOKE] = {
 		/* what is in flight is looked for when its time has come */
-		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL,"
-		" attempts = CASE WHEN status = 'issued' THEN 0 ELSE attempts END,"
-		" next_attempt_at = CASE WHEN status = 'issued' THEN '-infinity' ELSE next_attempt_at END"
+		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, dismissed_at = NULL,"
+		" attempts = CASE WHEN status IN ('issued', 'failed') THEN 0 ELSE attempts END,"
+		" next_attempt_at = CASE WHEN status IN ('issued', 'failed') THEN '-infinity' ELSE next_attempt_at END"
 		" WHERE request_id = $1",
 		1, {INT8OID}
 	},
 	[ST_RETRY] = {
-		/* timeline 0: whose a guest's keys are was known only for a while */
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL THEN 'pending' ELSE 'revoking' END, attempts = 0, finished_at = NULL, next_attempt_at = '-infinity',"
+		/*
+		 * what may have a key that nobody wants is to be revoked; timeline 0:
+		 * whose a guest's keys are was known only for a while
+		 */
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL AND (instant_key).instant_key_id IS NULL THEN 'pending' ELSE 'revoking' END,"
+		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
 		" timeline_id = CASE WHEN transaction_id IS NULL OR (instant_key).instant_key_id IS NOT NULL THEN timeline_id ELSE 0 END"
 		" WHERE request_id = $1",
 		1, {INT8OID}
@@ -163,13 +172,13 @@ static const struct
 		 */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
 		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
-		" next_attempt_at = '-infinity'"
+		" next_attempt_at = '-infinity', look_again_at = NULL"
 		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
 		2, {INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2{, target_numbers = NULL, target_partition = NULL}"
+		" system_identifier = $1, origin = $2, look_again_at = NULL{, target_numbers = NULL, target_partition = NULL}"
 		" WHERE next_attempt_at IS NULL AND origin <> $2",
 		2, {INT8OID, INT8OID}
 	},
@@ -184,10 +193,10 @@ static const struct
 		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
 		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, attempted_at,"
 		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id,"
-		" account, timeline_id, system_identifier, origin)"
+		" account, api_key_hash, timeline_id, system_identifier, origin)"
 		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
 		" attempt_timeout, seam_time, now(), k, '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, instant_key_ids) AS u(i, k)"
+		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, instant_key_ids) AS u(i, k)"
 		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
 		2, {INT8OID, INT8OID}
 	},
@@ -326,6 +335,7 @@ typedef struct Locked
 	int64		id;
 	char	   *status;			/* palloc'd in SPI's context */
 	bool		has_sqlstate;
+	bool		reported;		/* it failed, and keys of it may be alive */
 } Locked;
 
 /*
@@ -335,12 +345,15 @@ static Locked
 get_locked(uint64 row)
 {
 	Locked		locked;
+	Datum		sqlstate;
 	bool		isnull;
 
 	locked.id = DatumGetInt64(column(row, 1, &isnull));
 	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
-	column(row, 4, &isnull);
+	sqlstate = column(row, 4, &isnull);
 	locked.has_sqlstate = !isnull;
+	locked.reported = !isnull && strcmp(locked.status, "failed") == 0 &&
+		strcmp(TextDatumGetCString(sqlstate), "08007") == 0;
 	return locked;
 }
 
@@ -361,14 +374,29 @@ lock_request(Session *session, int64 id)
 }
 
 /*
+ * Have the key of a request that is locked revoked: returns its new status.
+ */
+static const char *
+revoke_key(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+
+	execute(session, ST_REVOKE, args);
+	places_wake_at_commit(false);
+	return "revoking";
+}
+
+/*
  * Cancel a request that is locked: returns its new status, static or in SPI's
- * context.
+ * context.  What is reported stays so, whatever becomes of the row that it is for.
  */
 static const char *
 cancel(Session *session, const Locked *locked)
 {
 	Datum		args[] = {Int64GetDatum(locked->id)};
 
+	if (locked->reported)
+		return locked->status;
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
 		execute(session, ST_CANCEL, args);
@@ -376,11 +404,7 @@ cancel(Session *session, const Locked *locked)
 		return "cancelled";
 	}
 	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
-	{
-		execute(session, ST_REVOKE, args);
-		places_wake_at_commit(false);
-		return "revoking";
-	}
+		return revoke_key(session, locked);
 	return locked->status;
 }
 
@@ -421,7 +445,10 @@ requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	{
 		Locked		locked = get_locked(0);
 
-		cancel(&session, &locked);
+		if (locked.reported)
+			revoke_key(&session, &locked);
+		else
+			cancel(&session, &locked);
 	}
 	end_session(&session);
 	if (!known)
@@ -569,6 +596,9 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 
 /*
  * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
+ *
+ * What is reported stays failed, since its keys may be alive; somebody has looked at it
+ * now, so it leaves the view.
  */
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
@@ -576,8 +606,11 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	Session		session = begin_session(outbox);
 	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Datum		args[] = {Int64GetDatum(locked.id)};
 	char		status[NAMEDATALEN];
 
+	if (locked.reported)
+		execute(&session, ST_DISMISS, args);
 	strlcpy(status, cancel(&session, &locked), sizeof(status));
 	end_session(&session);
 	PG_RETURN_TEXT_P(cstring_to_text(status));

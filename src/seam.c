@@ -626,6 +626,29 @@ not_understood(const SeamAccount *account, const SeamRequest *request,
 }
 
 /*
+ * Did Seam itself answer that there is no such key, or identity?  A proxy, or a wrong
+ * endpoint, answers 404, too; but only Seam does with an error object.
+ */
+static bool
+says_not_found(const HttpAnswer *answer)
+{
+	JsonMember	error = {"error", NULL};
+	const char *problem;
+	JsonDoc    *doc;
+	bool		found;
+
+	if (answer->status != 404)
+		return false;
+	doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
+	if (doc == NULL)
+		return false;
+	json_members(json_root(doc), &error, 1);
+	found = json_is_object(error.value);
+	json_free(doc);
+	return found;
+}
+
+/*
  * The result for a status of 4xx or 5xx.
  */
 static void
@@ -653,6 +676,7 @@ refused(const SeamAccount *account, const SeamRequest *request,
 	}
 	if (answer->status >= 500 || answer->status == 408)
 		set_in_doubt(request, result);
+	result->not_found = says_not_found(answer);
 	initStringInfo(&detail);
 	if (append_answer(&detail, account, request, answer) && answer->status == 400)
 		result->hint = "Correct the value that the detail names.";
@@ -836,29 +860,6 @@ read_answer(const SeamRequest *request, const HttpAnswer *answer,
 	if (problem || result->key.customization == NULL)
 		json_free(doc);
 	return problem;
-}
-
-/*
- * Did Seam itself answer that there is no such key?  A proxy, or a wrong
- * endpoint, answers 404, too; but only Seam does with an error object.
- */
-static bool
-says_not_found(const HttpAnswer *answer)
-{
-	JsonMember	error = {"error", NULL};
-	const char *problem;
-	JsonDoc    *doc;
-	bool		found;
-
-	if (answer->status != 404)
-		return false;
-	doc = json_parse(answer->body, answer->body_len, MAX_DEPTH, &problem);
-	if (doc == NULL)
-		return false;
-	json_members(json_root(doc), &error, 1);
-	found = json_is_object(error.value);
-	json_free(doc);
-	return found;
 }
 
 /*

@@ -82,6 +82,8 @@ typedef struct SeamResult
 	const char *request_id;		/* Seam's, or NULL */
 	bool		in_doubt;		/* it may have been done all the same */
 	bool		deleted;		/* delete: false when there was no such key */
+	bool		not_found;		/* Seam itself says that there is no such
+								 * thing */
 	SeamKey		key;			/* generate, get */
 } SeamResult;
 

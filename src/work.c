@@ -39,6 +39,9 @@
 /* Requests that are deleted in one transaction. */
 #define DELETE_AT_ONCE 1000
 
+/* A key could not be looked for once more: it is tried again so soon. */
+#define LOOK_AGAIN_RETRY_S 60
+
 const char *const status_names[STATUS_COUNT] =
 {
 	[STATUS_PENDING] = "pending",
@@ -54,8 +57,9 @@ const char *const status_names[STATUS_COUNT] =
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
 	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
-	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference, r.account"
-#define ROW_NCOLUMNS 17
+	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference, r.account," \
+	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
+#define ROW_NCOLUMNS 20
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -107,7 +111,11 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->sqlerrcode = nulls[13] ? 0 : sqlstate_from_text(TextDatumGetCString(values[13]));
 	row->error = nulls[14] ? NULL : TextDatumGetCString(values[14]);
 	row->reference = nulls[15] ? NULL : TextDatumGetCString(values[15]);
-	row->account = nulls[16] ? 0 : (uint64) DatumGetInt64(values[16]);
+	row->account.account = nulls[16] ? 0 : (uint64) DatumGetInt64(values[16]);
+	row->account.api_key = nulls[17] ? 0 : (uint64) DatumGetInt64(values[17]);
+	if (!nulls[18])
+		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
+	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
 }
 
 /*
@@ -140,9 +148,10 @@ row_ids(const WorkRow *rows, int n)
 static WorkStatement claim_pending =
 {
 	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
-	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7"
+	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7,"
+	" account = $8, api_key_hash = $9, workspace_id = $10"
 	" WHERE request_id = ANY ($3)",
-	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID}
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID, UUIDOID}
 };
 
 static WorkStatement claim_revoking =
@@ -183,6 +192,7 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	}
 	if (status == STATUS_REVOKING)
 	{
+		args[4] = Int32GetDatum(attempt->revoke_timeout);
 		work_execute(&claim_revoking, args, nulls);
 		return;
 	}
@@ -190,6 +200,11 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	if (!attempt->has_seam_time)
 		nulls[5] = 'n';
 	args[6] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	args[7] = Int64GetDatum((int64) attempt->account.account);
+	args[8] = Int64GetDatum((int64) attempt->account.api_key);
+	args[9] = UUIDPGetDatum(&attempt->account.workspace);
+	if (!attempt->account.has_workspace)
+		nulls[9] = 'n';
 	work_execute(&claim_pending, args, nulls);
 }
 
@@ -415,9 +430,12 @@ static WorkStatement update_request =
 {
 	.sql = "UPDATE %r SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
 	" instant_key = CASE WHEN $8 IS NULL THEN instant_key ELSE $8 END,"
-	" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id)"
+	" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id),"
+	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, look_again_at),"
+	" look_again_from = least(look_again_from, $14)"
 	" WHERE request_id = $3",
-	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID, TEXTOID, TEXTOID}
+	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID, TEXTOID, TEXTOID,
+	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 /*
@@ -455,6 +473,13 @@ work_change(int64 id, const WorkChange *change)
 		args[10] = CStringGetTextDatum(change->seam_request_id);
 	else
 		nulls[10] = 'n';
+	args[11] = Int32GetDatum(change->attempt_timeout);
+	if (change->attempt_timeout == 0)
+		nulls[11] = 'n';
+	args[12] = TimestampTzGetDatum(change->look_again_at);
+	args[13] = TimestampTzGetDatum(change->look_again_from);
+	if (!change->look_again)
+		nulls[12] = nulls[13] = 'n';
 	work_execute(&update_request, args, nulls);
 }
 
@@ -481,17 +506,20 @@ work_owned(ArrayType *keys, pg_uuid_t **owned)
 static WorkStatement insert_copy =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
-	" instant_key, error, system_identifier, origin)"
-	" SELECT $3, $4, $5, 'revoking', '-infinity', $6, $7, $1, $2",
-	.types = {UUIDOID, INT4OID, UUIDOID, WORK_KEY_TYPE, TEXTOID}
+	" instant_key, error, account, api_key_hash, sqlstate, finished_at, system_identifier, origin)"
+	" SELECT $3, $4, $5, $6, CASE WHEN $6 = 'revoking' THEN '-infinity'::timestamptz END, $7, $8, $9, $10,"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2 RETURNING request_id",
+	.types = {UUIDOID, INT4OID, UUIDOID, TEXTOID, WORK_KEY_TYPE, TEXTOID, INT8OID, INT8OID}
 };
 
 /*
- * Have a key revoked that may be this request's or another's.
+ * A request of its own for a key that may be this request's: to have it revoked, or a
+ * report, which failed.  Returns its id.
  */
-void
-work_revoke_copy(const WorkRow *row, const SeamKey *key)
+static int64
+add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const char *error)
 {
+	bool		isnull;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 
@@ -503,9 +531,127 @@ work_revoke_copy(const WorkRow *row, const SeamKey *key)
 	args[4] = UUIDPGetDatum(&row->profile);
 	if (!row->has_profile)
 		nulls[4] = 'n';
-	args[5] = key_datum(key);
-	args[6] = CStringGetTextDatum("issued by a call whose answer was lost, and it cannot be told by which one");
+	args[5] = CStringGetTextDatum(status_names[status]);
+	args[6] = key_datum(key);
+	args[7] = CStringGetTextDatum(error);
+	args[8] = Int64GetDatum((int64) row->account.account);
+	args[9] = Int64GetDatum((int64) row->account.api_key);
+	if (row->account.account == 0)
+		nulls[8] = nulls[9] = 'n';
 	work_execute(&insert_copy, args, nulls);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps instant keys from being recorded in \"seam_instant_key_request\"")));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Have a key revoked that may be this request's or another's.
+ */
+void
+work_revoke_copy(const WorkRow *row, const SeamKey *key)
+{
+	(void) add_copy(row, key, STATUS_REVOKING,
+					"issued by a call whose answer was lost, and it cannot be told by which one");
+}
+
+/*
+ * Report a key that nobody owns.  Returns the id of the request that does.
+ */
+int64
+work_report_key(const WorkRow *row, const SeamKey *key, const char *report)
+{
+	return add_copy(row, key, STATUS_FAILED, report);
+}
+
+/* ---------- looking once more ---------- */
+
+static WorkStatement select_again =
+{
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE look_again_at <= $3 AND" OURS
+	" ORDER BY look_again_at LIMIT $4 FOR UPDATE SKIP LOCKED",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+static WorkStatement claim_again =
+{
+	.sql = "UPDATE %r SET look_again_at = $4 WHERE request_id = ANY ($3)",
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID}
+};
+
+static WorkStatement select_first_again =
+{
+	.sql = "SELECT min(look_again_at) FROM %r WHERE look_again_at IS NOT NULL AND" OURS
+};
+
+/*
+ * Take at most limit requests for whose keys it is time to look once more.  If nothing
+ * comes of that they are due again after LOOK_AGAIN_RETRY_S.  *next: when others will
+ * be due.  Returns their number, and the rows, in CurrentMemoryContext.
+ */
+int
+work_look_again(int limit, WorkRow **rows, TimestampTz *next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		args[WORK_MAX_ARGS];
+	bool		isnull;
+	int			n;
+
+	args[2] = TimestampTzGetDatum(now);
+	args[3] = Int64GetDatum(limit);
+	work_execute(&select_again, args, NULL);
+	n = get_rows(rows);
+	if (n > 0)
+	{
+		args[2] = PointerGetDatum(row_ids(*rows, n));
+		args[3] = TimestampTzGetDatum(now + LOOK_AGAIN_RETRY_S * USECS_PER_SEC);
+		work_execute(&claim_again, args, NULL);
+	}
+	work_execute(&select_first_again, args, NULL);
+	*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (isnull)
+		*next = DT_NOEND;
+	else if (*next <= now && n < limit)
+		*next = now + USECS_PER_SEC;	/* a session has locked it */
+	return n;
+}
+
+static WorkStatement end_again =
+{
+	.sql = "UPDATE %r SET look_again_at = NULL, look_again_from = NULL WHERE request_id = $3",
+	.types = {INT8OID}
+};
+
+/*
+ * There is no need any more to look for a key of this request.
+ */
+void
+work_looked_again(int64 id)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(&end_again, args, NULL);
+}
+
+static WorkStatement select_awaited =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE look_again_at IS NOT NULL AND user_identity_id IS NOT NULL AND" OURS
+	" ORDER BY user_identity_id"
+};
+
+/*
+ * The identities whose keys are looked for once more, in order, and with repetitions:
+ * how many, and they, in CurrentMemoryContext.
+ */
+int
+work_awaited(pg_uuid_t **ids)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	work_execute(&select_awaited, args, NULL);
+	return work_uuids(ids);
 }
 
 /* ---------- now and then ---------- */
@@ -513,7 +659,7 @@ work_revoke_copy(const WorkRow *row, const SeamKey *key)
 static WorkStatement delete_requests =
 {
 	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
-	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL"
+	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
 	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
 	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}

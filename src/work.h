@@ -8,6 +8,7 @@
 #ifndef SEAM_IK_WORK_H
 #define SEAM_IK_WORK_H
 
+#include "account.h"
 #include "datatype/timestamp.h"
 #include "intent.h"
 #include "outbox.h"
@@ -52,7 +53,8 @@ typedef struct WorkRow
 	int			sqlerrcode;		/* 0 for NULL */
 	char	   *error;			/* or NULL */
 	char	   *reference;		/* or NULL */
-	uint64		account;		/* of a synchronous call's key, else 0 */
+	AccountId	account;		/* that the last attempt was made with */
+	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
 } WorkRow;
 
 /* A synchronous call, or several, whose transaction has not been judged. */
@@ -72,7 +74,7 @@ typedef struct CallRow
 	bool		answered;		/* what came of each is known */
 	bool		owned;			/* committed, and remembered for others'
 								 * doubts */
-	uint64		account;
+	AccountId	account;		/* whose workspace is not known */
 	int			timeline;
 	bool		is_ours;		/* and not of what this is a physical copy of */
 } CallRow;
@@ -84,10 +86,16 @@ typedef struct WorkChange
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	bool		finished;
 	int			attempts;
+	int			attempt_timeout;	/* milliseconds; 0: as it is */
 	const SeamKey *key;
 	int			sqlerrcode;		/* 0: there is no error (any more) */
 	const char *error;
 	const char *seam_request_id;
+
+	/* look for a key once more, if look_again is set: */
+	bool		look_again;
+	TimestampTz look_again_at;
+	TimestampTz look_again_from;	/* created since then, by Seam's clock */
 } WorkChange;
 
 /* How far a queue has been read: its next_attempt_at and request_id. */
@@ -116,8 +124,10 @@ typedef struct WorkQueue
 typedef struct WorkAttempt
 {
 	int			timeout;		/* milliseconds */
+	int			revoke_timeout; /* of a revocation */
 	bool		has_seam_time;
 	TimestampTz seam_time;
+	AccountId	account;
 } WorkAttempt;
 
 /* work_statement.c */
@@ -136,13 +146,17 @@ extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);
+extern void work_looked_again(int64 id);
+extern int	work_awaited(pg_uuid_t **ids);
+extern int64 work_report_key(const WorkRow *row, const SeamKey *key, const char *report);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
 extern void work_warn_of_others(void);
 extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after);
 
 /* work_calls.c */
 extern int	work_calls(CallRow **calls);
-extern void work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time);
+extern void work_record_calls(CallRow **calls, int n, TimestampTz now);
 extern void work_answer_calls(const CallRow **calls, int n);
 extern void work_extend_call(const CallRow *call);
 extern bool work_call_is_locked(int64 id);

@@ -63,7 +63,7 @@ static WorkStatement select_calls =
 {
 	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
 	" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
-	" data_directory_id = $3 FROM %c WHERE" OURS,
+	" data_directory_id = $3, api_key_hash FROM %c WHERE" OURS,
 	.types = {INT8OID}
 };
 
@@ -84,8 +84,8 @@ work_calls(CallRow **calls)
 	for (int i = 0; i < n; i++)
 	{
 		CallRow    *call = &(*calls)[i];
-		Datum		values[14];
-		bool		nulls[14];
+		Datum		values[15];
+		bool		nulls[15];
 		Datum	   *ids;
 		bool	   *id_nulls;
 
@@ -123,7 +123,8 @@ work_calls(CallRow **calls)
 				call->calls[j].state = CALL_ISSUED;
 			}
 		}
-		call->account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
+		call->account.account = nulls[11] ? 0 : (uint64) DatumGetInt64(values[11]);
+		call->account.api_key = nulls[14] ? 0 : (uint64) DatumGetInt64(values[14]);
 		call->timeline = DatumGetInt32(values[12]);
 		call->is_ours = DatumGetBool(values[13]);
 	}
@@ -170,22 +171,22 @@ all_identities(const CallRow **calls, int n, ArrayType **starts)
 static WorkStatement insert_calls =
 {
 	.sql = "INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
-	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, system_identifier, origin)"
-	" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11, $9[i],"
-	" $12, $13, $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
+	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, api_key_hash,"
+	" system_identifier, origin)"
+	" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11[i], $9[i],"
+	" $12, $13, $14[i], $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
 	.types = {XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
-	TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, INT8OID}
+	TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, INT4OID, INT8OID, INT8ARRAYOID}
 };
 
 /*
  * Record n calls, at least one, in one statement: sets their ids, and the time of
- * the requests to now and Seam's (NULL: not known).
+ * the requests to now.
  */
 void
-work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *seam_time)
+work_record_calls(CallRow **calls, int n, TimestampTz now)
 {
 	Datum		args[WORK_MAX_ARGS];
-	char		nulls[WORK_MAX_ARGS];
 	Datum	   *transactions = new_column(n);
 	ArrayType  *starts;
 	Datum	   *max_use_counts = new_column(n);
@@ -193,6 +194,9 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 	bool	   *no_profile = palloc(n * sizeof(bool));
 	Datum	   *timeouts = new_column(n);
 	Datum	   *accounts = new_column(n);
+	Datum	   *api_keys = new_column(n);
+	Datum	   *seam_times = new_column(n);
+	bool	   *no_seam_time = palloc(n * sizeof(bool));
 	ArrayType  *identities = all_identities((const CallRow **) calls, n, &starts);
 	int			timeline = (int) GetWALInsertionTimeLine();
 
@@ -201,17 +205,17 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 		CallRow    *call = calls[i];
 
 		call->requested_at = now;
-		call->has_seam_time = seam_time != NULL;
-		call->seam_time = seam_time ? *seam_time : 0;
 		call->timeline = timeline;
 		transactions[i] = FullTransactionIdGetDatum(call->transaction);
 		max_use_counts[i] = Int32GetDatum(call->max_use_count);
 		profiles[i] = UUIDPGetDatum(&call->profile);
 		no_profile[i] = !call->has_profile;
 		timeouts[i] = Int32GetDatum(call->timeout);
-		accounts[i] = Int64GetDatum((int64) call->account);
+		accounts[i] = Int64GetDatum((int64) call->account.account);
+		api_keys[i] = Int64GetDatum((int64) call->account.api_key);
+		seam_times[i] = TimestampTzGetDatum(call->seam_time);
+		no_seam_time[i] = !call->has_seam_time;
 	}
-	memset(nulls, ' ', sizeof(nulls));
 	args[2] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
 	args[3] = PointerGetDatum(identities);
 	args[4] = PointerGetDatum(starts);
@@ -220,13 +224,11 @@ work_record_calls(CallRow **calls, int n, TimestampTz now, const TimestampTz *se
 	args[7] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
 	args[8] = PointerGetDatum(work_array(accounts, NULL, n, INT8OID));
 	args[9] = TimestampTzGetDatum(now);
-	if (seam_time)
-		args[10] = TimestampTzGetDatum(*seam_time);
-	else
-		nulls[10] = 'n';
+	args[10] = PointerGetDatum(work_array(seam_times, no_seam_time, n, TIMESTAMPTZOID));
 	args[11] = Int32GetDatum(timeline);
 	args[12] = data_directory_id();
-	work_execute(&insert_calls, args, nulls);
+	args[13] = PointerGetDatum(work_array(api_keys, NULL, n, INT8OID));
+	work_execute(&insert_calls, args, NULL);
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
@@ -398,13 +400,13 @@ static WorkStatement insert_orphans =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
 	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
-	" timeline_id, system_identifier, origin)"
+	" timeline_id, api_key_hash, system_identifier, origin)"
 	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE '-infinity' END,"
 	" CASE WHEN $6 = 'failed' THEN now() END, k,"
-	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $1, $2"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $16, $1, $2"
 	" FROM unnest($3, $11) AS u(i, k)",
 	.types = {UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
-	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID}
+	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID, INT8OID}
 };
 
 /*
@@ -455,8 +457,9 @@ work_add_orphans(const CallRow *call, const char *report)
 	else
 		nulls[11] = 'n';
 	args[12] = FullTransactionIdGetDatum(call->transaction);
-	args[13] = Int64GetDatum((int64) call->account);
+	args[13] = Int64GetDatum((int64) call->account.account);
 	args[14] = Int32GetDatum(call->timeline);
+	args[15] = Int64GetDatum((int64) call->account.api_key);
 	work_execute(&insert_orphans, args, nulls);
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR,

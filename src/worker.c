@@ -351,7 +351,8 @@ housekeeping(void *arg)
 		dlist_head *lists[] = {&worker.flying, &worker.ended};
 		List	   *keep = NIL;
 		Datum	   *ids;
-		int			n = 0;
+		pg_uuid_t  *awaited;
+		int			n = work_awaited(&awaited);
 		ListCell   *lc;
 		dlist_iter	it;
 
@@ -359,6 +360,9 @@ housekeeping(void *arg)
 		 * while a doubt of an identity may come up, its keys' owners are
 		 * needed
 		 */
+		for (int i = 0; i < n; i++)
+			keep = lappend(keep, &awaited[i]);
+		n = 0;
 		for (int i = 0; i < worker.ndoubts; i++)
 		{
 			if (worker.doubts[i].next_attempt_at != DT_NOEND)
@@ -395,6 +399,7 @@ keep_house(void)
 	if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
 		worker.housekeeping_at = Min(worker.housekeeping_at, http_now() + KEEP_AT_LEAST_US);
 	look_at_queues();
+	worker.look_again_at = DT_NOBEGIN;
 }
 
 /*
@@ -413,6 +418,7 @@ forget_turn(void)
 	dlist_foreach(it, &worker.ended)
 		dlist_container(Flight, node, it.cur)->stored = false;
 	worker.doubts_changed = true;
+	worker.look_again_at = DT_NOBEGIN;
 	look_at_queues();
 }
 
@@ -476,12 +482,14 @@ next_turn(void)
 	if (worker_send_allowance(http, &again_at) == 0)
 	{
 		/* only when there is something to send */
-		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND)
+		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND &&
+			worker.look_again_at > now)
 			return at;
 		return Min(at, again_at);
 	}
 	at = Min(at, worker_monotonic(worker.pending.next_due, now, http));
 	at = Min(at, worker_monotonic(worker.revoking.next_due, now, http));
+	at = Min(at, worker_monotonic(worker.look_again_at, now, http));
 	/* Min() would call it twice */
 	again_at = worker_list_due();
 	return Min(at, again_at);

@@ -220,21 +220,27 @@ calls_watch_batches(int64 now)
 /* ---------- forgetting ---------- */
 
 /*
- * In a transaction: delete the rows of calls that nobody has to know of any more; after
- * a lock was in the way, those that no session has locked.
+ * In a transaction: delete the rows of calls that nobody has to know of any more, and no
+ * late look at the keys of their identities either; after a lock was in the way, those
+ * that no session has locked.
  */
 static void
 delete_calls(void)
 {
 	const CallRow **rows = palloc(list_length(old_calls) * sizeof(CallRow *));
+	pg_uuid_t  *awaited;
+	int			nawaited = work_awaited(&awaited);
 	int			n = 0;
 	ListCell   *lc;
 
 	foreach(lc, old_calls)
 	{
 		const CallRow *row = &((Open *) lfirst(lc))->row;
+		bool		is_awaited = false;
 
-		if (tidy_carefully && work_call_is_locked(row->id))
+		for (int i = 0; i < row->n && nawaited > 0 && !is_awaited; i++)
+			is_awaited = bsearch(&row->calls[i].identity, awaited, nawaited, sizeof(pg_uuid_t), worker_compare_uuids) != NULL;
+		if (is_awaited || (tidy_carefully && work_call_is_locked(row->id)))
 			old_calls = foreach_delete_current(old_calls, lc);
 		else
 			rows[n++] = row;

@@ -47,9 +47,14 @@ read_account(void *arg)
 static void
 keep_account(const SeamAccount *account)
 {
+	AccountId	id = account_id(account);
 	MemoryContext old;
 	HttpProfile profile;
 
+	if (!account_has_endpoint(&id, &worker.account_id))
+		worker.clock_known = false;
+	if (!account_is_same(&id, &worker.account_id))
+		worker.account_id = id;
 	if (worker.account_context)
 		MemoryContextSetParent(worker.account_context, worker.old_accounts);
 	if (worker.nflying == 0)
@@ -151,6 +156,8 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->op = op;
 	flight->row = *row;
 	flight->row.error = flight->row.reference = NULL;
+	flight->again = false;
+	flight->account_id = worker.account_id;
 	flight->keys = NULL;
 	flight->nkeys = flight->keys_size = 0;
 	flight->stored = false;
@@ -270,6 +277,20 @@ keep_pace(Flight *flight)
 }
 
 /*
+ * Learn from the keys of an answer of which workspace our API key is.
+ */
+static void
+learn_workspace(const Flight *flight)
+{
+	if (!account_is_same(&flight->account_id, &worker.account_id))
+		return;
+	if (flight->op == SEAM_GENERATE && flight->result.sqlerrcode == 0)
+		account_learn_workspace(&worker.account_id, &flight->result.key.workspace_id);
+	else if (flight->nkeys > 0)
+		account_learn_workspace(&worker.account_id, &flight->keys[0].workspace_id);
+}
+
+/*
  * A call has ended: keep what is to be stored of it.
  */
 void
@@ -297,8 +318,9 @@ worker_flight_ended(Flight *flight)
 		sample.time = time_t_to_timestamptz((pg_time_t) unix_time);
 		sample.delay = flight->ended_at - flight->started_at;
 		flight->date = sample.time;
-		worker_learn_clock(&sample);
+		worker_learn_clock(&sample, &flight->account_id);
 	}
+	learn_workspace(flight);
 	MemoryContextSwitchTo(old);
 	http_release(&flight->http);
 	dlist_push_tail(&worker.ended, &flight->node);
@@ -352,15 +374,17 @@ worker_send_allowance(int64 now, int64 *again_at)
 /*
  * Have a call made when this transaction has committed.
  */
-static void
+static Flight *
 claim(SeamOp op, const WorkRow *row)
 {
 	MemoryContext old = MemoryContextSwitchTo(worker.turn);
+	Flight	   *flight = new_flight(op, row);
 
-	worker.claimed = lappend(worker.claimed, new_flight(op, row));
+	worker.claimed = lappend(worker.claimed, flight);
 	STOP_POINT("worker-claim");
 	pace_bucket_take(&worker.bucket);
 	MemoryContextSwitchTo(old);
+	return flight;
 }
 
 /*
@@ -379,7 +403,7 @@ worker_identity_is_busy(const pg_uuid_t *identity)
 		{
 			Flight	   *flight = dlist_container(Flight, node, it.cur);
 
-			if (flight->op != SEAM_DELETE && !flight->stored &&
+			if (flight->op != SEAM_DELETE && !flight->again && !flight->stored &&
 				memcmp(&flight->row.identity, identity, UUID_LEN) == 0)
 				return true;
 		}
@@ -551,9 +575,33 @@ claim_lists(int limit)
 		next = next_identity(i, now, http, &due);
 		if (due > http)
 			continue;
-		claim(SEAM_LIST, &worker.doubts[i]);
+		(void) claim(SEAM_LIST, &worker.doubts[i]);
 		n++;
 	}
+	return n;
+}
+
+/*
+ * Ask once more for the keys of identities for which a lost answer was settled some time
+ * ago, at most limit of them.  Nobody waits for that.  Returns how many.
+ */
+static int
+claim_late_lists(int limit)
+{
+	WorkRow    *rows;
+	int			n;
+
+	if (worker.look_again_at > GetCurrentTimestamp())
+		return 0;
+	if (limit <= 0)
+	{
+		/* there are enough lists under way */
+		worker.look_again_at = GetCurrentTimestamp() + USECS_PER_SEC;
+		return 0;
+	}
+	n = work_look_again(limit, &rows, &worker.look_again_at);
+	for (int i = 0; i < n; i++)
+		claim(SEAM_LIST, &rows[i])->again = true;
 	return n;
 }
 
@@ -592,16 +640,19 @@ worker_claim_calls(void)
 {
 	int64		again_at;
 	int			limit = worker_send_allowance(http_now(), &again_at);
-	WorkAttempt attempt = {.timeout = Max(settings_request_timeout, settings_settle_delay)};
+	WorkAttempt attempt = {.account = worker.account_id};
 	WorkRow    *rows;
 	int			n;
 
+	/* if we die, nobody knows when it has ended */
+	attempt.timeout = settings_request_timeout + settings_settle_delay;
+	attempt.revoke_timeout = Max(settings_request_timeout, settings_settle_delay);
 	worker_seam_time(&attempt.has_seam_time, &attempt.seam_time);
 	if (limit > 0 && worker_is_due(&worker.revoking))
 	{
 		n = work_claim(&worker.revoking, &attempt, NULL, limit, &rows);
 		for (int i = 0; i < n; i++)
-			claim(SEAM_DELETE, &rows[i]);
+			(void) claim(SEAM_DELETE, &rows[i]);
 		limit -= n;
 	}
 	if (limit > 0)
@@ -609,7 +660,10 @@ worker_claim_calls(void)
 		/* Min() would call it twice */
 		int			lists = list_allowance();
 
-		limit -= claim_lists(Min(limit, lists));
+		lists = Min(limit, lists);
+		n = claim_lists(lists);
+		n += claim_late_lists(lists - n);
+		limit -= n;
 	}
 	if (limit > 0 && worker_is_due(&worker.pending))
 	{
@@ -619,7 +673,7 @@ worker_claim_calls(void)
 		for (int i = 0; i < n; i++)
 		{
 			worker_need_answers(&rows[i].identity);
-			claim(SEAM_GENERATE, &rows[i]);
+			(void) claim(SEAM_GENERATE, &rows[i]);
 		}
 		worker_write_needed_answers();
 	}

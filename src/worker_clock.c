@@ -74,14 +74,17 @@ worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain)
 }
 
 /*
- * Learn Seam's time from an answer, of ours or of a session.
+ * Learn Seam's time from an answer to a request of this account, ours or a session's.
+ * What is known is the clock of the endpoint that we have now: keep_account() forgets
+ * it with that.
  */
 void
-worker_learn_clock(const SeamTime *sample)
+worker_learn_clock(const SeamTime *sample, const AccountId *account)
 {
 	int64		off;
 
-	if (sample->delay > CLOCK_DELAY_US)
+	if (sample->delay > CLOCK_DELAY_US || !worker.account_known ||
+		!account_has_endpoint(account, &worker.account_id))
 		return;
 	off = worker.clock_known ? sample->time - seam_clock(sample->at) : 0;
 	if (worker.clock_known && sample->delay >= worker.clock_delay &&

@@ -47,6 +47,18 @@ calls_extend_window(CallRow *row, TimestampTz until)
 }
 
 /*
+ * A call has ended at this time, and its answer is not known: so much is known of the
+ * time within which a key of it may be made, unless the clock was set back meanwhile.
+ */
+static void
+end_window(CallRow *row, TimestampTz at)
+{
+	if (at >= row->requested_at)
+		row->timeout = 0;
+	calls_extend_window(row, at);
+}
+
+/*
  * In a transaction: read what a former worker has recorded.
  */
 void
@@ -124,7 +136,7 @@ take_answer(Open *open, const IntentNews *news)
 	}
 	row->n = n;
 	if (!row->answered)
-		calls_extend_window(row, news->answered_at);
+		end_window(row, news->answered_at);
 	if (open->segment)
 		dsm_detach(open->segment);
 	open->segment = NULL;
@@ -188,7 +200,7 @@ calls_take_news(int s)
 	if (!intent_take_news(s, &news))
 		return;
 	if (news.seam_time.at != 0)
-		worker_learn_clock(&news.seam_time);
+		worker_learn_clock(&news.seam_time, &news.account);
 	open = find_answered(s, &news);
 	if (open)
 		take_answer(open, &news);

@@ -32,8 +32,6 @@ record_calls(void)
 	FullTransactionId mine;
 	CallRow   **rows;
 	int			n = 0;
-	bool		has_seam_time;
-	TimestampTz seam_time;
 	dlist_iter	it;
 
 	/*
@@ -49,13 +47,15 @@ record_calls(void)
 
 		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
 			elog(ERROR, "a transaction of a call is younger than the one that records it");
+		/* Seam's time is that of our endpoint, and not of another one */
+		if (account_has_endpoint(&open->row.account, &worker.account_id))
+			worker_seam_time(&open->row.has_seam_time, &open->row.seam_time);
 		rows[n++] = &open->row;
 		for (int i = 0; i < open->row.n; i++)
 			worker_need_answers(&open->row.calls[i].identity);
 	}
 	worker_write_needed_answers();
-	worker_seam_time(&has_seam_time, &seam_time);
-	work_record_calls(rows, n, GetCurrentTimestamp(), has_seam_time ? &seam_time : NULL);
+	work_record_calls(rows, n, GetCurrentTimestamp());
 	STOP_POINT("worker-record");
 	ForceSyncCommit();
 }

@@ -353,6 +353,7 @@ worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 		attempt.attempt_timeout = row->timeout;
 		attempt.has_seam_time = row->has_seam_time;
 		attempt.seam_time = row->seam_time;
+		attempt.account = row->account;
 		worker_set_window(&attempt, list, window);
 		window->has_profile = row->has_profile;
 		window->profile = row->profile;

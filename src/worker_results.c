@@ -25,6 +25,12 @@
 /* Ids in one message. */
 #define KEYS_IN_MESSAGE 20
 
+/* A key may appear after a doubt was settled: it is looked for so much later, */
+#define LOOK_AGAIN_US (300 * INT64CONST(1000000))
+
+/* and, where that is not possible, for so long after the attempt. */
+#define LOOK_AGAIN_MAX_US (3600 * INT64CONST(1000000))
+
 /*
  * Something is due at this time.
  */
@@ -98,7 +104,8 @@ set_issued(const WorkRow *row, const SeamKey *key, WorkChange *change)
 
 /*
  * The change to a request of which no key was issued: try again if that may
- * help and is allowed.
+ * help and is allowed.  A request that fails with 08007 may have a key, so one that has
+ * lost its answer, and none by now, ends with another SQLSTATE.
  */
 static void
 set_not_issued(const WorkRow *row, bool retry, int64 pause, WorkChange *change)
@@ -112,7 +119,11 @@ set_not_issued(const WorkRow *row, bool retry, int64 pause, WorkChange *change)
 		return;
 	}
 	else
+	{
 		change->status = STATUS_FAILED;
+		if (change->sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
+			change->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
+	}
 	change->finished = true;
 	change->next_attempt_at = DT_NOEND;
 }
@@ -155,12 +166,23 @@ set_unsettled(WorkChange *change)
 }
 
 /*
- * Was a key issued with another API key, endpoint or workspace than we have now?
+ * Was a request made with another account than we have now, or perhaps so?  Then what
+ * is not found may exist all the same.
  */
 static bool
 is_anothers(const WorkRow *row)
 {
-	return row->account != 0 && row->account != intent_account(&worker.account);
+	return account_match(&row->account, &worker.account_id) != ACCOUNT_OURS;
+}
+
+/*
+ * Did the account change while this call was under way?  Then what it has not found
+ * tells nothing about the account that we have now.
+ */
+static bool
+is_outdated(const Flight *flight)
+{
+	return !account_is_same(&flight->account_id, &worker.account_id);
 }
 
 /*
@@ -212,8 +234,14 @@ store_generate(Flight *flight)
 		set_issued(&row, &result->key, &change);
 	else if (result->in_doubt)
 	{
-		/* it stays as it is until Seam's list has settled it */
+		/* Seam's list settles it, some time after we have given up */
+		TimestampTz now = GetCurrentTimestamp();
+		int64		since = http_now() - flight->ended_at;
+		int64		took = Max(flight->ended_at - flight->started_at, now - since - row.attempted_at);
+
 		set_error(result, &change);
+		change.next_attempt_at = now - since + (int64) settings_settle_delay * 1000;
+		change.attempt_timeout = (int) Min(took / 1000 + 1 + settings_settle_delay, INT_MAX / 2);
 		worker.doubts_changed = true;
 	}
 	else if (result->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
@@ -252,9 +280,11 @@ store_delete(Flight *flight)
 		return true;
 	change = worker_no_change(&row);
 	change.seam_request_id = result->request_id;
-	if (is_anothers(&row) &&
-		((result->sqlerrcode == 0 && !result->deleted) ||
-		 result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
+	if (is_outdated(flight) && !result->deleted)
+		change.next_attempt_at = GetCurrentTimestamp();
+	else if (is_anothers(&row) &&
+			 ((result->sqlerrcode == 0 && !result->deleted) ||
+			  result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
 	{
 		/* it may be in another workspace, and not ours to revoke any more */
 		set_unsettled(&change);
@@ -336,6 +366,8 @@ unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
+	/* a time of another endpoint's clock tells nothing */
+	bool		has_seam_time = row->has_seam_time && account_has_endpoint(&row->account, &list->account_id);
 	bool		doubtful;
 	int64		most;
 	int64		least = worker_elapsed_since(row->attempted_at, &most, &doubtful);
@@ -346,13 +378,13 @@ worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 	worker_seam_time_of(list, &at_end, &uncertain);
 	doubt->from = at_end + since_end - most;
 	doubt->until = at_end + since_end - least + uncertain;
-	doubt->vague = !row->has_seam_time && most != least;
-	if (row->has_seam_time && doubtful)
+	doubt->vague = !has_seam_time && most != least;
+	if (has_seam_time && doubtful)
 	{
 		doubt->from = row->seam_time;
 		doubt->until = doubt->from + uncertain;
 	}
-	else if (row->has_seam_time)
+	else if (has_seam_time)
 	{
 		doubt->from = Min(doubt->from, row->seam_time);
 		doubt->until = Max(doubt->until, row->seam_time);
@@ -453,6 +485,21 @@ settled(WorkRow *known)
 }
 
 /*
+ * Put into a change that a key is looked for once more, some time after there was none.
+ * After a copy, or when a report is looked at again, it is not known whose keys there are.
+ */
+static void
+look_again(const WorkRow *row, const Doubt *doubt, WorkChange *change)
+{
+	if (row->timeline == 0)
+		return;
+	change->look_again = true;
+	change->look_again_at = GetCurrentTimestamp() + LOOK_AGAIN_US;
+	change->look_again_from = doubt->from;
+	worker.look_again_at = Min(worker.look_again_at, change->look_again_at);
+}
+
+/*
  * Settle the doubts of an identity by the list of its keys.
  */
 static bool
@@ -471,8 +518,9 @@ store_list(Flight *flight)
 	int			n = 0;
 
 	worker_take_answers();
-	if (worker_call_is_open(&flight->row.identity))
-		return true;			/* a session issues a key for it right now */
+	if (worker_call_is_open(&flight->row.identity) || is_outdated(flight))
+		return true;			/* a session issues a key for it right now, or
+								 * the account is asked that we have now */
 	for (; ndoubts > 0; known++)
 	{
 		if (known->next_attempt_at == DT_NOEND)
@@ -506,6 +554,14 @@ store_list(Flight *flight)
 		{
 			WorkChange	change = worker_no_change(&rows[i]);
 
+			if (result->not_found && !is_anothers(&rows[i]))
+			{
+				/* no identity, no key */
+				set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
+				settled(of[i]);
+				worker_change_request(&rows[i], &change);
+				continue;
+			}
 			if (result->sqlerrcode != 0)
 				change.error = psprintf("could not look for an instant key: %s", seam_error_text(result));
 			else if (!flight->has_date)
@@ -554,6 +610,7 @@ store_list(Flight *flight)
 		else
 		{
 			set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US), &change);
+			look_again(&rows[i], &doubts[i], &change);
 			if (perhaps && rows[i].status == STATUS_IN_FLIGHT)
 				ereport(WARNING,
 						(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
@@ -575,6 +632,80 @@ store_list(Flight *flight)
 }
 
 /*
+ * Report the keys of a list that may be of a request whose answer was lost, and which
+ * nobody owns.  None was there when that was settled.
+ */
+static void
+report_late_keys(const WorkRow *row, Flight *flight)
+{
+	Doubt		doubt = {.has_profile = row->has_profile,.profile = row->profile,
+	.from = row->look_again_from,.until = DT_NOEND};
+	Candidate  *candidates;
+	int			nperhaps;
+	int			n = unowned_keys(flight, &candidates, &nperhaps);
+	const char *report = psprintf("this instant key has appeared after the lost answer to request " INT64_FORMAT " was settled, and nobody owns it", row->id);
+	char	   *ids = fitting_keys(&doubt, candidates, n);
+
+	if (ids == NULL)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		WorkRow		copy = *row;
+
+		if (candidates[i].group < 0)
+			continue;
+		copy.id = work_report_key(row, candidates[i].key, report);
+		copy.reference = NULL;
+		worker_add_notice(&copy, STATUS_FAILED);
+	}
+	ereport(WARNING,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("an instant key that nobody owns has appeared late, perhaps of request " INT64_FORMAT " in database \"%s\": %s",
+					row->id, worker.database, ids),
+			 errdetail("The answer was lost, and seam_ik.settle_delay later there was no such key."),
+			 errhint("It is in the view seam_instant_key_orphan; seam_retry_instant_key_request() revokes it.")));
+}
+
+/*
+ * See by the list of an identity's keys, some time after a lost answer was settled,
+ * whether a key of it has appeared since.  Where that cannot be told now, there will be
+ * another list.
+ */
+static bool
+store_late_list(Flight *flight)
+{
+	const SeamResult *result = &flight->result;
+	const char *why = NULL;
+	WorkRow		row;
+	int			ndoubts;
+
+	worker_take_answers();
+	if (!work_lock(flight->row.id, &row))
+		return !work_exists(flight->row.id);
+	if (row.look_again_from == DT_NOEND)
+		return true;
+	(void) worker_doubts_of(&row.identity, &ndoubts);
+	if (is_anothers(&row))
+		why = "The request was made with another API key, endpoint or workspace.";
+	else if (is_outdated(flight) || worker.doubts_changed || ndoubts > 0 || worker_identity_is_busy(&row.identity))
+		why = "Other instant keys of the same user identity are always being issued.";
+	else if (result->sqlerrcode == 0 && flight->has_date)
+		report_late_keys(&row, flight);
+	else if (!result->not_found)
+		why = "Seam does not tell which instant keys there are.";
+	if (why && !is_anothers(&row) && GetCurrentTimestamp() - row.attempted_at < LOOK_AGAIN_MAX_US)
+		return true;
+	if (why)
+		ereport(WARNING,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT " in database \"%s\" has appeared late",
+						row.id, worker.database),
+				 errdetail("%s", why)));
+	work_looked_again(row.id);
+	return true;
+}
+
+/*
  * Store what came of a call, in a transaction.  Returns false when that is not
  * possible now, because a session has locked the request.
  */
@@ -589,6 +720,6 @@ worker_store(Flight *flight)
 		case SEAM_DELETE:
 			return store_delete(flight);
 		default:
-			return store_list(flight);
+			return flight->again ? store_late_list(flight) : store_list(flight);
 	}
 }

@@ -42,6 +42,8 @@ typedef struct Flight
 	dlist_node	node;			/* in worker.unused, .flying or .ended */
 	SeamOp		op;
 	WorkRow		row;			/* of a list only the identity */
+	bool		again;			/* a list that looks for a late key */
+	AccountId	account_id;		/* that it is sent with */
 	MemoryContext context;		/* of what follows */
 	int64		started_at;		/* http_now()'s clock */
 	SeamAccount account;		/* that it was sent with */
@@ -86,6 +88,7 @@ typedef struct Worker
 	MemoryContext account_context;	/* of account and urls */
 	MemoryContext old_accounts; /* whose URLs calls under way may have */
 	SeamAccount account;
+	AccountId	account_id;		/* of that, with what answers have told */
 	char	   *urls[SEAM_DELETE + 1];
 	bool		account_warned;
 	int64		account_look_at;	/* when to look for one again: http_now()'s clock */
@@ -96,7 +99,7 @@ typedef struct Worker
 	int64		probe_at;
 	int64		probe_pause;
 
-	/* Seam's clock: at clock_at it was clock, or a little later */
+	/* the endpoint's clock: at clock_at it was clock, or a little later */
 	bool		clock_known;
 	TimestampTz clock;
 	int64		clock_at;
@@ -106,6 +109,7 @@ typedef struct Worker
 	WorkQueue	revoking;
 	WorkQueue	write_backs;
 	WorkQueue	cancelled;
+	TimestampTz look_again_at;	/* when to look for late keys */
 	bool		doubts_changed;
 	int			ndoubts;
 	int			nunsettled;		/* of them */
@@ -165,7 +169,7 @@ extern int64 worker_list_due(void);
 extern bool worker_identity_is_busy(const pg_uuid_t *identity);
 extern void worker_read_doubts(void);
 extern WorkRow *worker_doubts_of(const pg_uuid_t *identity, int *n);
-extern void worker_learn_clock(const SeamTime *sample);
+extern void worker_learn_clock(const SeamTime *sample, const AccountId *account);
 extern bool worker_watch_clock(void);
 extern int64 worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful);
 extern int64 worker_surely_elapsed_since(TimestampTz time);

@@ -40,6 +40,7 @@ wins.  The names:
   when the bytes go
     delay=MS         all of it later
     hold             all of it when POST /fake/release says so
+    late=MS          nothing is done before, also if nobody waits any more
     drip=MS          one byte each MS
     slowheaders=MS   the same for the head only
     truncate=N       the whole Content-Length promised, N bytes of body, FIN
@@ -193,7 +194,7 @@ ONCE = {
     'hang': as_flag, 'hang_after': as_flag, 'reset': as_flag,
     'reset_after': as_flag, 'close': as_flag, 'close_after': as_flag,
     'die_on_reuse': as_flag, 'early': as_flag,
-    'delay': as_seconds, 'hold': as_flag, 'drip': as_seconds, 'slowheaders': as_seconds,
+    'delay': as_seconds, 'hold': as_flag, 'late': as_seconds, 'drip': as_seconds, 'slowheaders': as_seconds,
     'truncate': as_count, 'truncate_head': as_count, 'close_idle': as_seconds,
     'connection_close': as_flag,
     'status': as_status, 'type': as_text, 'message': as_text,
@@ -1026,6 +1027,17 @@ class Connection(asyncio.Protocol):
     def misbehave(self, head, body, plan):
         """Serve one request as the plan says."""
         seam = self.seam
+        self.busy = True
+        if not (self.held or self.transport.is_closing()):
+            self.held = True
+            seam.in_flight += 1
+            seam.max_in_flight = max(seam.max_in_flight, seam.in_flight)
+        if 'late' in plan:
+            rest = Plan(','.join(part for part in plan.spec.split(',')
+                                 if not part.startswith('late=')))
+            self.loop.call_later(plan['late'], self.misbehave, head, body,
+                                 rest)
+            return
         silent = next((name for name in SILENT if name in plan), None)
         key = answer = None
         if silent is not None:

@@ -93,7 +93,7 @@ sub run
 }
 
 # peace(query): Seam is well again; wait until the query, which counts what is left
-# to do, answers 0.
+# to do, answers 0, and until keys that might have appeared late have been looked for.
 sub peace
 {
 	my ($self, $left) = @_;
@@ -104,6 +104,9 @@ sub peace
 		last if wait_for(sub { ask($self->{node}, $left) eq '0' });
 	}
 	is(ask($self->{node}, $left), '0', 'nothing is left to do');
+	ask($self->{node}, 'UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL');
+	ask($self->{node}, 'SELECT pg_reload_conf()');
+	ok(wait_for(sub { ask($self->{node}, 'SELECT count(*) FROM seam_instant_key_request WHERE look_again_at IS NOT NULL') eq '0' }), 'and no key is looked for any more');
 	return;
 }
 

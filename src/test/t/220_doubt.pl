@@ -171,6 +171,18 @@ enqueue($unlisted);
 is(outcome($unlisted), 'issued 1', 'a list that fails is asked for again');
 is_right($unlisted, 1, 1, 'a list that fails');
 
+# No key, and no more tries: that is no doubt.
+$node->append_conf('postgresql.conf', 'seam_ik.max_attempts = 1');
+$node->reload;
+wait_for(sub { sql('SHOW seam_ik.max_attempts') eq '1' });
+my $tried = new_guest;
+$fake->behave($tried, "$at,reset", 1);
+$id = enqueue($tried);
+is(outcome($tried), 'failed 08006 1', 'a lost answer without a key, and no more tries');
+is(sql("SELECT seam_cancel_instant_key_request($id)"), 'cancelled', 'which can be cancelled');
+$node->append_conf('postgresql.conf', 'seam_ik.max_attempts = 12');
+$node->reload;
+
 # The worker is killed, and so is the server, with calls in flight.
 my @killed = map { new_guest } 1 .. 6;
 foreach my $n (0 .. $#killed)

@@ -67,6 +67,12 @@ $fake->behave($doubted, "$at,reset", 1);
 $node->safe_psql('neighbour', "SELECT seam_enqueue_instant_key('$doubted')");
 wait_for(sub { lists_of($doubted) > 0 });
 my $not_doubted = $node->safe_psql('neighbour', call($doubted));
+# ... likewise while Seam is to be asked once more whether a key has appeared late
+my $looked = new_guest;
+$fake->behave($looked, "$at,reset", 1);
+$node->safe_psql('neighbour', "SELECT seam_enqueue_instant_key('$looked')");
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$looked'") eq 'issued' }), 'a lost answer without a key is settled');
+$node->safe_psql('neighbour', call($looked));
 $node->safe_psql('neighbour', call($forgotten));
 sub known { return $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
 
@@ -289,6 +295,13 @@ is(lists_of($long[0]), 0, 'and nothing else');
 # A key is known for as long as a doubt needs it, and no longer.
 ok(wait_for(sub { known($forgotten) eq '0' }), 'a call that has committed is forgotten after a while');
 is(known($doubted), '1', 'but not while there is a doubt of the same identity');
+is(known($looked), '1', 'nor while its keys are to be looked for once more');
+$node->safe_psql('neighbour', "UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL");
+kill 'HUP', worker_of('neighbour');
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked' AND look_again_at IS NOT NULL") eq '0' }), 'they are looked for');
+is($node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked'"), '1', 'and nobody is told of keys that are owned');
+is(scalar(split /,/, live($looked)), 2, 'which are two');
+ok(wait_for(sub { known($looked) eq '0' }), 'then the call is forgotten, too');
 $fake->behave($doubted, '');
 
 # The worker is away.
