@@ -91,7 +91,8 @@ typedef struct Worker
 	AccountId	account_id;		/* of that, with what answers have told */
 	char	   *urls[SEAM_DELETE + 1];
 	bool		account_warned;
-	int64		account_look_at;	/* when to look for one again: http_now()'s clock */
+	int64		account_look_at;	/* when to look for one again:
+									 * http_now()'s clock */
 
 	Pace		pace;
 	PaceBucket	bucket;			/* of rate_limit */
