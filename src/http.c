@@ -1011,6 +1011,11 @@ prepare_multi(void)
 static void
 slot_idle(HttpSlot *slot)
 {
+	if (slot->used_up)
+	{
+		slot_free(slot);
+		return;
+	}
 	slot->req = NULL;
 	if (slot->cap > KEEP_BUFFER)
 	{
