@@ -1012,6 +1012,11 @@ prepare_multi(void)
 static void
 slot_idle(HttpSlot *slot)
 {
+	if (slot->used_up)
+	{
+		slot_free(slot);
+		return;
+	}
 	slot->req = NULL;
 	if (slot->cap > KEEP_BUFFER)
 	{

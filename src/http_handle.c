@@ -620,6 +620,9 @@ slot_transfer_ended(HttpSlot *slot, CURLcode rc)
 	answer->status = (int) status;
 	answer->retry_after = (int) Min(Max(retry_after, 0), INT_MAX);
 
+	/* newer versions remember it, and fail with it each time */
+	slot->used_up = rc == CURLE_SEND_FAIL_REWIND;
+
 	outcome = slot_was_sent(slot) ? HTTP_IN_DOUBT : HTTP_NOT_SENT;
 	if (slot->resend)
 		error = "the connection was closed before an answer came";

@@ -63,6 +63,7 @@ typedef struct HttpSlot
 	unsigned long stream;		/* its HTTP/2 stream there, 0: not known */
 	bool		refused;		/* HTTP/2: surely not processed there */
 	bool		resend;			/* libcurl wanted to send it again */
+	bool		used_up;		/* easy is good for no other request */
 	bool		too_large;
 	bool		no_descriptor;
 	size_t		body_left;		/* where the body is read by a callback */
