@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * settings.c
- *	  The settings (GUCs) of seam_ik, and the way to the API key.
+ *	  The settings (GUCs) of seam_ik, the way to the API key, and what is left
+ *	  out of the server log.
  *
  * The API key is a secret, and so is whatever can send it elsewhere: endpoint,
  * CA file and key file are for the superuser, or for whom he granted SET.  No
@@ -153,10 +154,7 @@ statement_may_hold_secret(const ErrorData *edata)
 	if (secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp())
 		return true;
 
-	/*
-	 * refused before we see it, and by a way that may name nothing, like
-	 * EXECUTE
-	 */
+	/* refused before we see it, by a way that may name nothing: EXECUTE, say */
 	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))
 		return true;
 	return names_secret(debug_query_string);
