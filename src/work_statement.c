@@ -43,7 +43,7 @@ work_begin(void)
 		{"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
-	Oid			before = outbox.table;
+	Outbox		found;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -63,8 +63,9 @@ work_begin(void)
 		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	/* another table of that name knows nothing of the calls under way */
-	if (!outbox_find(outbox.schema, &outbox) || (OidIsValid(before) && outbox.table != before))
+	if (!outbox_find(outbox.schema, &found) || (OidIsValid(outbox.table) && found.table != outbox.table))
 		return false;
+	outbox = found;				/* an error leaves it as it was */
 	if (known_name == NULL || strcmp(known_name, outbox.name) != 0)
 	{
 		char	   *old = known_name;
