@@ -96,7 +96,8 @@ typedef struct IntentSlot
 	Oid			database;		/* of the wish */
 	IntentWish	wish;
 	int64		id;				/* of the intent when it is recorded, or 0 */
-	bool		listening;		/* the worker sleeps until it is woken for news */
+	bool		listening;		/* the worker sleeps until it is woken for
+								 * news */
 	IntentNews	news[NEWS];
 } IntentSlot;
 

@@ -239,7 +239,7 @@ static WorkStatement select_first =
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
  */
 static int
-take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt, ArrayType *held,
+take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt, ArrayType *held,
 	 int limit, WorkRow **rows)
 {
 	static WorkStatement *const statements[STATUS_COUNT] = {
@@ -290,8 +290,14 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 
 	if (full)
 	{
-		queue->at_once = (WorkMark) {DT_NOBEGIN, PG_INT64_MIN};
-		queue->paused = (WorkMark) {DT_NOBEGIN, PG_INT64_MAX};
+		queue->at_once = (WorkMark)
+		{
+			DT_NOBEGIN, PG_INT64_MIN
+		};
+		queue->paused = (WorkMark)
+		{
+			DT_NOBEGIN, PG_INT64_MAX
+		};
 	}
 	queue->paused_first = !queue->paused_first;
 	n = take(queue, marks[first], first ? now : DT_NOBEGIN, attempt, held, limit, rows);

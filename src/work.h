@@ -44,8 +44,8 @@ typedef struct WorkRow
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;
 	int			attempt_timeout;	/* milliseconds */
-	int64		ripe_at;		/* when Seam's list may tell of it, if it is in
-								 * doubt: http_now()'s clock */
+	int64		ripe_at;		/* when Seam's list may tell of it, if it is
+								 * in doubt: http_now()'s clock */
 	bool		has_seam_time;
 	TimestampTz seam_time;
 	int			timeline;
@@ -96,7 +96,7 @@ typedef struct WorkMark
 {
 	TimestampTz time;
 	int64		id;
-} WorkMark;
+}			WorkMark;
 
 /*
  * The requests of a status for which there is something to do: at once, or after a
@@ -108,7 +108,8 @@ typedef struct WorkQueue
 	TimestampTz next_due;		/* nothing is due before */
 	WorkMark	at_once;		/* the last one taken of those, */
 	WorkMark	paused;			/* and of those whose pause was over */
-	bool		paused_first;	/* the next time, since each goes first in turn */
+	bool		paused_first;	/* the next time, since each goes first in
+								 * turn */
 	int64		next_full;		/* when to begin before the marks again, on
 								 * http_now()'s clock */
 } WorkQueue;

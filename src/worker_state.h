@@ -87,7 +87,8 @@ typedef struct Worker
 	SeamAccount account;
 	char	   *urls[SEAM_DELETE + 1];
 	bool		account_warned;
-	int64		account_look_at;	/* when to look for one again: http_now()'s clock */
+	int64		account_look_at;	/* when to look for one again:
+									 * http_now()'s clock */
 
 	Pace		pace;
 	double		tokens;			/* requests that rate_limit allows now */
