@@ -582,7 +582,7 @@ store_list(Flight *flight)
 			{
 				/* the longer it has waited, the longer it may wait */
 				change.next_attempt_at = GetCurrentTimestamp() +
-					Max(flight->pause, Min((GetCurrentTimestamp() - rows[i].attempted_at) / 4, BACKOFF_MAX_US));
+					Max(flight->pause, Min(worker_surely_elapsed_since(rows[i].attempted_at) / 4, BACKOFF_MAX_US));
 				of[i]->next_attempt_at = change.next_attempt_at;
 			}
 			worker_change_request(&rows[i], &change);

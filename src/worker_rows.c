@@ -94,7 +94,7 @@ note_unwritten(void *arg)
 		{
 			/* the longer it has waited, the longer it may wait */
 			TimestampTz now = GetCurrentTimestamp();
-			int64		waited = now - row.attempted_at;
+			int64		waited = worker_surely_elapsed_since(row.attempted_at);
 
 			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US), WRITE_BACK_BACKOFF_MAX_US);
 		}
