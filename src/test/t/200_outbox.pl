@@ -431,7 +431,7 @@ go_on;
 # of many it reads no more than it must
 sql('CREATE DATABASE many');
 $node->safe_psql('many', q{CREATE EXTENSION seam_ik;
-INSERT INTO seam_instant_key_request (user_identity_id, status, attempted_at, finished_at, next_attempt_at, error, system_identifier, database_id)
+INSERT INTO seam_instant_key_request (user_identity_id, status, attempted_at, finished_at, next_attempt_at, error, system_identifier, origin)
 SELECT gen_random_uuid(), s, CASE WHEN g % 5 > 0 THEN now() - g * interval '1 s' END, CASE WHEN s IN ('issued', 'failed') THEN now() - g * interval '1 s' END,
 	CASE WHEN s IN ('pending', 'revoking') THEN 'infinity'::timestamptz END, CASE WHEN s = 'failed' OR g % 3 = 0 THEN 'error ' || g END, 0, 0
 FROM (SELECT g, (ARRAY['issued', 'issued', 'issued', 'failed', 'pending', 'revoking'])[1 + g % 6] s FROM generate_series(1, 20000) g) r;
