@@ -54,7 +54,9 @@ ifneq ($(filter-out $(DEV_TARGETS),$(or $(MAKECMDGOALS),all)),)
 
 # In a build outside the source tree VPATH says where the sources are.
 top := $(if $(VPATH),$(VPATH)/)
-OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c)))
+# The folders of the library; the rest of src is tests, tools and pages.
+HOUSE = base net logic seam shmem config outbox ledger session worker
+OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c $(HOUSE:%=$(top)src/%/*.c))))
 DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
 
 # The control file is the one place that states the version.
@@ -70,7 +72,7 @@ endif
 
 # -isystem: the warnings below are about our code, not PostgreSQL's headers.
 PG_CPPFLAGS = -DSEAM_IK_VERSION='"$(EXTVERSION)"' \
-	-isystem $(shell $(PG_CONFIG) --includedir-server) \
+	-I$(top)src -isystem $(shell $(PG_CONFIG) --includedir-server) \
 	$(shell pkg-config --cflags libcurl libcjson)
 SHLIB_LINK = $(shell pkg-config --libs libcurl libcjson)
 # The server loads libraries with their symbols global, and before 16 it does not
@@ -95,10 +97,10 @@ endif
 
 include $(PGXS)
 
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(top)src/*.h) $(top)$(EXTENSION).control $(top)Makefile
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(HOUSE:%=$(top)src/%/*.h)) $(top)$(EXTENSION).control $(top)Makefile
 
 ifdef VPATH
-$(shell mkdir -p src)
+$(shell mkdir -p src $(HOUSE:%=src/%))
 endif
 
 endif

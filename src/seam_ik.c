@@ -8,11 +8,11 @@
 #include "postgres.h"
 
 #include "fmgr.h"
-#include "intent.h"
-#include "launcher.h"
-#include "outbox.h"
-#include "places.h"
-#include "settings.h"
+#include "ledger/intent.h"
+#include "worker/launcher.h"
+#include "outbox/outbox.h"
+#include "shmem/places.h"
+#include "config/settings.h"
 
 PG_MODULE_MAGIC;
 

@@ -9,7 +9,7 @@
 
 #include <time.h>
 
-#include "date.h"
+#include "base/date.h"
 #include "unit.h"
 
 static const struct

@@ -8,7 +8,7 @@
  */
 #include "postgres.h"
 
-#include "doubt.h"
+#include "logic/doubt.h"
 #include "unit.h"
 
 #define DOUBTS_MAX 5
@@ -90,11 +90,10 @@ uuid(int n)
 
 /* Settles a case. */
 static void
-settle(const Case *c, Doubt *doubts, Candidate *candidates, SeamKey *keys)
+settle(const Case *c, Doubt *doubts, Candidate *candidates)
 {
 	memset(doubts, 0, DOUBTS_MAX * sizeof(Doubt));
 	memset(candidates, 0, KEYS_MAX * sizeof(Candidate));
-	memset(keys, 0, KEYS_MAX * sizeof(SeamKey));
 	for (int d = 0; d < c->ndoubts; d++)
 	{
 		doubts[d].max_use_count = c->doubts[d].count;
@@ -106,10 +105,9 @@ settle(const Case *c, Doubt *doubts, Candidate *candidates, SeamKey *keys)
 	}
 	for (int k = 0; k < c->nkeys; k++)
 	{
-		keys[k].has_customization_profile_id = c->keys[k].profile != 0;
-		keys[k].customization_profile_id = uuid(c->keys[k].profile);
-		keys[k].created_at = c->keys[k].created;
-		candidates[k].key = &keys[k];
+		candidates[k].says.has_profile = c->keys[k].profile != 0;
+		candidates[k].says.profile = uuid(c->keys[k].profile);
+		candidates[k].says.created_at = c->keys[k].created;
 	}
 	doubt_settle(doubts, c->ndoubts, candidates, c->nkeys);
 }
@@ -322,11 +320,10 @@ main(int argc, char **argv)
 	long		rounds = argc > 1 ? atol(argv[1]) : 200000;
 	Doubt		doubts[DOUBTS_MAX];
 	Candidate	candidates[KEYS_MAX];
-	SeamKey		keys[KEYS_MAX];
 
 	for (int i = 0; i < (int) lengthof(cases); i++)
 	{
-		settle(&cases[i], doubts, candidates, keys);
+		settle(&cases[i], doubts, candidates);
 		for (int d = 0; d < cases[i].ndoubts; d++)
 			unit_check(decided(&doubts[d]) == cases[i].expected[d],
 					   "%s: request %d: %d where %d is expected",
@@ -339,7 +336,7 @@ main(int argc, char **argv)
 		Case		c;
 
 		random_case(&c);
-		settle(&c, doubts, candidates, keys);
+		settle(&c, doubts, candidates);
 		check_against_judge(&c, doubts, candidates, round);
 	}
 	return unit_end("doubt");

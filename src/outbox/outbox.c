@@ -1,0 +1,494 @@
+/*-------------------------------------------------------------------------
+ *
+ * outbox.c
+ *	  The outbox's table, and how a request is put into it.
+ *
+ * A request is inserted past the executor: a trigger may enqueue one for each
+ * row of a large INSERT, and the role that enqueues needs no privilege on the
+ * table.  The table and its indexes are opened once a transaction.  They are
+ * closed before any utility command, which might be about to alter them, and
+ * before the commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "commands/sequence.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "shmem/places.h"
+#include "miscadmin.h"
+#include "outbox/outbox.h"
+#include "tcop/utility.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+/*
+ * What the columns must be.  A later one than the first script made may be missing:
+ * until ALTER EXTENSION UPDATE the table is as the former version made it.
+ */
+static const struct
+{
+	const char *name;
+	Oid			type;			/* InvalidOid: seam_instant_key */
+	bool		later;
+}			columns[REQ_NCOLUMNS] =
+
+{
+	[REQ_REQUEST_ID] = {"request_id", INT8OID, false},
+	[REQ_REFERENCE] = {"reference", TEXTOID, false},
+	[REQ_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID, false},
+	[REQ_MAX_USE_COUNT] = {"max_use_count", INT4OID, false},
+	[REQ_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, false},
+	[REQ_TARGET_TABLE] = {"target_table", REGCLASSOID, false},
+	[REQ_TARGET_KEY] = {"target_key", JSONBOID, false},
+	[REQ_TARGET_FIELDS] = {"target_fields", TEXTARRAYOID, false},
+	[REQ_TARGET_HASH] = {"target_hash", INT8OID, false},
+	[REQ_STATUS] = {"status", TEXTOID, false},
+	[REQ_ATTEMPTS] = {"attempts", INT4OID, false},
+	[REQ_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID, false},
+	[REQ_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID, false},
+	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid, false},
+	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID, false},
+	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID, false},
+	[REQ_ORIGIN] = {"origin", INT8OID, false},
+	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID, true},
+	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID, true},
+	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID, true},
+};
+
+/* The table, open for insertion, in this transaction. */
+typedef struct Insertion
+{
+	Relation	table;
+	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
+	Oid			sequence;		/* of request_id */
+	int64		origin;			/* of what is inserted */
+	EState	   *estate;
+	ResultRelInfo *result;
+	TupleTableSlot *slot;
+	Datum		pending;		/* texts */
+	Datum		revoking;
+	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
+} Insertion;
+
+static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static bool warned;				/* in this transaction, that there is no
+								 * worker */
+
+static ProcessUtility_hook_type next_process_utility;
+
+/*
+ * The owner of a relation, or InvalidOid when it is not there (any more).
+ */
+static Oid
+owner_of(Oid relation)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+/*
+ * The origin of the rows that belong to an outbox: a hash of what tells it from that
+ * of another server (a system identifier), from that of a database made from this one
+ * (its OID), and from that of an extension that was dropped and created anew (the
+ * number that its installation has).  A standby has the same.  Raises 42P01 when
+ * somebody has dropped the sequence that holds the number.
+ */
+static int64
+origin_of(const Outbox *outbox)
+{
+	static Oid	known_table = InvalidOid;	/* its installation's alone */
+	static int64 known;
+	int64		what[3];
+	Oid			sequence;
+	Oid			user;
+	int			context;
+
+	if (outbox->table == known_table)
+		return known;
+	sequence = get_relname_relid("seam_instant_key_installation", outbox->schema);
+	if (!OidIsValid(sequence))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("sequence seam_instant_key_installation of extension seam_ik does not exist")));
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(owner_of(sequence), context | SECURITY_LOCAL_USERID_CHANGE);
+	what[0] = DatumGetInt64(DirectFunctionCall1(pg_sequence_last_value, ObjectIdGetDatum(sequence)));
+	SetUserIdAndSecContext(user, context);
+	what[1] = (int64) GetSystemIdentifier();
+	what[2] = (int64) MyDatabaseId;
+	known = (int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0);
+	known_table = outbox->table;
+	return known;
+}
+
+/*
+ * Find the outbox of the extension in this schema.  Its names are palloc'd.
+ * Returns false when it is not there.  Raises what origin_of() raises.
+ */
+bool
+outbox_find(Oid schema, Outbox *outbox)
+{
+	outbox->schema = schema;
+	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) : InvalidOid;
+	outbox->owner = owner_of(outbox->table);
+	if (!OidIsValid(outbox->owner))
+		return false;
+	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
+	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
+	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
+	outbox->origin = origin_of(outbox);
+	return true;
+}
+
+/*
+ * The outbox that belongs to a function of the extension: palloc'd.  Raises
+ * 42P01 when somebody has dropped it.
+ */
+Outbox *
+outbox_of_function(Oid function)
+{
+	Outbox	   *outbox = palloc(sizeof(Outbox));
+
+	if (!outbox_find(get_func_namespace(function), outbox))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table seam_instant_key_request of extension seam_ik does not exist")));
+	return outbox;
+}
+
+/*
+ * Find the columns by their names: a DBA may have added others, which are left NULL.
+ * Each is looked for behind the one before it first.  Raises 42703 when one is missing
+ * that we cannot do without, and 42804 when one is of another type.
+ */
+static void
+find_columns(Insertion *ins, Oid schema)
+{
+	TupleDesc	desc = RelationGetDescr(ins->table);
+	int			next = 0;
+
+	for (int c = 0; c < REQ_NCOLUMNS; c++)
+	{
+		Form_pg_attribute att = NULL;
+		Oid			type = columns[c].type;
+
+		for (int i = 0; i < desc->natts && att == NULL; i++)
+		{
+			att = TupleDescAttr(desc, (next + i) % desc->natts);
+			if (att->attisdropped || strcmp(NameStr(att->attname), columns[c].name) != 0)
+				att = NULL;
+		}
+		ins->numbers[c] = att ? att->attnum : InvalidAttrNumber;
+		if (att == NULL && columns[c].later)
+			continue;
+		if (att == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("table seam_instant_key_request of extension seam_ik has no column \"%s\"", columns[c].name)));
+		if (!OidIsValid(type))
+			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+								   CStringGetDatum("seam_instant_key"), ObjectIdGetDatum(schema));
+		if (att->atttypid != type)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type that extension seam_ik made it of",
+							columns[c].name)));
+		next = att->attnum;
+	}
+}
+
+/*
+ * Open the table for insertion, in the whole transaction's name: a
+ * subtransaction may roll back, and the next one goes on with it.
+ */
+static void
+open_insertion(Outbox *outbox)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
+	ResourceOwner old_owner = CurrentResourceOwner;
+	Insertion  *ins = palloc0(sizeof(Insertion));
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	PG_TRY();
+	{
+		ins->origin = outbox->origin;
+		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema);
+		ins->table = table_open(outbox->table, RowExclusiveLock);
+		if (!OidIsValid(ins->sequence))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("sequence seam_instant_key_request_request_id_seq of extension seam_ik does not exist")));
+		find_columns(ins, outbox->schema);
+		ins->estate = CreateExecutorState();
+		MemoryContextSwitchTo(ins->estate->es_query_cxt);
+		ins->result = makeNode(ResultRelInfo);
+		/* 0: it is in no range table */
+		InitResultRelInfo(ins->result, ins->table, 0, NULL, 0);
+		/* no trigger runs with what the caller is granted by EXECUTE alone */
+		ins->result->ri_TrigDesc = NULL;
+		ExecOpenIndices(ins->result, false);
+		ins->slot = MakeSingleTupleTableSlot(RelationGetDescr(ins->table), &TTSOpsVirtual);
+		ins->pending = CStringGetTextDatum("pending");
+		ins->revoking = CStringGetTextDatum("revoking");
+	}
+	PG_CATCH();
+	{
+		if (ins->table)
+			table_close(ins->table, NoLock);
+		CurrentResourceOwner = old_owner;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = old_owner;
+	MemoryContextSwitchTo(old_context);
+	insertion = ins;
+}
+
+/*
+ * Close what open_insertion() opened, keeping the locks.
+ */
+static void
+close_insertion(void)
+{
+	ResourceOwner old_owner = CurrentResourceOwner;
+	Insertion  *ins = insertion;
+
+	if (ins == NULL)
+		return;
+	insertion = NULL;
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	ExecDropSingleTupleTableSlot(ins->slot);
+	ExecCloseIndices(ins->result);
+	table_close(ins->table, NoLock);
+	FreeExecutorState(ins->estate);
+	CurrentResourceOwner = old_owner;
+}
+
+/*
+ * XactCallback.  An abort closes by itself what the transaction had open.
+ */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			close_insertion();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_ABORT:
+			insertion = NULL;
+			warned = false;
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * SubXactCallback.  What a subtransaction did to the table is undone, and what
+ * is open might not be what is there then.
+ */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		close_insertion();
+}
+
+/*
+ * ProcessUtility hook
+ */
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
+
+	/* an aborted transaction has nothing open */
+	if (insertion && IsTransactionState())
+		close_insertion();
+	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
+ * Called once, from _PG_init.
+ */
+void
+outbox_define(void)
+{
+	next_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}
+
+/*
+ * Have the table open.  Raises 25006 in a read-only transaction and on a
+ * standby.
+ */
+static void
+begin_insertion(Outbox *outbox)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterSubXactCallback(at_subtransaction_end, NULL);
+	}
+	registered = true;
+	PreventCommandDuringRecovery("enqueueing a request for an instant key");
+	PreventCommandIfReadOnly("enqueueing a request for an instant key");
+	if (insertion == NULL)
+		open_insertion(outbox);
+}
+
+/*
+ * Insert a row into the outbox: values of a request's columns; those that every
+ * new row has alike are set here.  Returns the request's id.
+ */
+static int64
+insert_row(Datum *values, bool *nulls)
+{
+	Insertion  *ins = insertion;
+	int64		id;
+
+	id = nextval_internal(ins->sequence, false);
+	values[REQ_REQUEST_ID] = Int64GetDatum(id);
+	values[REQ_ATTEMPTS] = Int32GetDatum(0);
+	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	/* at once, whatever the worker's clock says */
+	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
+	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[REQ_ORIGIN] = Int64GetDatum(ins->origin);
+	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
+		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_ENQUEUED_BY] =
+		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_ORIGIN] = nulls[REQ_STATUS] = false;
+
+	ExecStoreAllNullTuple(ins->slot);
+	for (int c = 0; c < REQ_NCOLUMNS; c++)
+	{
+		AttrNumber	number = ins->numbers[c];
+
+		if (nulls[c] || number == InvalidAttrNumber)
+			continue;
+		ins->slot->tts_values[number - 1] = values[c];
+		ins->slot->tts_isnull[number - 1] = false;
+	}
+	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	ExecClearTuple(ins->slot);
+	ResetPerTupleExprContext(ins->estate);
+
+	places_wake_at_commit(false);
+	if (!places_preloaded() && !warned)
+	{
+		warned = true;
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("nothing will send this request yet: seam_ik is not in shared_preload_libraries"),
+				 errhint("Add seam_ik to shared_preload_libraries and restart the server; the request waits until then.")));
+	}
+	return id;
+}
+
+/*
+ * Enqueue a request for a key, with a reference (text, or 0 for NULL) and a
+ * target (or NULL).  Returns its id.
+ */
+int64
+outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
+			   const Target *target)
+{
+	Datum		values[REQ_NCOLUMNS];
+	bool		nulls[REQ_NCOLUMNS];
+
+	memset(nulls, true, sizeof(nulls));
+	begin_insertion(outbox);
+	values[REQ_STATUS] = insertion->pending;
+	values[REQ_USER_IDENTITY_ID] = UUIDPGetDatum(request->user_identity_id);
+	nulls[REQ_USER_IDENTITY_ID] = false;
+	values[REQ_MAX_USE_COUNT] = Int32GetDatum(request->max_use_count);
+	nulls[REQ_MAX_USE_COUNT] = request->max_use_count == 0;
+	if (request->customization_profile_id)
+	{
+		values[REQ_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(request->customization_profile_id);
+		nulls[REQ_CUSTOMIZATION_PROFILE_ID] = false;
+	}
+	values[REQ_REFERENCE] = reference;
+	nulls[REQ_REFERENCE] = reference == (Datum) 0;
+	if (target)
+	{
+		values[REQ_TARGET_TABLE] = ObjectIdGetDatum(target->table);
+		values[REQ_TARGET_KEY] = target->key;
+		values[REQ_TARGET_FIELDS] = target->fields;
+		values[REQ_TARGET_HASH] = Int64GetDatum(target->hash);
+		values[REQ_TARGET_COLUMNS] = target->columns;
+		values[REQ_TARGET_NUMBERS] = target->numbers;
+		values[REQ_TARGET_PARTITION] = ObjectIdGetDatum(target->partition);
+		nulls[REQ_TARGET_TABLE] = nulls[REQ_TARGET_KEY] =
+			nulls[REQ_TARGET_FIELDS] = nulls[REQ_TARGET_HASH] =
+			nulls[REQ_TARGET_COLUMNS] = nulls[REQ_TARGET_NUMBERS] = false;
+		nulls[REQ_TARGET_PARTITION] = !OidIsValid(target->partition);
+	}
+	return insert_row(values, nulls);
+}
+
+/*
+ * Have a key revoked that no request has issued.
+ */
+void
+outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+{
+	Datum		values[REQ_NCOLUMNS];
+	bool		nulls[REQ_NCOLUMNS];
+	Datum	   *key_values;
+	bool	   *key_nulls;
+
+	memset(nulls, true, sizeof(nulls));
+	begin_insertion(outbox);
+	if (insertion->key_desc == NULL)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table),
+											  insertion->numbers[REQ_INSTANT_KEY] - 1);
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
+		MemoryContextSwitchTo(old);
+	}
+	values[REQ_STATUS] = insertion->revoking;
+	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
+	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
+	memset(key_nulls, true, insertion->key_desc->natts * sizeof(bool));
+	key_values[0] = UUIDPGetDatum(key);
+	key_nulls[0] = false;
+	values[REQ_INSTANT_KEY] = heap_copy_tuple_as_datum(heap_form_tuple(insertion->key_desc, key_values, key_nulls),
+													   insertion->key_desc);
+	nulls[REQ_INSTANT_KEY] = false;
+	insert_row(values, nulls);
+}

@@ -1,0 +1,764 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.c
+ *	  What the worker reads and writes of the outbox's requests.
+ *
+ * No statement waits for a row that a session has locked: it is
+ * skipped, and its turn comes later.
+ *
+ * What is new is due at once, by next_attempt_at = '-infinity', whatever the clock
+ * says; only a pause has an end by the clock.  Each of these two parts of a queue
+ * is read from where the last read ended, since index entries of requests that are
+ * done with gather at its beginning for as long as any old snapshot lives.  What
+ * commits late, or was skipped, lies before that mark; so now and then, depending
+ * on what it costs, the whole queue is read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "commands/dbcommands.h"
+#include "funcapi.h"
+#include "outbox/key.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+#include "outbox/work.h"
+#include "outbox/work_statement.h"
+
+/* A whole read of a queue may take this share of the time. */
+#define FULL_READ_SHARE 20
+
+/* How often a warning tells that more has come along with a copy. */
+#define WARN_AGAIN_US (3600 * INT64CONST(1000000))
+
+/* Requests that are deleted in one transaction. */
+#define DELETE_AT_ONCE 1000
+
+/* A key could not be looked for once more: it is tried again so soon. */
+#define LOOK_AGAIN_RETRY_S 60
+
+const char *const status_names[STATUS_COUNT] =
+{
+	[STATUS_PENDING] = "pending",
+	[STATUS_IN_FLIGHT] = "in_flight",
+	[STATUS_ISSUED] = "issued",
+	[STATUS_FAILED] = "failed",
+	[STATUS_CANCELLED] = "cancelled",
+	[STATUS_REVOKING] = "revoking",
+	[STATUS_REVOKED] = "revoked",
+};
+
+/* What get_row() reads; r is the request. */
+#define ROW_COLUMNS \
+	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
+	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
+	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference, r.account," \
+	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
+#define ROW_NCOLUMNS 20
+
+/*
+ * The SQLSTATE in a text of five characters.
+ */
+static int
+sqlstate_from_text(const char *text)
+{
+	return strlen(text) == 5 ? MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]) : ERRCODE_INTERNAL_ERROR;
+}
+
+/*
+ * Read ROW_COLUMNS.  Strings are in CurrentMemoryContext.
+ */
+static void
+get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
+{
+	Datum		values[ROW_NCOLUMNS];
+	bool		nulls[ROW_NCOLUMNS];
+	const char *status;
+
+	Assert(desc->natts == ROW_NCOLUMNS);
+	heap_deform_tuple(tuple, desc, values, nulls);
+	memset(row, 0, sizeof(WorkRow));
+	row->id = DatumGetInt64(values[0]);
+	status = TextDatumGetCString(values[1]);
+	for (int i = 0; i < STATUS_COUNT; i++)
+	{
+		if (strcmp(status, status_names[i]) == 0)
+			row->status = i;
+	}
+	row->has_identity = !nulls[2];
+	if (!nulls[2])
+		row->identity = *DatumGetUUIDP(values[2]);
+	row->max_use_count = nulls[3] ? 0 : DatumGetInt32(values[3]);
+	row->has_profile = !nulls[4];
+	if (!nulls[4])
+		row->profile = *DatumGetUUIDP(values[4]);
+	row->attempts = DatumGetInt32(values[5]);
+	row->has_key = !nulls[6];
+	if (!nulls[6])
+		row->key = *DatumGetUUIDP(values[6]);
+	row->has_target = DatumGetBool(values[7]);
+	row->next_attempt_at = nulls[8] ? DT_NOEND : DatumGetTimestampTz(values[8]);
+	row->attempted_at = nulls[9] ? 0 : DatumGetTimestampTz(values[9]);
+	row->attempt_timeout = nulls[10] ? 0 : DatumGetInt32(values[10]);
+	row->has_seam_time = !nulls[11];
+	row->seam_time = nulls[11] ? 0 : DatumGetTimestampTz(values[11]);
+	row->timeline = nulls[12] ? 0 : DatumGetInt32(values[12]);
+	row->sqlerrcode = nulls[13] ? 0 : sqlstate_from_text(TextDatumGetCString(values[13]));
+	row->error = nulls[14] ? NULL : TextDatumGetCString(values[14]);
+	row->reference = nulls[15] ? NULL : TextDatumGetCString(values[15]);
+	row->account.account = nulls[16] ? 0 : (uint64) DatumGetInt64(values[16]);
+	row->account.api_key = nulls[17] ? 0 : (uint64) DatumGetInt64(values[17]);
+	if (!nulls[18])
+		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
+	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
+}
+
+/*
+ * The rows of the last statement's result, in CurrentMemoryContext.
+ */
+static int
+get_rows(WorkRow **rows)
+{
+	int			n = (int) SPI_processed;
+
+	*rows = palloc(Max(n, 1) * sizeof(WorkRow));
+	for (int i = 0; i < n; i++)
+		get_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, &(*rows)[i]);
+	return n;
+}
+
+/*
+ * An int8[] of the rows' ids.
+ */
+static ArrayType *
+row_ids(const WorkRow *rows, int n)
+{
+	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = Int64GetDatum(rows[i].id);
+	return work_array(ids, NULL, n, INT8OID);
+}
+
+static WorkStatement claim_pending =
+{
+	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
+	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7,"
+	" account = $8, api_key_hash = $9, workspace_id = $10"
+	" WHERE request_id = ANY ($3)",
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID, UUIDOID}
+};
+
+static WorkStatement claim_revoking =
+{
+	.sql = "UPDATE %r SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * interval '1 ms'"
+	" WHERE request_id = ANY ($3)",
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID}
+};
+
+static WorkStatement note_told =
+{
+	.sql = "UPDATE %r SET next_attempt_at = NULL WHERE request_id = ANY ($3)",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * Claim rows that are locked, for this attempt.
+ */
+static void
+claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow *rows, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = PointerGetDatum(row_ids(rows, n));
+	if (status == STATUS_CANCELLED)
+	{
+		work_execute(&note_told, args, nulls);
+		return;
+	}
+	args[3] = TimestampTzGetDatum(now);
+	args[4] = Int32GetDatum(attempt->timeout);
+	for (int i = 0; i < n; i++)
+	{
+		rows[i].attempts++;
+		rows[i].attempted_at = now;
+	}
+	if (status == STATUS_REVOKING)
+	{
+		args[4] = Int32GetDatum(attempt->revoke_timeout);
+		work_execute(&claim_revoking, args, nulls);
+		return;
+	}
+	args[5] = TimestampTzGetDatum(attempt->seam_time);
+	if (!attempt->has_seam_time)
+		nulls[5] = 'n';
+	args[6] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	args[7] = Int64GetDatum((int64) attempt->account.account);
+	args[8] = Int64GetDatum((int64) attempt->account.api_key);
+	args[9] = UUIDPGetDatum(&attempt->account.workspace);
+	if (!attempt->account.has_workspace)
+		nulls[9] = 'n';
+	work_execute(&claim_pending, args, nulls);
+}
+
+/* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
+#define DUE(condition, lock) \
+	"SELECT" ROW_COLUMNS " FROM %r r" \
+	" WHERE " condition " AND next_attempt_at <= $3 AND (next_attempt_at, request_id) > ($4, $5)" \
+	" AND" OURS \
+	" ORDER BY next_attempt_at, request_id LIMIT $6" lock
+#define LOCKED " FOR UPDATE SKIP LOCKED"
+#define DUE_TYPES TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID, INT8OID
+
+/*
+ * What is claimed is read first and updated then, by request_id: a join
+ * would let the planner choose, by statistics that a queue outruns.
+ */
+static WorkStatement select_pending =
+{
+	.sql = DUE("status = 'pending' AND user_identity_id <> ALL ($7)", LOCKED),
+	.types = {DUE_TYPES, UUIDARRAYOID}
+};
+
+static WorkStatement select_revoking =
+{
+	.sql = DUE("status = 'revoking' AND (instant_key).instant_key_id IS NOT NULL", LOCKED),
+	.types = {DUE_TYPES}
+};
+
+static WorkStatement select_issued =
+{
+	.sql = DUE("status = 'issued'", ""),
+	.types = {DUE_TYPES}
+};
+
+static WorkStatement select_cancelled =
+{
+	.sql = DUE("status = 'cancelled'", LOCKED),
+	.types = {DUE_TYPES}
+};
+
+static WorkStatement select_first =
+{
+	.sql = "SELECT next_attempt_at FROM %r"
+	" WHERE status = $3 AND" OURS "AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
+	.types = {TEXTOID}
+};
+
+/*
+ * Of the requests of a queue that come after the mark, and are due at this time (or
+ * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
+ */
+static int
+take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt, ArrayType *held,
+	 int limit, WorkRow **rows)
+{
+	static WorkStatement *const statements[STATUS_COUNT] = {
+		[STATUS_PENDING] = &select_pending,
+		[STATUS_REVOKING] = &select_revoking,
+		[STATUS_ISSUED] = &select_issued,
+		[STATUS_CANCELLED] = &select_cancelled,
+	};
+	Datum		args[WORK_MAX_ARGS];
+	int			n;
+
+	args[2] = TimestampTzGetDatum(due);
+	args[3] = TimestampTzGetDatum(mark->time);
+	args[4] = Int64GetDatum(mark->id);
+	args[5] = Int64GetDatum(limit);
+	args[6] = PointerGetDatum(held);
+	work_execute(statements[queue->status], args, NULL);
+	n = get_rows(rows);
+	if (n > 0)
+	{
+		mark->time = (*rows)[n - 1].next_attempt_at;
+		mark->id = (*rows)[n - 1].id;
+		if (queue->status != STATUS_ISSUED)
+			claim(queue->status, attempt, GetCurrentTimestamp(), *rows, n);
+	}
+	return n;
+}
+
+/*
+ * Take at most limit requests that are due from a queue.
+ *
+ * Pending ones are claimed for this attempt, unless their identity is one of
+ * held; a key that is to be revoked is not due again before the attempt's
+ * timeout; issued ones are those whose row is to be written, left as they are;
+ * of cancelled ones nothing is due any more.  Returns their number, and the
+ * rows, as they were but for the attempt, in CurrentMemoryContext.
+ */
+int
+work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
+		   int limit, WorkRow **rows)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		begin = clock_now();
+	bool		full = begin >= queue->next_full;
+	WorkMark   *marks[] = {&queue->at_once, &queue->paused};
+	int			first = queue->paused_first ? 1 : 0;
+	int			n;
+
+	if (full)
+	{
+		queue->at_once = (WorkMark)
+		{
+			DT_NOBEGIN, PG_INT64_MIN
+		};
+		queue->paused = (WorkMark)
+		{
+			DT_NOBEGIN, PG_INT64_MAX
+		};
+	}
+	queue->paused_first = !queue->paused_first;
+	n = take(queue, marks[first], first ? now : DT_NOBEGIN, attempt, held, limit, rows);
+	if (n < limit)
+	{
+		WorkRow    *others;
+		int			nothers = take(queue, marks[1 - first], first ? DT_NOBEGIN : now, attempt, held, limit - n, &others);
+
+		*rows = repalloc(*rows, (n + nothers + 1) * sizeof(WorkRow));
+		memcpy(*rows + n, others, nothers * sizeof(WorkRow));
+		n += nothers;
+	}
+
+	if (n == limit)
+		queue->next_due = now;
+	else if (!full)
+	{
+		/* nothing more after the marks; before them there may be something */
+		queue->next_due = now + Max(queue->next_full - begin, 0);
+	}
+	else
+	{
+		Datum		args[WORK_MAX_ARGS];
+
+		args[2] = CStringGetTextDatum(status_names[queue->status]);
+		work_execute(&select_first, args, NULL);
+		queue->next_due = DT_NOEND;
+		if (SPI_processed > 0)
+		{
+			bool		isnull;
+			TimestampTz first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+
+			/* what is due and was not taken is locked, or held */
+			queue->next_due = first > now ? first : now + USECS_PER_SEC;
+		}
+	}
+	if (full)
+		queue->next_full = clock_now() + FULL_READ_SHARE * (clock_now() - begin);
+	return n;
+}
+
+static WorkStatement select_doubts =
+{
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND next_attempt_at IS NOT NULL"
+	" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * The requests that are in doubt: called, of which this worker, whose calls are
+ * active, knows nothing.  In CurrentMemoryContext.
+ */
+int
+work_doubts(ArrayType *active, WorkRow **rows)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = PointerGetDatum(active);
+	work_execute(&select_doubts, args, NULL);
+	return get_rows(rows);
+}
+
+static WorkStatement lock_request =
+{
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE request_id = $3 FOR UPDATE SKIP LOCKED",
+	.types = {INT8OID}
+};
+
+/*
+ * Lock a request and read it.  Returns false when it is gone, or a session has
+ * locked it.  Strings are in CurrentMemoryContext.
+ */
+bool
+work_lock(int64 id, WorkRow *row)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(&lock_request, args, NULL);
+	if (SPI_processed == 0)
+		return false;
+	get_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, row);
+	return true;
+}
+
+static WorkStatement find_request =
+{
+	.sql = "SELECT 1 FROM %r WHERE request_id = $3",
+	.types = {INT8OID}
+};
+
+/*
+ * Does the request exist?
+ */
+bool
+work_exists(int64 id)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(&find_request, args, NULL);
+	return SPI_processed > 0;
+}
+
+/*
+ * A key as a Datum for the table.
+ */
+static Datum
+key_datum(const SeamKey *key)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(work_key_type(), -1);
+
+	key_check_type(desc);
+	return key_row(BlessTupleDesc(desc), key);
+}
+
+static WorkStatement update_request =
+{
+	.sql = "UPDATE %r SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
+	" instant_key = CASE WHEN $8 IS NULL THEN instant_key ELSE $8 END,"
+	" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id),"
+	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, look_again_at),"
+	" look_again_from = least(look_again_from, $14)"
+	" WHERE request_id = $3",
+	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID, TEXTOID, TEXTOID,
+	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/*
+ * Change a request that is locked.
+ */
+void
+work_change(int64 id, const WorkChange *change)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = Int64GetDatum(id);
+	args[3] = CStringGetTextDatum(status_names[change->status]);
+	args[4] = TimestampTzGetDatum(change->next_attempt_at);
+	if (change->next_attempt_at == DT_NOEND)
+		nulls[4] = 'n';
+	args[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	if (!change->finished)
+		nulls[5] = 'n';
+	args[6] = Int32GetDatum(change->attempts);
+	if (change->key)
+		args[7] = key_datum(change->key);
+	else
+		nulls[7] = 'n';
+	if (change->sqlerrcode != 0)
+		args[8] = CStringGetTextDatum(unpack_sql_state(change->sqlerrcode));
+	else
+		nulls[8] = 'n';
+	if (change->error)
+		args[9] = CStringGetTextDatum(change->error);
+	else
+		nulls[9] = 'n';
+	if (change->seam_request_id)
+		args[10] = CStringGetTextDatum(change->seam_request_id);
+	else
+		nulls[10] = 'n';
+	args[11] = Int32GetDatum(change->attempt_timeout);
+	if (change->attempt_timeout == 0)
+		nulls[11] = 'n';
+	args[12] = TimestampTzGetDatum(change->look_again_at);
+	args[13] = TimestampTzGetDatum(change->look_again_from);
+	if (!change->look_again)
+		nulls[12] = nulls[13] = 'n';
+	work_execute(&update_request, args, nulls);
+}
+
+static WorkStatement select_owned =
+{
+	.sql = "SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY ($3)",
+	.types = {UUIDARRAYOID}
+};
+
+/*
+ * Which of these keys does some request own?  Their ids, in
+ * CurrentMemoryContext.
+ */
+int
+work_owned(ArrayType *keys, pg_uuid_t **owned)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = PointerGetDatum(keys);
+	work_execute(&select_owned, args, NULL);
+	return work_uuids(owned);
+}
+
+static WorkStatement insert_copy =
+{
+	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
+	" instant_key, error, account, api_key_hash, sqlstate, finished_at, system_identifier, origin)"
+	" SELECT $3, $4, $5, $6, CASE WHEN $6 = 'revoking' THEN '-infinity'::timestamptz END, $7, $8, $9, $10,"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2 RETURNING request_id",
+	.types = {UUIDOID, INT4OID, UUIDOID, TEXTOID, WORK_KEY_TYPE, TEXTOID, INT8OID, INT8OID}
+};
+
+/*
+ * A request of its own for a key that may be this request's: to have it revoked, or a
+ * report, which failed.  Returns its id.
+ */
+static int64
+add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const char *error)
+{
+	bool		isnull;
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = UUIDPGetDatum(&row->identity);
+	args[3] = Int32GetDatum(row->max_use_count);
+	if (row->max_use_count == 0)
+		nulls[3] = 'n';
+	args[4] = UUIDPGetDatum(&row->profile);
+	if (!row->has_profile)
+		nulls[4] = 'n';
+	args[5] = CStringGetTextDatum(status_names[status]);
+	args[6] = key_datum(key);
+	args[7] = CStringGetTextDatum(error);
+	args[8] = Int64GetDatum((int64) row->account.account);
+	args[9] = Int64GetDatum((int64) row->account.api_key);
+	if (row->account.account == 0)
+		nulls[8] = nulls[9] = 'n';
+	work_execute(&insert_copy, args, nulls);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg("a trigger or rule keeps instant keys from being recorded in \"seam_instant_key_request\"")));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/*
+ * Have a key revoked that may be this request's or another's.
+ */
+void
+work_revoke_copy(const WorkRow *row, const SeamKey *key)
+{
+	(void) add_copy(row, key, STATUS_REVOKING,
+					"issued by a call whose answer was lost, and it cannot be told by which one");
+}
+
+/*
+ * Report a key that nobody owns.  Returns the id of the request that does.
+ */
+int64
+work_report_key(const WorkRow *row, const SeamKey *key, const char *report)
+{
+	return add_copy(row, key, STATUS_FAILED, report);
+}
+
+/* ---------- looking once more ---------- */
+
+static WorkStatement select_again =
+{
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE look_again_at <= $3 AND" OURS
+	" ORDER BY look_again_at LIMIT $4 FOR UPDATE SKIP LOCKED",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+static WorkStatement claim_again =
+{
+	.sql = "UPDATE %r SET look_again_at = $4 WHERE request_id = ANY ($3)",
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID}
+};
+
+static WorkStatement select_first_again =
+{
+	.sql = "SELECT min(look_again_at) FROM %r WHERE look_again_at IS NOT NULL AND" OURS
+};
+
+/*
+ * Take at most limit requests for whose keys it is time to look once more.  If nothing
+ * comes of that they are due again after LOOK_AGAIN_RETRY_S.  *next: when others will
+ * be due.  Returns their number, and the rows, in CurrentMemoryContext.
+ */
+int
+work_look_again(int limit, WorkRow **rows, TimestampTz *next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		args[WORK_MAX_ARGS];
+	bool		isnull;
+	int			n;
+
+	args[2] = TimestampTzGetDatum(now);
+	args[3] = Int64GetDatum(limit);
+	work_execute(&select_again, args, NULL);
+	n = get_rows(rows);
+	if (n > 0)
+	{
+		args[2] = PointerGetDatum(row_ids(*rows, n));
+		args[3] = TimestampTzGetDatum(now + LOOK_AGAIN_RETRY_S * USECS_PER_SEC);
+		work_execute(&claim_again, args, NULL);
+	}
+	work_execute(&select_first_again, args, NULL);
+	*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (isnull)
+		*next = DT_NOEND;
+	else if (*next <= now && n < limit)
+		*next = now + USECS_PER_SEC;	/* a session has locked it */
+	return n;
+}
+
+static WorkStatement end_again =
+{
+	.sql = "UPDATE %r SET look_again_at = NULL, look_again_from = NULL WHERE request_id = $3",
+	.types = {INT8OID}
+};
+
+/*
+ * There is no need any more to look for a key of this request.
+ */
+void
+work_looked_again(int64 id)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(&end_again, args, NULL);
+}
+
+static WorkStatement select_awaited =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE look_again_at IS NOT NULL AND user_identity_id IS NOT NULL AND" OURS
+	" ORDER BY user_identity_id"
+};
+
+/*
+ * The identities whose keys are looked for once more, in order, and with repetitions:
+ * how many, and they, in CurrentMemoryContext.
+ */
+int
+work_awaited(pg_uuid_t **ids)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	work_execute(&select_awaited, args, NULL);
+	return work_uuids(ids);
+}
+
+/* ---------- now and then ---------- */
+
+static WorkStatement delete_requests =
+{
+	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
+	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
+	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
+	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
+	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
+};
+
+/*
+ * Delete some requests that were finished before this time, but none of the
+ * identities to keep.  Returns whether there may be more.
+ */
+bool
+work_delete_old(TimestampTz before, ArrayType *keep)
+{
+	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED, STATUS_REVOKED};
+	int64		n = 0;
+
+	for (int i = 0; i < (int) lengthof(final); i++)
+	{
+		Datum		args[WORK_MAX_ARGS];
+
+		args[2] = CStringGetTextDatum(status_names[final[i]]);
+		args[3] = TimestampTzGetDatum(before);
+		args[4] = PointerGetDatum(keep);
+		args[5] = Int64GetDatum(DELETE_AT_ONCE - n);
+		work_execute(&delete_requests, args, NULL);
+		n += (int64) SPI_processed;
+		if (n >= DELETE_AT_ONCE)
+			return true;
+	}
+	return false;
+}
+
+/* Two ranges, so that none of ours is read. */
+#define OTHERS(range) \
+	"(SELECT count(*) FROM %r WHERE status = ANY ('{pending,in_flight,issued,revoking}')" \
+	" AND origin " range " $2 AND next_attempt_at IS NOT NULL)"
+
+static WorkStatement count_others =
+{
+	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c WHERE" CALL_IS_OPEN_ELSEWHERE ")"
+};
+
+/*
+ * Warn of what came along with a copy of the database, and waits, unless all of it was
+ * told of before.
+ */
+void
+work_warn_of_others(void)
+{
+	static int64 told;
+	static int64 tell_at;		/* not before, on clock_now()'s clock */
+	Datum		args[WORK_MAX_ARGS];
+	bool		isnull;
+	int64		n;
+
+	work_execute(&count_others, args, NULL);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	if (n == 0)
+		told = 0;
+	if (n <= told || clock_now() < tell_at)
+		return;
+	told = n;
+	tell_at = clock_now() + WARN_AGAIN_US;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the outbox of database \"%s\"",
+					n, get_database_name(MyDatabaseId)),
+			 errdetail("They came along with a copy, a dump, an upgrade or a subscription, and their origin may still send them."),
+			 errhint("If it will not, call seam_adopt_instant_key_requests().")));
+}
+
+/* $3: statuses. */
+static WorkStatement end_pauses =
+{
+	.sql = "UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = ANY (ARRAY("
+	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND next_attempt_at < 'infinity'"
+	" AND (attempted_at > $5) IS NOT FALSE AND" OURS "FOR UPDATE SKIP LOCKED))",
+	.types = {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+};
+
+/*
+ * End pauses of n statuses: those that go on after until, of attempts that began after
+ * began_after.
+ */
+void
+work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after)
+{
+	Datum		names[STATUS_COUNT];
+	Datum		args[WORK_MAX_ARGS];
+
+	for (int i = 0; i < n; i++)
+		names[i] = CStringGetTextDatum(status_names[statuses[i]]);
+	args[2] = PointerGetDatum(work_array(names, NULL, n, TEXTOID));
+	args[3] = TimestampTzGetDatum(until);
+	args[4] = TimestampTzGetDatum(began_after);
+	work_execute(&end_pauses, args, NULL);
+}

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * work.h
+ *	  What the worker reads and writes of the outbox's requests.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_WORK_H
+#define SEAM_IK_WORK_H
+
+#include "seam/account.h"
+#include "datatype/timestamp.h"
+#include "outbox/outbox.h"
+#include "utils/array.h"
+
+typedef enum RequestStatus
+{
+	STATUS_PENDING,
+	STATUS_IN_FLIGHT,
+	STATUS_ISSUED,
+	STATUS_FAILED,
+	STATUS_CANCELLED,
+	STATUS_REVOKING,
+	STATUS_REVOKED,
+	STATUS_COUNT
+} RequestStatus;
+
+extern const char *const status_names[STATUS_COUNT];
+
+/* A request, as the worker sees it. */
+typedef struct WorkRow
+{
+	int64		id;
+	RequestStatus status;
+	bool		has_identity;
+	pg_uuid_t	identity;
+	int			max_use_count;	/* 0: left to Seam */
+	bool		has_profile;
+	pg_uuid_t	profile;
+	int			attempts;
+	bool		has_key;
+	pg_uuid_t	key;
+	bool		has_target;
+	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
+	TimestampTz attempted_at;
+	int			attempt_timeout;	/* milliseconds */
+	int64		ripe_at;		/* when Seam's list may tell of it, if it is
+								 * in doubt: clock_now()'s clock */
+	bool		has_seam_time;
+	TimestampTz seam_time;
+	int			timeline;
+	int			sqlerrcode;		/* 0 for NULL */
+	char	   *error;			/* or NULL */
+	char	   *reference;		/* or NULL */
+	AccountId	account;		/* that the last attempt was made with */
+	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
+} WorkRow;
+
+/* What becomes of a request.  Strings and key may be NULL: left as they are. */
+typedef struct WorkChange
+{
+	RequestStatus status;
+	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
+	bool		finished;
+	int			attempts;
+	int			attempt_timeout;	/* milliseconds; 0: as it is */
+	const SeamKey *key;
+	int			sqlerrcode;		/* 0: there is no error (any more) */
+	const char *error;
+	const char *seam_request_id;
+
+	/* look for a key once more, if look_again is set: */
+	bool		look_again;
+	TimestampTz look_again_at;
+	TimestampTz look_again_from;	/* created since then, by Seam's clock */
+} WorkChange;
+
+/* How far a queue has been read: its next_attempt_at and request_id. */
+typedef struct WorkMark
+{
+	TimestampTz time;
+	int64		id;
+}			WorkMark;
+
+/*
+ * The requests of a status for which there is something to do: at once, or after a
+ * pause.
+ */
+typedef struct WorkQueue
+{
+	RequestStatus status;
+	TimestampTz next_due;		/* nothing is due before */
+	WorkMark	at_once;		/* the last one taken of those, */
+	WorkMark	paused;			/* and of those whose pause was over */
+	bool		paused_first;	/* the next time, since each goes first in
+								 * turn */
+	int64		next_full;		/* when to begin before the marks again, on
+								 * clock_now()'s clock */
+} WorkQueue;
+
+/* The attempt that is about to be made. */
+typedef struct WorkAttempt
+{
+	int			timeout;		/* milliseconds */
+	int			revoke_timeout; /* of a revocation */
+	bool		has_seam_time;
+	TimestampTz seam_time;
+	AccountId	account;
+} WorkAttempt;
+
+extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
+					   int limit, WorkRow **rows);
+extern int	work_doubts(ArrayType *active, WorkRow **rows);
+extern bool work_lock(int64 id, WorkRow *row);
+extern bool work_exists(int64 id);
+extern void work_change(int64 id, const WorkChange *change);
+extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
+extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);
+extern void work_looked_again(int64 id);
+extern int	work_awaited(pg_uuid_t **ids);
+extern int64 work_report_key(const WorkRow *row, const SeamKey *key, const char *report);
+extern bool work_delete_old(TimestampTz before, ArrayType *keep);
+extern void work_warn_of_others(void);
+extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after);
+
+#endif							/* SEAM_IK_WORK_H */

@@ -1,0 +1,220 @@
+/*-------------------------------------------------------------------------
+ *
+ * work_statement.c
+ *	  Statements on the outbox's tables, and what surrounds them.
+ *
+ * Everything happens in a short transaction between work_begin() and work_end().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "outbox/work_statement.h"
+
+/* How long a statement waits for a lock on the table. */
+#define LOCK_TIMEOUT "1s"
+
+static Outbox outbox;			/* as work_begin() found it */
+static char *known_name;		/* of its table, for which there are plans */
+static int	names;				/* counts the changes of that */
+static Oid	key_type;			/* seam_instant_key */
+static int	guc_level;
+
+/*
+ * Begin to work on the outbox, in a transaction.  Returns false when the
+ * extension is not there any more, or was created anew.
+ */
+bool
+work_begin(void)
+{
+	static const char *const settings[][2] = {
+		/* every statement has its index, whatever the statistics say */
+		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
+		{"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
+		{"lock_timeout", LOCK_TIMEOUT},
+	};
+	Outbox		found;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	guc_level = NewGUCNestLevel();
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	if (!OidIsValid(outbox.schema))
+	{
+		bool		isnull;
+
+		if (SPI_execute("SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname = 'seam_ik'", true, 1) != SPI_OK_SELECT)
+			elog(ERROR, "SPI_execute failed");
+		if (SPI_processed == 0)
+			return false;
+		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	/* another table of that name knows nothing of the calls under way */
+	if (!outbox_find(outbox.schema, &found) || (OidIsValid(outbox.table) && found.table != outbox.table))
+		return false;
+	outbox = found;				/* an error leaves it as it was */
+	if (known_name == NULL || strcmp(known_name, outbox.name) != 0)
+	{
+		char	   *old = known_name;
+
+		known_name = MemoryContextStrdup(TopMemoryContext, outbox.name);
+		if (old)
+			pfree(old);
+		names++;
+		key_type = get_atttype(outbox.table, get_attnum(outbox.table, "instant_key"));
+	}
+	return true;
+}
+
+/*
+ * Undo work_begin(), before the commit.
+ */
+void
+work_end(void)
+{
+	AtEOXact_GUC(true, guc_level);
+	SPI_finish();
+	PopActiveSnapshot();
+}
+
+/*
+ * The outbox that work_begin() found.
+ */
+Outbox *
+work_outbox(void)
+{
+	return &outbox;
+}
+
+/*
+ * Do both tables belong to whom we are connected as?  Another owner's triggers and rules
+ * would run in our name.
+ */
+bool
+work_is_ours(void)
+{
+	HeapTuple	tuple;
+	bool		ours;
+
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call", outbox.schema)));
+	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return ours && outbox.owner == GetUserId();
+}
+
+/*
+ * A statement with the names of the tables put in, palloc'd.
+ */
+static char *
+with_names(const char *sql)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (; *sql; sql++)
+	{
+		if (*sql != '%')
+			appendStringInfoChar(&text, *sql);
+		else
+			appendStringInfoString(&text, *++sql == 'r' ? outbox.name : outbox.calls);
+	}
+	return text.data;
+}
+
+/*
+ * Make the plan of a statement for the tables' names as they are now.
+ */
+static void
+prepare(WorkStatement *statement)
+{
+	Oid			types[WORK_MAX_ARGS] = {INT8OID, INT8OID};
+	int			nargs = WORK_OUR_ARGS;
+	SPIPlanPtr	plan;
+
+	if (statement->plan)
+		SPI_freeplan(statement->plan);
+	statement->plan = NULL;
+	for (int i = 0; OidIsValid(statement->types[i]); i++)
+		types[nargs++] = statement->types[i] == WORK_KEY_TYPE ? key_type : statement->types[i];
+	plan = SPI_prepare(with_names(statement->sql), nargs, types);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	statement->plan = plan;
+	statement->names = names;
+}
+
+/*
+ * Execute a statement.  args and nulls have WORK_MAX_ARGS places, of which the first
+ * WORK_OUR_ARGS are filled in here; nulls may be NULL.
+ */
+void
+work_execute(WorkStatement *statement, Datum *args, const char *nulls)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	int			rc;
+
+	if (statement->names != names)
+		prepare(statement);
+	args[0] = Int64GetDatum((int64) GetSystemIdentifier());
+	args[1] = Int64GetDatum(outbox.origin);
+	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
+	MemoryContextSwitchTo(caller);	/* SPI has left its own */
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+}
+
+/*
+ * The last statement's result, a column of UUIDs: how many, and they, in
+ * CurrentMemoryContext.
+ */
+int
+work_uuids(pg_uuid_t **ids)
+{
+	int			n = (int) SPI_processed;
+
+	*ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(pg_uuid_t));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		(*ids)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	return n;
+}
+
+/*
+ * The type of a key in the table.
+ */
+Oid
+work_key_type(void)
+{
+	return key_type;
+}
+
+/*
+ * An array of n values, or NULLs, in CurrentMemoryContext.
+ */
+ArrayType *
+work_array(Datum *values, bool *nulls, int n, Oid type)
+{
+	int			lower = 1;
+	int16		length;
+	bool		by_value;
+	char		align;
+
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	return construct_md_array(values, nulls, 1, &n, &lower, type, length, by_value, align);
+}

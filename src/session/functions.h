@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.h
+ *	  What the SQL functions and the triggers share: a call whose failure is
+ *	  raised.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_FUNCTIONS_H
+#define SEAM_IK_FUNCTIONS_H
+
+#include "fmgr.h"
+#include "seam/seam.h"
+
+extern const pg_uuid_t *get_user_identity(FunctionCallInfo fcinfo, int arg);
+extern int	get_max_use_count(FunctionCallInfo fcinfo, int arg);
+extern void call_seam(const SeamAccount *account, const SeamRequest *request,
+					  SeamKeyConsumer consume, void *arg, SeamResult *result);
+
+#endif							/* SEAM_IK_FUNCTIONS_H */

@@ -1,0 +1,672 @@
+/*-------------------------------------------------------------------------
+ *
+ * requests.c
+ *	  What a session does with requests that are in the outbox: cancel, retry,
+ *	  adopt, and read the result.
+ *
+ * EXECUTE on a function is all that its caller needs, so the statements run as
+ * the owner of the table.  They see the latest state of a request also in a
+ * transaction with an older snapshot: the worker goes on meanwhile.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "session/functions.h"
+#include "shmem/places.h"
+#include "miscadmin.h"
+#include "session/requests.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+PG_FUNCTION_INFO_V1(seam_enqueue_instant_key);
+PG_FUNCTION_INFO_V1(seam_instant_key_request_result);
+PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request);
+PG_FUNCTION_INFO_V1(seam_retry_instant_key_request);
+PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
+
+/* The longest reference, in bytes; the table has the same as a constraint. */
+#define MAX_REFERENCE 200
+
+typedef enum StatementId
+{
+	ST_LOCK,
+	ST_LOCK_TARGET,
+	ST_FIND_TARGET,
+	ST_LOCK_KEY,
+	ST_RESULT,
+	ST_CANCEL,
+	ST_DISMISS,
+	ST_REVOKE,
+	ST_RETRY,
+	ST_WRITE_AGAIN,
+	ST_FOLLOW,
+	ST_MOVE,
+	ST_ADOPT,
+	ST_ADOPT_FINISHED,
+	ST_PASS_IDS,
+	ST_REPORT_CALLS,
+	ST_COUNT
+} StatementId;
+
+#define MAX_ARGS 8
+
+/*
+ * The request says the same of its target as the trigger's table, but for the values of
+ * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key.
+ */
+#define SAME_TARGET \
+	"target_hash = $1 AND target_table = $2" \
+	"{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	" ELSE target_columns IS NULL OR target_columns = $4 END}"
+#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
+#define SAME_TARGET_ARGS(t) \
+	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
+
+/*
+ * The statements; %s is the table of requests, %c that of calls, and {} are around what
+ * the first may not know of.  What they make due of a request that came along with a
+ * copy waits all the same until it is adopted.
+ */
+static const struct
+{
+	const char *sql;
+	int			nargs;
+	Oid			types[MAX_ARGS];
+}			statements[ST_COUNT] =
+
+{
+	[ST_LOCK] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE request_id = $1 FOR UPDATE",
+		1, {INT8OID}
+	},
+	/* other rows may have the same hash: they are not locked */
+	[ST_LOCK_TARGET] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE " SAME_TARGET " AND target_key = $5"
+		" AND (status IN ('pending', 'in_flight', 'failed')"
+
+		/*
+		 * a key that was written is known by its row, which may have another
+		 * primary key now
+		 */
+		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%')))) FOR UPDATE",
+		5, {TARGET_TYPES, JSONBOID}
+	},
+	[ST_FIND_TARGET] = {
+		"SELECT request_id, target_key"
+		" FROM %s WHERE " SAME_TARGET " AND user_identity_id = $5"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT NULL OR $6)",
+		6, {TARGET_TYPES, UUIDOID, BOOLOID}
+	},
+	[ST_LOCK_KEY] = {
+		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		" FROM %s WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
+		1, {UUIDOID}
+	},
+	[ST_RESULT] = {
+		"SELECT instant_key, status, enqueued_by, system_identifier"
+		" FROM %s WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_CANCEL] = {
+		/* next_attempt_at: the worker is to tell the listeners */
+		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_DISMISS] = {
+		"UPDATE %s SET dismissed_at = now() WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_REVOKE] = {
+		/* what is in flight is looked for when its time has come */
+		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, dismissed_at = NULL,"
+		" attempts = CASE WHEN status IN ('issued', 'failed') THEN 0 ELSE attempts END,"
+		" next_attempt_at = CASE WHEN status IN ('issued', 'failed') THEN '-infinity' ELSE next_attempt_at END"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_RETRY] = {
+		/*
+		 * what may have a key that nobody wants is to be revoked; timeline 0:
+		 * whose a guest's keys are was known only for a while
+		 */
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL AND (instant_key).instant_key_id IS NULL THEN 'pending' ELSE 'revoking' END,"
+		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
+		" timeline_id = CASE WHEN transaction_id IS NULL OR (instant_key).instant_key_id IS NOT NULL THEN timeline_id ELSE 0 END"
+		" WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_WRITE_AGAIN] = {
+		"UPDATE %s SET next_attempt_at = '-infinity' WHERE request_id = $1",
+		1, {INT8OID}
+	},
+	[ST_FOLLOW] = {
+		"UPDATE %s SET target_key = $6, target_hash = $7{, target_partition = nullif($8, 0)}"
+		" WHERE " SAME_TARGET " AND target_key = $5"
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
+		8, {TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
+	},
+	[ST_MOVE] = {
+		"UPDATE %s SET target_key = $2{, target_partition = $3} WHERE request_id = $1",
+		3, {INT8OID, JSONBOID, OIDOID}
+	},
+	[ST_ADOPT] = {
+		/*
+		 * timeline 0 is nobody's: what was in doubt is reported.  Columns and
+		 * partitions may have other numbers here.
+		 */
+		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
+		" next_attempt_at = '-infinity', look_again_at = NULL"
+		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
+		2, {INT8OID, INT8OID}
+	},
+	[ST_ADOPT_FINISHED] = {
+		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, origin = $2, look_again_at = NULL{, target_numbers = NULL, target_partition = NULL}"
+		" WHERE next_attempt_at IS NULL AND origin <> $2",
+		2, {INT8OID, INT8OID}
+	},
+	[ST_PASS_IDS] = {
+		/* a subscription brings rows along, and leaves the sequence as it is */
+		"SELECT setval($1, id) FROM (SELECT max(request_id) AS id FROM %s) AS m"
+		" WHERE id > coalesce(pg_sequence_last_value($1), 0)",
+		1, {REGCLASSOID}
+	},
+	[ST_REPORT_CALLS] = {
+		/* of calls that have committed there is nothing to know in a copy */
+		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
+		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, attempted_at,"
+		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id,"
+		" account, api_key_hash, timeline_id, system_identifier, origin)"
+		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
+		" attempt_timeout, seam_time, now(), k, '08007', '" REPORT_OF_COPY "', transaction_id,"
+		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, instant_key_ids) AS u(i, k)"
+		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
+		2, {INT8OID, INT8OID}
+	},
+};
+
+/* The statements' plans in this session, for the table of this name. */
+static SPIPlanPtr plans[ST_COUNT];
+static Oid	plans_table = InvalidOid;
+static char *plans_name;
+static bool plans_know_columns;
+
+/* A use of SPI as the owner of the outbox. */
+typedef struct Session
+{
+	Outbox	   *outbox;
+	Oid			user;
+	int			context;
+	int			settings;		/* nest level */
+} Session;
+
+/*
+ * Become the owner of the outbox, whom no operator or function of the caller's
+ * may deceive.  An error undoes it with the (sub)transaction.
+ */
+static Session
+begin_session(Outbox *outbox)
+{
+	static const char *const settings[][2] = {
+		{"search_path", "pg_catalog, pg_temp"},
+		/* every statement has its index, whatever the statistics say */
+		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"},
+		{"plan_cache_mode", "force_generic_plan"},
+	};
+	Session		session = {.outbox = outbox};
+
+	GetUserIdAndSecContext(&session.user, &session.context);
+	SetUserIdAndSecContext(outbox->owner, session.context |
+						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	session.settings = NewGUCNestLevel();
+	for (int i = 0; i < (int) lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	return session;
+}
+
+/*
+ * Be the caller again, with his settings.
+ */
+static void
+end_session(Session *session)
+{
+	SPI_finish();
+	AtEOXact_GUC(true, session->settings);
+	SetUserIdAndSecContext(session->user, session->context);
+}
+
+/*
+ * The text of a statement for the outbox's tables as they are: palloc'd.
+ */
+static char *
+statement_text(StatementId id, const Outbox *outbox)
+{
+	StringInfoData text;
+	bool		skip = false;
+
+	initStringInfo(&text);
+	for (const char *sql = statements[id].sql; *sql; sql++)
+	{
+		if (*sql == '{' || *sql == '}')
+			skip = *sql == '{' && !outbox->knows_columns;
+		else if (skip)
+			continue;
+		else if (*sql == '%')
+			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
+		else
+			appendStringInfoChar(&text, *sql);
+	}
+	return text.data;
+}
+
+/*
+ * Execute a statement.  Its result is in SPI_tuptable and SPI_processed.
+ */
+static void
+execute(Session *session, StatementId id, const Datum *args)
+{
+	int			rc;
+
+	if (plans_table != session->outbox->table || strcmp(plans_name, session->outbox->name) != 0 ||
+		plans_know_columns != session->outbox->knows_columns)
+	{
+		char	   *name = MemoryContextStrdup(TopMemoryContext, session->outbox->name);
+
+		for (int i = 0; i < ST_COUNT; i++)
+		{
+			if (plans[i])
+				SPI_freeplan(plans[i]);
+			plans[i] = NULL;
+		}
+		if (plans_name)
+			pfree(plans_name);
+		plans_name = name;
+		plans_table = session->outbox->table;
+		plans_know_columns = session->outbox->knows_columns;
+	}
+	if (plans[id] == NULL)
+	{
+		SPIPlanPtr	plan = SPI_prepare(statement_text(id, session->outbox),
+									   statements[id].nargs, (Oid *) statements[id].types);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		plans[id] = plan;
+	}
+	CommandCounterIncrement();
+	rc = SPI_execute_snapshot(plans[id], (Datum *) args, NULL, GetLatestSnapshot(),
+							  InvalidSnapshot, false, true, 0);
+	if (rc < 0)
+		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(rc));
+}
+
+/*
+ * A column (counted from 1) of a row of the result.
+ */
+static Datum
+column(uint64 row, int number, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
+}
+
+/* A request that is locked. */
+typedef struct Locked
+{
+	int64		id;
+	char	   *status;			/* palloc'd in SPI's context */
+	bool		has_sqlstate;
+	bool		reported;		/* it failed, and keys of it may be alive */
+} Locked;
+
+/*
+ * Read a row of the statements that lock requests.
+ */
+static Locked
+get_locked(uint64 row)
+{
+	Locked		locked;
+	Datum		sqlstate;
+	bool		isnull;
+
+	locked.id = DatumGetInt64(column(row, 1, &isnull));
+	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
+	sqlstate = column(row, 4, &isnull);
+	locked.has_sqlstate = !isnull;
+	locked.reported = !isnull && strcmp(locked.status, "failed") == 0 &&
+		strcmp(TextDatumGetCString(sqlstate), "08007") == 0;
+	return locked;
+}
+
+/*
+ * Lock a request.  Raises P0002 when there is none with this id.
+ */
+static Locked
+lock_request(Session *session, int64 id)
+{
+	Datum		args[] = {Int64GetDatum(id)};
+
+	execute(session, ST_LOCK, args);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
+	return get_locked(0);
+}
+
+/*
+ * Have the key of a request that is locked revoked: returns its new status.
+ */
+static const char *
+revoke_key(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+
+	execute(session, ST_REVOKE, args);
+	places_wake_at_commit(false);
+	return "revoking";
+}
+
+/*
+ * Cancel a request that is locked: returns its new status, static or in SPI's
+ * context.  What is reported stays so, whatever becomes of the row that it is for.
+ */
+static const char *
+cancel(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id)};
+
+	if (locked->reported)
+		return locked->status;
+	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
+	{
+		execute(session, ST_CANCEL, args);
+		places_wake_at_commit(false);
+		return "cancelled";
+	}
+	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
+		return revoke_key(session, locked);
+	return locked->status;
+}
+
+/*
+ * Cancel the requests whose target is this row, which is gone.
+ */
+void
+requests_cancel_target(Outbox *outbox, const Target *target)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), target->key};
+	uint64		n;
+	Locked	   *found;
+
+	execute(&session, ST_LOCK_TARGET, args);
+	n = SPI_processed;
+	found = palloc(Max(n, 1) * sizeof(Locked));
+	for (uint64 i = 0; i < n; i++)
+		found[i] = get_locked(i);
+	for (uint64 i = 0; i < n; i++)
+		cancel(&session, &found[i]);
+	end_session(&session);
+}
+
+/*
+ * Have a key revoked, whether a request has issued it or not.
+ */
+void
+requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {UUIDPGetDatum(key)};
+	bool		known;
+
+	execute(&session, ST_LOCK_KEY, args);
+	known = SPI_processed > 0;
+	if (known)
+	{
+		Locked		locked = get_locked(0);
+
+		if (locked.reported)
+			revoke_key(&session, &locked);
+		else
+			cancel(&session, &locked);
+	}
+	end_session(&session);
+	if (!known)
+		outbox_revoke_key(outbox, key);
+}
+
+/*
+ * A row has moved: its requests follow it.
+ */
+void
+requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
+	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
+
+	execute(&session, ST_FOLLOW, args);
+	end_session(&session);
+}
+
+/*
+ * A row was inserted that may be one that moves between partitions, from a row
+ * that has a request already: one for the same identity whose row is gone, which
+ * is_gone() knows.  Then the request's target is this row from now on.
+ *
+ * Only a request that is not done with yet is looked for, unless finished_too.
+ * Returns whether there was one.
+ */
+bool
+requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *target,
+					 bool finished_too, bool (*is_gone) (Datum target_key, void *arg),
+					 void *arg)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Session		session = begin_session(outbox);
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
+	int			n;
+	int64	   *ids;
+	Datum	   *keys;
+
+	execute(&session, ST_FIND_TARGET, args);
+	MemoryContextSwitchTo(caller);
+	n = (int) SPI_processed;
+	ids = palloc(Max(n, 1) * sizeof(int64));
+	keys = palloc(Max(n, 1) * sizeof(Datum));
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		ids[i] = DatumGetInt64(column(i, 1, &isnull));
+		keys[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(column(i, 2, &isnull)));
+	}
+	end_session(&session);
+
+	/* not as the owner of the outbox: to look for a row runs its table's code */
+	for (int i = 0; i < n; i++)
+	{
+		Datum		move[] = {Int64GetDatum(ids[i]), target->key, ObjectIdGetDatum(target->partition)};
+
+		if (!is_gone(keys[i], arg))
+			continue;
+		session = begin_session(outbox);
+		execute(&session, ST_MOVE, move);
+		end_session(&session);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * seam_enqueue_instant_key(user_identity_id uuid, max_use_count int,
+ *		customization_profile_id uuid, reference text) RETURNS bigint
+ */
+Datum
+seam_enqueue_instant_key(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_GENERATE};
+	Datum		reference = (Datum) 0;
+
+	request.user_identity_id = get_user_identity(fcinfo, 0);
+	request.max_use_count = get_max_use_count(fcinfo, 1);
+	if (!PG_ARGISNULL(2))
+		request.customization_profile_id = PG_GETARG_UUID_P(2);
+	if (!PG_ARGISNULL(3))
+	{
+		text	   *given = PG_GETARG_TEXT_PP(3);
+
+		if (VARSIZE_ANY_EXHDR(given) > MAX_REFERENCE)
+			ereport(ERROR,
+					(errcode(ERRCODE_STRING_DATA_RIGHT_TRUNCATION),
+					 errmsg("reference is longer than %d bytes", MAX_REFERENCE)));
+		reference = PointerGetDatum(given);
+	}
+	PG_RETURN_INT64(outbox_enqueue(outbox_of_function(fcinfo->flinfo->fn_oid),
+								   &request, reference, NULL));
+}
+
+/*
+ * seam_instant_key_request_result(request_id bigint) RETURNS seam_instant_key,
+ * strict
+ *
+ * NULL while there is no key, and when it is to be revoked.  Raises P0002 when
+ * there is no such request, and 42501 when somebody else has enqueued it and
+ * the caller may not read the table.
+ */
+Datum
+seam_instant_key_request_result(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	MemoryContext caller = CurrentMemoryContext;
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum(id)};
+	Datum		key;
+	bool		no_key;
+	bool		isnull;
+	bool		own;
+
+	execute(&session, ST_RESULT, args);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
+	own = DatumGetObjectId(column(0, 3, &isnull)) == session.user && !isnull &&
+		DatumGetInt64(column(0, 4, &isnull)) == (int64) GetSystemIdentifier();
+	if (!own && pg_class_aclcheck(outbox->table, session.user, ACL_SELECT) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another role", id)));
+	key = column(0, 1, &no_key);
+	if (strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2), "issued") != 0)
+		no_key = true;
+	if (!no_key)
+	{
+		MemoryContext old = MemoryContextSwitchTo(caller);
+
+		key = PointerGetDatum(DatumGetHeapTupleHeaderCopy(key));
+		MemoryContextSwitchTo(old);
+	}
+	end_session(&session);
+	if (no_key)
+		PG_RETURN_NULL();
+	return key;
+}
+
+/*
+ * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
+ *
+ * What is reported stays failed, since its keys may be alive; somebody has looked at it
+ * now, so it leaves the view.
+ */
+Datum
+seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Datum		args[] = {Int64GetDatum(locked.id)};
+	char		status[NAMEDATALEN];
+
+	if (locked.reported)
+		execute(&session, ST_DISMISS, args);
+	strlcpy(status, cancel(&session, &locked), sizeof(status));
+	end_session(&session);
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * seam_retry_instant_key_request(request_id bigint) RETURNS text, strict
+ *
+ * Puts a failed request back.  Where a key was issued and could not be written
+ * to its row, only that is tried again.
+ */
+Datum
+seam_retry_instant_key_request(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Datum		args[] = {Int64GetDatum(locked.id)};
+	char		status[NAMEDATALEN];
+
+	strlcpy(status, locked.status, sizeof(status));
+	if (strcmp(status, "failed") == 0)
+	{
+		execute(&session, ST_RETRY, args);
+		places_wake_at_commit(true);
+		locked = lock_request(&session, locked.id);
+		strlcpy(status, locked.status, sizeof(status));
+	}
+	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
+	{
+		execute(&session, ST_WRITE_AGAIN, args);
+		places_wake_at_commit(false);
+	}
+	end_session(&session);
+	PG_RETURN_TEXT_P(cstring_to_text(status));
+}
+
+/*
+ * seam_adopt_instant_key_requests() RETURNS bigint
+ */
+Datum
+seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()), Int64GetDatum(outbox->origin)};
+	Datum		sequence[] = {ObjectIdGetDatum(get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema))};
+	int64		n;
+
+	execute(&session, ST_ADOPT, args);
+	n = (int64) SPI_processed;
+	execute(&session, ST_ADOPT_FINISHED, args);
+	execute(&session, ST_PASS_IDS, sequence);
+	execute(&session, ST_REPORT_CALLS, args);
+	n += (int64) SPI_processed;
+	places_wake_at_commit(true);
+	end_session(&session);
+	PG_RETURN_INT64(n);
+}

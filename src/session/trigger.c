@@ -1,0 +1,222 @@
+/*-------------------------------------------------------------------------
+ *
+ * trigger.c
+ *	  Trigger functions that issue and revoke instant keys for rows.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "session/functions.h"
+#include "miscadmin.h"
+#include "session/moved_row.h"
+#include "config/settings.h"
+#include "outbox/trigger_plan.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(seam_generate_instant_key_trigger);
+PG_FUNCTION_INFO_V1(seam_delete_instant_key_trigger);
+
+/*
+ * Did the statement itself change one of the filled columns?
+ */
+static bool
+key_changed(TriggerPlan *plan, TriggerData *td)
+{
+	for (int f = 0; f < F_NFIELDS; f++)
+	{
+		if (trigger_fields[f].use == FIELD_OUT && plan->bindings[f].column != 0 &&
+			trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, plan->bindings[f].column))
+			return true;
+	}
+	return false;
+}
+
+/* ---------- BEFORE: issue ---------- */
+
+/*
+ * Error context callback: the key exists, whatever failed afterwards.
+ */
+static void
+issued_context(void *arg)
+{
+	char		id[SEAM_UUID_TEXT_LEN + 1];
+
+	seam_put_uuid(id, &((SeamKey *) arg)->instant_key_id);
+	errcontext("instant key %s had been issued", id);
+}
+
+/*
+ * The row with the filled columns set to the key's values, or to NULL for a
+ * NULL key.
+ */
+static HeapTuple
+fill_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const SeamKey *key)
+{
+	Datum		key_datums[KEY_NCOLUMNS];
+	bool		key_nulls[KEY_NCOLUMNS];
+	int			columns[F_NFIELDS];
+	Datum		values[F_NFIELDS];
+	bool		nulls[F_NFIELDS];
+	int			n = 0;
+
+	if (key)
+		key_values(key, key_datums, key_nulls);
+	for (int f = 0; f < F_NFIELDS; f++)
+	{
+		Binding    *binding = &plan->bindings[f];
+
+		if (trigger_fields[f].use != FIELD_OUT || binding->column == 0)
+			continue;
+		columns[n] = binding->column;
+		values[n] = (Datum) 0;
+		nulls[n] = true;
+		if (key)
+		{
+			nulls[n] = key_nulls[trigger_fields[f].key_column];
+			values[n] = trigger_apply_cast(plan, binding, key_datums[trigger_fields[f].key_column], &nulls[n]);
+		}
+		n++;
+	}
+	return heap_modify_tuple_by_cols(row, RelationGetDescr(td->tg_relation),
+									 n, columns, values, nulls);
+}
+
+/*
+ * The row of another guest, whose key the statement itself wrote in part.  An
+ * id that it left alone is that of the former guest's key: it goes, so that the
+ * key is revoked with it.
+ */
+static HeapTuple
+without_former_key(TriggerPlan *plan, TriggerData *td, HeapTuple row)
+{
+	int			column = plan->bindings[F_INSTANT_KEY_ID].column;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	if (column == 0 || trigger_column_changed(td, td->tg_trigtuple, row, column))
+		return row;
+	return heap_modify_tuple_by_cols(row, RelationGetDescr(td->tg_relation),
+									 1, &column, &value, &isnull);
+}
+
+/*
+ * Issue a key for the row and fill it in.
+ */
+static HeapTuple
+issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t *identity)
+{
+	SeamRequest request;
+	SeamAccount account;
+	SeamResult	result;
+	ErrorContextCallback callback;
+	HeapTuple	filled;
+
+	trigger_request(plan, td, row, identity, &request);
+	settings_account(&account);
+	call_seam(&account, &request, NULL, NULL, &result);
+
+	callback.callback = issued_context;
+	callback.arg = &result.key;
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	filled = fill_row(plan, td, row, &result.key);
+	error_context_stack = callback.previous;
+	return filled;
+}
+
+/*
+ * seam_generate_instant_key_trigger(), BEFORE INSERT OR UPDATE FOR EACH ROW
+ *
+ * On INSERT it issues a key when there is an identity and no key yet; on UPDATE
+ * when the identity changed and the statement left the key alone.
+ */
+Datum
+seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *td = trigger_get_data(fcinfo, "seam_generate_instant_key_trigger",
+									   true, TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE,
+									   "BEFORE INSERT OR UPDATE");
+	TriggerPlan *plan = trigger_get_plan(fcinfo, td, true);
+	HeapTuple	row = td->tg_trigtuple;
+	ErrorContextCallback callback;
+	Datum		identity;
+	bool		no_identity;
+
+	trigger_begin(td, &callback);
+	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+		row = td->tg_newtuple;
+	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);
+	if (TRIGGER_FIRED_BY_INSERT(td->tg_event))
+	{
+		MovedRow	moved;
+		bool		may_have_moved = moved_row_take(fcinfo, td, &moved);
+
+		if (!no_identity && !trigger_row_has_key(plan, td, row) &&
+			!(may_have_moved && moved_row_is(&moved, td, row, NULL)))
+			row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
+	}
+	else
+	{
+		if (trigger_column_changed(td, td->tg_trigtuple, row, plan->bindings[F_USER_IDENTITY_ID].column))
+		{
+			if (no_identity)
+				row = fill_row(plan, td, row, NULL);
+			else if (!key_changed(plan, td))
+				row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
+			else
+				row = without_former_key(plan, td, row);
+		}
+		/* an INSERT trigger may be next to see it, in another partition */
+		moved_row_note(fcinfo, td, row, NULL);
+	}
+	trigger_end(&callback);
+	return PointerGetDatum(row);
+}
+
+/* ---------- AFTER: revoke ---------- */
+
+/*
+ * seam_delete_instant_key_trigger('instant_key_id=column'), AFTER DELETE OR
+ * UPDATE FOR EACH ROW
+ *
+ * Revokes the key of the OLD row when the row goes, or when its key column is
+ * cleared or changed.
+ */
+Datum
+seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *td = trigger_get_data(fcinfo, "seam_delete_instant_key_trigger",
+									   false, TRIGGER_TYPE_DELETE | TRIGGER_TYPE_UPDATE,
+									   "AFTER DELETE OR UPDATE");
+	TriggerPlan *plan = trigger_get_plan(fcinfo, td, false);
+	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
+	ErrorContextCallback callback;
+	Datum		id;
+	bool		isnull;
+
+	trigger_begin(td, &callback);
+	id = trigger_field(plan, td, td->tg_trigtuple, F_INSTANT_KEY_ID, &isnull);
+	if (!isnull && TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+		isnull = !trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, column);
+	else if (!isnull && HeapTupleHeaderIndicatesMovedPartitions(td->tg_trigtuple->t_data))
+	{
+		Datum		key = heap_getattr(td->tg_trigtuple, column,
+									   RelationGetDescr(td->tg_relation), &isnull);
+
+		isnull = trigger_key_is_kept(td, plan, key);
+	}
+	if (!isnull)
+	{
+		SeamRequest request = {.op = SEAM_DELETE};
+		SeamAccount account;
+		SeamResult	result;
+
+		request.instant_key_id = DatumGetUUIDP(id);
+		settings_account(&account);
+		call_seam(&account, &request, NULL, NULL, &result);
+	}
+	trigger_end(&callback);
+	return PointerGetDatum(NULL);
+}

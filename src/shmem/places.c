@@ -1,0 +1,657 @@
+/*-------------------------------------------------------------------------
+ *
+ * places.c
+ *	  In which databases processes of ours are, and how sessions reach them.
+ *
+ * A session wakes the worker of its database.  What it is woken for is noted in
+ * shared memory: the latch alone may be reset while the worker waits for
+ * something else.
+ *
+ * A command that wants a database for itself (DROP DATABASE and the like) holds
+ * the database: its process is asked to go, and none is started until the
+ * command has ended.
+ *
+ * Everything here needs the library in shared_preload_libraries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "base/compat.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "shmem/places.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
+
+/* How long a command waits for a process to leave its database. */
+#define HOLD_WAIT_MS 10000
+
+/* Databases that are held without having a process. */
+#define SPARE_PLACES 64
+
+Places	   *places;				/* NULL: not preloaded */
+static Place *my_place;			/* of this worker or probe */
+
+static shmem_request_hook_type next_shmem_request;
+static shmem_startup_hook_type next_shmem_startup;
+static ProcessUtility_hook_type next_process_utility;
+
+/* What this transaction has to tell when it commits. */
+static bool wake_at_commit;
+static bool reread_at_commit;	/* what is in doubt may have changed, too */
+static bool change_at_commit;	/* the extension in this database */
+static bool scan_at_commit;		/* which databases there are */
+
+/* ---------- shared memory ---------- */
+
+/*
+ * How many databases may have a process of ours, or be held, at once.
+ */
+static int
+number_of_places(void)
+{
+	return max_worker_processes + SPARE_PLACES;
+}
+
+/*
+ * The size of Places, in bytes.
+ */
+static Size
+shared_size(void)
+{
+	return add_size(offsetof(Places, places),
+					mul_size(number_of_places(), sizeof(Place)));
+}
+
+/*
+ * shmem_request_hook
+ */
+static void
+request_shared(void)
+{
+	if (next_shmem_request)
+		next_shmem_request();
+	RequestAddinShmemSpace(shared_size());
+	RequestNamedLWLockTranche("seam_ik", 1);
+}
+
+/*
+ * shmem_startup_hook: also called in the postmaster after a crash, when
+ * everything begins anew.
+ */
+static void
+startup_shared(void)
+{
+	bool		found;
+
+	if (next_shmem_startup)
+		next_shmem_startup();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	places = ShmemInitStruct("seam_ik", shared_size(), &found);
+	if (!found)
+	{
+		memset(places, 0, shared_size());
+		places->lock = &GetNamedLWLockTranche("seam_ik")->lock;
+		places->nplaces = number_of_places();
+		ConditionVariableInit(&places->left);
+		SpinLockInit(&places->clock.lock);
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/*
+ * The place of a database, made where there is none and make is set; NULL
+ * when all are taken.  The lock is held, exclusively to make one.
+ */
+Place *
+places_get(Oid database, bool make)
+{
+	Place	   *spare = NULL;
+
+	for (int i = 0; i < places->nplaces; i++)
+	{
+		Place	   *place = &places->places[i];
+
+		if (place->database == database)
+			return place;
+		if (place->database == InvalidOid && spare == NULL)
+			spare = place;
+	}
+	if (!make || spare == NULL)
+		return NULL;
+	memset(spare, 0, sizeof(Place));
+	pg_atomic_init_u32(&spare->wakes, 0);
+	spare->database = database;
+	return spare;
+}
+
+/*
+ * Give a place back that nothing needs any more.  The lock is held exclusively.
+ */
+void
+places_free(Place *place)
+{
+	if (place->holds == 0 && place->pid == 0 && !place->starting &&
+		!place->managed && !place->changed)
+	{
+		place->database = InvalidOid;
+		place->ticket = 0;
+	}
+}
+
+/*
+ * Wake the launcher.  The lock is held.
+ */
+static void
+wake_launcher(void)
+{
+	if (places->launcher)
+		SetLatch(places->launcher);
+}
+
+/*
+ * Wake the worker of a place (or NULL) for this.  The lock is held.
+ *
+ * The latch alone would not do: the worker may be waiting for something else,
+ * in a transaction, and reset it there.
+ */
+static void
+wake_place(Place *place, WakeKind kind)
+{
+	if (place == NULL)
+		return;
+	pg_atomic_fetch_or_u32(&place->wakes, 1 << kind);
+	if (place->pid != 0)
+		SetLatch(place->latch);
+}
+
+/*
+ * Is the library preloaded, so that a worker sends what is enqueued?
+ */
+bool
+places_preloaded(void)
+{
+	return places != NULL;
+}
+
+/* ---------- transactions ---------- */
+
+/*
+ * XactCallback: tell at commit what happened.  Registered once a session.
+ */
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT && (wake_at_commit || change_at_commit || scan_at_commit))
+	{
+		Place	   *place;
+
+		LWLockAcquire(places->lock, change_at_commit || scan_at_commit ? LW_EXCLUSIVE : LW_SHARED);
+		place = places_get(MyDatabaseId, change_at_commit);
+		if (change_at_commit)
+		{
+			if (place)
+				place->changed = true;
+			else
+				places->scan = true;
+		}
+		if (scan_at_commit)
+			places->scan = true;
+		if (change_at_commit || scan_at_commit)
+			wake_launcher();
+		wake_place(place, WAKE_WORK);
+		if (reread_at_commit)
+			wake_place(place, WAKE_DOUBTS);
+		LWLockRelease(places->lock);
+	}
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		wake_at_commit = reread_at_commit = change_at_commit = scan_at_commit = false;
+}
+
+/*
+ * Once a session: have at_transaction_end() called.
+ */
+static void
+watch_transactions(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(at_transaction_end, NULL);
+	registered = true;
+}
+
+/*
+ * Have the database's worker look for work when this transaction commits; also
+ * at what is in doubt, if reread is set.
+ */
+void
+places_wake_at_commit(bool reread)
+{
+	if (places == NULL)
+		return;
+	if (!wake_at_commit)
+		watch_transactions();
+	wake_at_commit = true;
+	reread_at_commit = reread_at_commit || reread;
+}
+
+/*
+ * Wake the database's worker now, if there is one.  Never throws.
+ */
+void
+places_wake_now(WakeKind kind)
+{
+	LWLockAcquire(places->lock, LW_SHARED);
+	wake_place(places_get(MyDatabaseId, false), kind);
+	LWLockRelease(places->lock);
+}
+
+/*
+ * A prepared transaction has ended: it may have enqueued something, issued
+ * keys, or created the extension.
+ */
+static void
+prepared_has_ended(void)
+{
+	bool		has_extension = OidIsValid(get_extension_oid("seam_ik", true));
+	Place	   *place;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(MyDatabaseId, has_extension);
+	if (place && has_extension)
+		place->changed = true;
+	wake_place(place, WAKE_WORK);
+	wake_place(place, WAKE_JUDGE);
+	wake_launcher();
+	LWLockRelease(places->lock);
+}
+
+/* ---------- commands that want a database for themselves ---------- */
+
+/*
+ * Ask the process of a database to go, and have none started before
+ * release_database().  Returns false when that was not possible:
+ * then the command does what it does with any other session.
+ */
+static bool
+hold_database(Oid database, bool drop)
+{
+	Place	   *place;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(database, true);
+	if (place)
+	{
+		place->holds++;
+		place->dropping = place->dropping || drop;
+		wake_place(place, WAKE_WORK);
+	}
+	LWLockRelease(places->lock);
+	return place != NULL;
+}
+
+/*
+ * Wait until the process of a database that is held is gone.
+ */
+static void
+wait_until_left(Oid database)
+{
+	int64		give_up = clock_now() + HOLD_WAIT_MS * INT64CONST(1000);
+
+	ConditionVariablePrepareToSleep(&places->left);
+	for (;;)
+	{
+		Place	   *place;
+		bool		there;
+
+		LWLockAcquire(places->lock, LW_SHARED);
+		place = places_get(database, false);
+		there = place && (place->pid != 0 || place->starting);
+		LWLockRelease(places->lock);
+		if (!there || clock_now() > give_up)
+			break;
+		ConditionVariableTimedSleep(&places->left, 100, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+/*
+ * The command has ended, well or not (also by an ERROR or FATAL: see
+ * PG_ENSURE_ERROR_CLEANUP).
+ */
+static void
+release_database(int code, Datum database)
+{
+	Place	   *place;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(DatumGetObjectId(database), false);
+	if (place)
+	{
+		if (--place->holds == 0)
+			place->dropping = false;
+		places_free(place);
+	}
+	wake_launcher();
+	LWLockRelease(places->lock);
+}
+
+/*
+ * May the role copy the database?  As createdb() decides it.
+ */
+static bool
+may_copy(Oid database)
+{
+	bool		may;
+	HeapTuple	tuple;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (!may || database_ownercheck(database, GetUserId()))
+		return may;
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	may = HeapTupleIsValid(tuple) && ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return may;
+}
+
+/*
+ * The database that a command wants for itself, or InvalidOid.  Nobody can send
+ * a worker away by a command that he may not give.
+ */
+static Oid
+wanted_database(const Node *stmt)
+{
+	const char *name = NULL;
+	Oid			database;
+	bool		is_template = false;
+	ListCell   *lc;
+
+	if (IsA(stmt, DropdbStmt))
+		name = ((const DropdbStmt *) stmt)->dbname;
+	else if (IsA(stmt, RenameStmt) && ((const RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
+		name = ((const RenameStmt *) stmt)->subname;
+	else if (IsA(stmt, AlterDatabaseStmt))
+	{
+		foreach(lc, ((const AlterDatabaseStmt *) stmt)->options)
+		{
+			if (strcmp(((DefElem *) lfirst(lc))->defname, "tablespace") == 0)
+				name = ((const AlterDatabaseStmt *) stmt)->dbname;
+		}
+	}
+	else if (IsA(stmt, CreatedbStmt))
+	{
+		name = "template1";
+		is_template = true;
+		foreach(lc, ((const CreatedbStmt *) stmt)->options)
+		{
+			DefElem    *option = lfirst(lc);
+
+			if (strcmp(option->defname, "template") == 0 && option->arg)
+				name = defGetString(option);
+		}
+	}
+	if (name == NULL)
+		return InvalidOid;
+	database = get_database_oid(name, true);
+	if (!OidIsValid(database) || database == MyDatabaseId ||
+		!(is_template ? may_copy(database) : superuser() || database_ownercheck(database, GetUserId())))
+		return InvalidOid;
+	return database;
+}
+
+/*
+ * Is that the name of one of the extension's tables?
+ */
+static bool
+is_our_table(const char *name)
+{
+	return name && (strcmp(name, "seam_instant_key_request") == 0 || strcmp(name, "seam_instant_key_call") == 0);
+}
+
+/*
+ * Does the command give one of the extension's tables to another owner, or take or give
+ * its name?
+ */
+static bool
+changes_our_table(const Node *stmt)
+{
+	if (IsA(stmt, AlterTableStmt))
+	{
+		ListCell   *lc;
+
+		foreach(lc, ((const AlterTableStmt *) stmt)->cmds)
+		{
+			if (((const AlterTableCmd *) lfirst(lc))->subtype == AT_ChangeOwner)
+				return is_our_table(((const AlterTableStmt *) stmt)->relation->relname);
+		}
+	}
+	if (IsA(stmt, RenameStmt) && ((const RenameStmt *) stmt)->relation)
+		return is_our_table(((const RenameStmt *) stmt)->relation->relname) ||
+			is_our_table(((const RenameStmt *) stmt)->newname);
+	return IsA(stmt, AlterObjectSchemaStmt) && ((const AlterObjectSchemaStmt *) stmt)->relation &&
+		is_our_table(((const AlterObjectSchemaStmt *) stmt)->relation->relname);
+}
+
+/*
+ * Does the command change which databases have the extension, where, or whose it is?
+ */
+static bool
+changes_extension(const Node *stmt)
+{
+	/* another extension may bring ours along */
+	if (IsA(stmt, CreateExtensionStmt))
+		return true;
+	if (IsA(stmt, DropStmt))
+		return ((const DropStmt *) stmt)->removeType == OBJECT_EXTENSION ||
+			((const DropStmt *) stmt)->removeType == OBJECT_SCHEMA;
+	return IsA(stmt, DropOwnedStmt) || IsA(stmt, ReassignOwnedStmt) || changes_our_table(stmt);
+}
+
+/*
+ * The next ProcessUtility hook, or the server's own function.
+ */
+static void
+next_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (next_process_utility)
+		next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
+ * ProcessUtility hook
+ */
+static void
+process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	const Node *stmt = pstmt->utilityStmt;
+	Oid			database;
+	bool		prepared = IsA(stmt, TransactionStmt) &&
+	(((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+	 ((const TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
+
+	if (changes_extension(stmt))
+	{
+		watch_transactions();
+		change_at_commit = true;
+	}
+	if (IsA(stmt, CreatedbStmt) || IsA(stmt, DropdbStmt) || IsA(stmt, RenameStmt))
+	{
+		watch_transactions();
+		scan_at_commit = true;
+	}
+	database = IsTransactionState() ? wanted_database(stmt) : InvalidOid;
+	if (OidIsValid(database) && hold_database(database, IsA(stmt, DropdbStmt)))
+	{
+		PG_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
+		{
+			wait_until_left(database);
+			next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		}
+		PG_END_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
+		release_database(0, ObjectIdGetDatum(database));
+		return;
+	}
+	next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	if (prepared)
+		prepared_has_ended();
+}
+
+/* ---------- processes of a database ---------- */
+
+/*
+ * on_shmem_exit callback: this process has left its database.  It is registered
+ * before the connection is made, so it is called after that has been undone.
+ */
+static void
+leave_place(int code, Datum arg)
+{
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	my_place->pid = 0;
+	my_place->latch = NULL;
+	wake_launcher();
+	LWLockRelease(places->lock);
+	ConditionVariableBroadcast(&places->left);
+}
+
+/*
+ * Take the place that the launcher has made for this process.  main_arg is its
+ * number.  Exits when the database is held meanwhile; and when this process is not the
+ * one that was registered last: its launcher has died, and another one knows nothing of it.
+ */
+WorkerStart
+places_attach(Datum main_arg)
+{
+	WorkerStart start;
+	bool		held;
+	bool		late;
+
+	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
+	my_place = &places->places[DatumGetInt32(main_arg)];
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	late = my_place->ticket != start.ticket;
+	held = !late && my_place->holds > 0;
+	if (!late)
+	{
+		my_place->starting = false;
+		my_place->expected = held;
+		my_place->pid = MyProcPid;
+		my_place->latch = MyLatch;
+	}
+	LWLockRelease(places->lock);
+	if (late)
+		proc_exit(0);
+	on_shmem_exit(leave_place, (Datum) 0);
+	if (held)
+		proc_exit(0);
+	return start;
+}
+
+/*
+ * What this worker was woken for since the last call of this function: bits, by
+ * WakeKind.
+ */
+uint32
+places_calls(void)
+{
+	if (pg_atomic_read_u32(&my_place->wakes) == 0)
+		return 0;
+	return pg_atomic_exchange_u32(&my_place->wakes, 0);
+}
+
+/*
+ * Shall this process leave its database, for a command?
+ */
+bool
+places_want_exit(void)
+{
+	bool		wanted;
+
+	LWLockAcquire(places->lock, LW_SHARED);
+	wanted = my_place->holds > 0;
+	LWLockRelease(places->lock);
+	return wanted;
+}
+
+/*
+ * And is that command DROP DATABASE?
+ */
+bool
+places_want_drop(void)
+{
+	bool		wanted;
+
+	LWLockAcquire(places->lock, LW_SHARED);
+	wanted = my_place->dropping;
+	LWLockRelease(places->lock);
+	return wanted;
+}
+
+/*
+ * This process is about to exit, and that is no failure: another one may follow
+ * at once.
+ */
+void
+places_expect_exit(void)
+{
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	my_place->expected = true;
+	LWLockRelease(places->lock);
+}
+
+/*
+ * Tell the launcher what the probe has found.
+ */
+void
+places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner)
+{
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	my_place->expected = true;
+	my_place->has_extension = has_extension;
+	my_place->may_login = may_login;
+	my_place->owns_tables = owns_tables;
+	my_place->owner = owner;
+	LWLockRelease(places->lock);
+}
+
+/*
+ * Called once, from _PG_init.  Does nothing where the library is not preloaded,
+ * and under pg_upgrade.
+ */
+void
+places_define(void)
+{
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = request_shared;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = startup_shared;
+	next_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+}

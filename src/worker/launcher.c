@@ -1,0 +1,583 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The launcher, which starts a worker for each database that has the
+ *	  extension, and starts it anew when it has ended.
+ *
+ * The launcher is connected to no database, so it is in nobody's way.  Whether
+ * a database has the extension is found out by a process that looks and exits,
+ * the probe: when the launcher first sees the database, and again after a
+ * CREATE EXTENSION and after a worker's end.  Only then a worker is started,
+ * connected as the extension's owner.
+ *
+ * A probe may meet locks that the database's owner holds for as long as he likes.  It is
+ * ended after a while, and others need not wait for it.
+ *
+ * Everything here needs the library in shared_preload_libraries.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "base/compat.h"
+#include "executor/spi.h"
+#include "worker/launcher.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "shmem/places.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+/* How often the launcher looks for databases that nobody told it of. */
+#define SCAN_INTERVAL_US (60 * INT64CONST(1000000))
+
+/* The pause before a process is started again that ended badly. */
+#define RESTART_FIRST_US (1 * INT64CONST(1000000))
+#define RESTART_MAX_US (60 * INT64CONST(1000000))
+
+/*
+ * One probe after another, since there may be hundreds of databases; but for one that
+ * takes long the others do not wait, and it is ended.
+ */
+#define PROBE_PATIENCE_US (200 * INT64CONST(1000))
+#define PROBE_LIMIT_US (5 * INT64CONST(1000000))
+#define PROBES_AT_ONCE 4
+
+/* pg_database.datconnlimit of a database whose DROP was interrupted. */
+#define INVALID_DATABASE (-2)
+
+PGDLLEXPORT void seam_ik_launcher_main(Datum main_arg);
+PGDLLEXPORT void seam_ik_probe_main(Datum main_arg);
+
+/* ---------- probe ---------- */
+
+/*
+ * Main function of the probe: does the database have the extension, who owns it, and does
+ * he own its tables?
+ */
+void
+seam_ik_probe_main(Datum main_arg)
+{
+	WorkerStart start = places_attach(main_arg);
+	bool		has_extension;
+	bool		may_login = false;
+	bool		owns_tables = false;
+	Oid			owner = InvalidOid;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(start.database, InvalidOid, 0);
+	/* ALTER DATABASE ... SET role is not meant for us */
+	SetConfigOption("role", "none", PGC_SUSET, PGC_S_OVERRIDE);
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute("SELECT e.extowner, r.rolcanlogin, (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 2 FROM pg_catalog.pg_class c"
+					" WHERE c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace AND c.relowner OPERATOR(pg_catalog.=) e.extowner"
+					" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['seam_instant_key_request', 'seam_instant_key_call']::pg_catalog.name[]))"
+					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid OPERATOR(pg_catalog.=) e.extowner"
+					" WHERE e.extname OPERATOR(pg_catalog.=) 'seam_ik'", true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "SPI failed to look for the extension");
+	has_extension = SPI_processed > 0;
+	if (has_extension)
+	{
+		bool		isnull;
+		HeapTuple	row = SPI_tuptable->vals[0];
+
+		owner = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		may_login = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+		owns_tables = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+
+	places_report(has_extension, may_login, owns_tables, owner);
+	proc_exit(0);
+}
+
+/* ---------- launcher ---------- */
+
+typedef enum DatabaseState
+{
+	DB_UNKNOWN,					/* to be probed */
+	DB_PROBING,
+	DB_WITHOUT,					/* has no extension */
+	DB_BLOCKED,					/* its owner may not connect */
+	DB_DISOWNED,				/* its owner does not own its tables */
+	DB_READY,					/* wants a worker */
+	DB_WORKING
+} DatabaseState;
+
+/* A database as the launcher knows it. */
+typedef struct Database
+{
+	Oid			oid;
+	char		name[NAMEDATALEN];
+	bool		seen;			/* in the last scan */
+	DatabaseState state;
+	Oid			owner;			/* of the extension */
+	BackgroundWorkerHandle *handle; /* of its process, or NULL */
+	int64		not_before;		/* no process is started before */
+	int			failures;		/* processes that ended badly, one after
+								 * another */
+	int64		started_at;
+	bool		overdue;		/* its probe was told to end */
+	bool		warned;			/* of DB_BLOCKED or DB_DISOWNED */
+	bool		warned_overdue;
+} Database;
+
+static List *databases = NIL;	/* of Database *, in TopMemoryContext */
+
+/*
+ * on_shmem_exit callback of the launcher.
+ */
+static void
+launcher_gone(int code, Datum arg)
+{
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	places->launcher = NULL;
+	LWLockRelease(places->lock);
+}
+
+/*
+ * The database that the launcher knows by this OID, or NULL.
+ */
+static Database *
+find_database(Oid oid)
+{
+	ListCell   *lc;
+
+	foreach(lc, databases)
+	{
+		Database   *db = lfirst(lc);
+
+		if (db->oid == oid)
+			return db;
+	}
+	return NULL;
+}
+
+/*
+ * Read pg_database: new ones are to be probed, those that are gone forgotten.
+ */
+static void
+scan_databases(void)
+{
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+	ListCell   *lc;
+
+	foreach(lc, databases)
+		((Database *) lfirst(lc))->seen = false;
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+		Database   *db;
+
+		if (!form->datallowconn || form->datconnlimit == INVALID_DATABASE)
+			continue;
+		db = find_database(form->oid);
+		if (db == NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			db = palloc0(sizeof(Database));
+			db->oid = form->oid;
+			databases = lappend(databases, db);
+			MemoryContextSwitchTo(old);
+		}
+		strlcpy(db->name, NameStr(form->datname), NAMEDATALEN);
+		db->seen = true;
+		if (db->state == DB_BLOCKED)
+			db->state = DB_UNKNOWN;
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(TopMemoryContext);
+
+	foreach(lc, databases)
+	{
+		Database   *db = lfirst(lc);
+
+		if (!db->seen && db->handle == NULL)
+		{
+			databases = foreach_delete_current(databases, lc);
+			pfree(db);
+		}
+	}
+}
+
+/*
+ * Start the probe or the worker of a database.
+ */
+static void
+start_process(Database *db)
+{
+	static bool warned = false;
+	BackgroundWorker worker = {0};
+	WorkerStart start = {0};
+	Place	   *place;
+	bool		probe = db->state == DB_UNKNOWN;
+	bool		is_there = false;
+	int			number = -1;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(db->oid, true);
+	is_there = place && place->pid != 0;
+	if (place && place->holds == 0 && !is_there)
+	{
+		number = (int) (place - places->places);
+		place->starting = place->managed = true;
+		place->expected = false;
+		place->has_extension = false;
+		place->ticket = start.ticket = ++places->tickets;
+		if (probe)
+			place->changed = false;
+	}
+	LWLockRelease(places->lock);
+	if (number < 0)
+	{
+		/* one of a former launcher's, or held: we are woken when it ends */
+		if (is_there)
+			db->state = DB_WORKING;
+		else
+			db->not_before = clock_now() + RESTART_FIRST_US;
+		return;
+	}
+
+	start.database = db->oid;
+	start.owner = db->owner;
+	start.careful = db->failures > 0;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		BGWORKER_LEAVES_DATABASE;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_main_arg = Int32GetDatum(number);
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_library_name, "seam_ik", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, probe ? "seam_ik_probe_main" : "seam_ik_worker_main", BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "seam_ik %s for database %s", probe ? "probe" : "worker", db->name);
+	strlcpy(worker.bgw_type, probe ? "seam_ik probe" : "seam_ik worker", BGW_MAXLEN);
+	memcpy(worker.bgw_extra, &start, sizeof(start));
+	db->started_at = clock_now();
+	db->overdue = false;
+	if (RegisterDynamicBackgroundWorker(&worker, &db->handle))
+	{
+		db->state = probe ? DB_PROBING : DB_WORKING;
+		return;
+	}
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place->starting = place->managed = false;
+	places_free(place);
+	LWLockRelease(places->lock);
+	ConditionVariableBroadcast(&places->left);
+	db->handle = NULL;
+	db->not_before = clock_now() + RESTART_MAX_US / 6;
+	if (!warned)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker slot is free for the outbox of database \"%s\"", db->name),
+				 errhint("Raise max_worker_processes.")));
+	warned = true;
+}
+
+/*
+ * A database that has the extension gets no worker, for a reason that its probe has found
+ * again: say so once.
+ */
+static void
+warn_of_no_worker(Database *db)
+{
+	if (db->warned)
+		return;
+	db->warned = true;
+	if (db->state == DB_BLOCKED)
+		ereport(WARNING,
+				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+				 errmsg("the outbox of database \"%s\" has no worker: the owner of extension seam_ik may not log in", db->name),
+				 errhint("From PostgreSQL 17 on that is no obstacle; until then, ALTER ROLE ... LOGIN.")));
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or do not belong to the owner of extension seam_ik", db->name),
+				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that role: ALTER TABLE ... OWNER TO.")));
+}
+
+/*
+ * The process of a database has ended.
+ */
+static void
+process_ended(Database *db)
+{
+	Place	   *place;
+	Place		was = {0};
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(db->oid, false);
+	if (place)
+	{
+		place->starting = place->managed = false;	/* it may never have begun */
+		was = *place;
+		places_free(place);
+	}
+	LWLockRelease(places->lock);
+	ConditionVariableBroadcast(&places->left);
+	if (db->handle)
+		pfree(db->handle);
+	db->handle = NULL;
+
+	if (was.expected)
+	{
+		/* but not one after another */
+		if (db->state == DB_WORKING)
+			db->failures = 0;
+		db->not_before = db->state == DB_WORKING ? db->started_at + RESTART_FIRST_US : 0;
+	}
+	else
+	{
+		/* one that had worked for long begins with the shortest pause */
+		if (db->state == DB_WORKING && clock_now() - db->started_at > RESTART_MAX_US)
+			db->failures = 0;
+		db->not_before = clock_now() + Min(RESTART_FIRST_US << Min(db->failures, 8), RESTART_MAX_US);
+		db->failures++;
+	}
+	if (db->state != DB_PROBING || !was.expected || was.holds > 0 || was.changed)
+		db->state = DB_UNKNOWN;
+	else if (!was.has_extension)
+		db->state = DB_WITHOUT;
+	else if (!was.owns_tables)
+		db->state = DB_DISOWNED;
+	else if (!was.may_login && !CAN_CONNECT_WITHOUT_LOGIN)
+		db->state = DB_BLOCKED;
+	else
+	{
+		db->owner = was.owner;
+		db->state = DB_READY;
+	}
+	if (db->state == DB_DISOWNED || db->state == DB_BLOCKED)
+	{
+		warn_of_no_worker(db);
+		db->not_before = db->started_at + RESTART_FIRST_US;
+	}
+	else if (db->state != DB_UNKNOWN)
+		db->warned = false;
+	if (db->state != DB_UNKNOWN)
+		db->warned_overdue = false;
+}
+
+/*
+ * End a probe that takes too long: it waits for a lock, or cannot even connect.  It is
+ * tried again with longer pauses, as one that failed.
+ */
+static void
+end_probe(Database *db)
+{
+	db->overdue = true;
+	TerminateBackgroundWorker(db->handle);
+	if (!db->warned_overdue)
+		ereport(WARNING,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not see within %d s whether database \"%s\" has extension seam_ik",
+						(int) (PROBE_LIMIT_US / USECS_PER_SEC), db->name),
+				 errhint("Look for what holds, or waits for, a lock on a system catalog there; it is tried again.")));
+	db->warned_overdue = true;
+}
+
+/*
+ * Start probes that are wanted, and end those that take too long.  Returns when to do it
+ * again, on clock_now()'s clock.
+ */
+static int64
+manage_probes(void)
+{
+	for (;;)
+	{
+		int64		now = clock_now();
+		int64		wake_at = PG_INT64_MAX;
+		Database   *next = NULL;
+		int			n = 0;
+		bool		wait = false;
+		ListCell   *lc;
+
+		foreach(lc, databases)
+		{
+			Database   *db = lfirst(lc);
+
+			if (db->state == DB_PROBING)
+			{
+				n++;
+				if (now < db->started_at + PROBE_PATIENCE_US)
+				{
+					wait = true;
+					wake_at = Min(wake_at, db->started_at + PROBE_PATIENCE_US);
+				}
+				else if (now < db->started_at + PROBE_LIMIT_US)
+					wake_at = Min(wake_at, db->started_at + PROBE_LIMIT_US);
+				else if (!db->overdue)
+					end_probe(db);
+			}
+			else if (db->state == DB_UNKNOWN && db->handle == NULL && db->seen)
+			{
+				if (db->not_before > now)
+					wake_at = Min(wake_at, db->not_before);
+				else if (next == NULL || db->failures < next->failures)
+					next = db;	/* the one that has failed least */
+			}
+		}
+		if (next == NULL || wait || n >= PROBES_AT_ONCE)
+			return wake_at;
+		start_process(next);
+	}
+}
+
+/*
+ * Has the database a process of ours?
+ */
+static bool
+has_process(Oid database)
+{
+	Place	   *place;
+	bool		has;
+
+	LWLockAcquire(places->lock, LW_SHARED);
+	place = places_get(database, false);
+	has = place && (place->pid != 0 || place->starting);
+	LWLockRelease(places->lock);
+	return has;
+}
+
+/*
+ * Which databases have changed, as their sessions tell; and shall they be
+ * scanned?
+ */
+static bool
+take_news(void)
+{
+	bool		scan;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	scan = places->scan;
+	places->scan = false;
+	for (int i = 0; i < places->nplaces; i++)
+	{
+		Place	   *place = &places->places[i];
+		Database   *db;
+
+		if (place->database == InvalidOid || !place->changed)
+			continue;
+		db = find_database(place->database);
+		if (db && db->state == DB_PROBING)
+			continue;			/* the probe may have looked before */
+		if (db == NULL)
+			scan = true;
+		else if (db->state == DB_WITHOUT || db->state == DB_BLOCKED || db->state == DB_DISOWNED)
+			db->state = DB_UNKNOWN;
+		place->changed = false;
+		places_free(place);
+	}
+	LWLockRelease(places->lock);
+	return scan;
+}
+
+/*
+ * Main function of the launcher.
+ */
+void
+seam_ik_launcher_main(Datum main_arg)
+{
+	int64		next_scan = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	places->launcher = MyLatch;
+	for (int i = 0; i < places->nplaces; i++)
+		places->places[i].starting = places->places[i].managed = false;
+	LWLockRelease(places->lock);
+	on_shmem_exit(launcher_gone, (Datum) 0);
+	BackgroundWorkerInitializeConnectionByOid(InvalidOid, InvalidOid, 0);
+
+	for (;;)
+	{
+		int64		now;
+		int64		wake_at;
+		ListCell   *lc;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (take_news() || clock_now() >= next_scan)
+		{
+			scan_databases();
+			next_scan = clock_now() + SCAN_INTERVAL_US;
+		}
+		foreach(lc, databases)
+		{
+			Database   *db = lfirst(lc);
+			pid_t		pid;
+
+			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
+				db->state == DB_WORKING && !has_process(db->oid))
+				process_ended(db);
+		}
+		now = clock_now();
+		wake_at = Min(next_scan, manage_probes());
+		foreach(lc, databases)
+		{
+			Database   *db = lfirst(lc);
+
+			if (db->handle || !db->seen || db->state != DB_READY)
+				continue;
+			if (db->not_before <= now)
+				start_process(db);
+			wake_at = Min(wake_at, Max(db->not_before, now + USECS_PER_SEC));
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max(wake_at - clock_now(), 0) / 1000 + 1, PG_WAIT_EXTENSION);
+	}
+}
+
+/*
+ * Called once, from _PG_init.  Does nothing where the library is not preloaded,
+ * and under pg_upgrade.
+ */
+void
+launcher_define(void)
+{
+	BackgroundWorker worker = {0};
+
+	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
+		return;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "seam_ik", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "seam_ik_launcher_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "seam_ik launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "seam_ik launcher", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}
