@@ -58,6 +58,7 @@ top := $(if $(VPATH),$(VPATH)/)
 HOUSE = base net logic seam shmem config outbox ledger session worker
 OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c $(HOUSE:%=$(top)src/%/*.c))))
 DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
+DOCS = README.md $(patsubst $(top)%,%,$(sort $(wildcard $(top)src/doc/*.md $(top)src/doc/*.svg)))
 
 # The control file is the one place that states the version.
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(top)$(EXTENSION).control)
