@@ -87,7 +87,6 @@ static bool defining;
  */
 static TimestampTz secret_statement;
 
-static ProcessUtility_hook_type next_process_utility;
 static emit_log_hook_type next_emit_log;
 
 static bool sets_ours(const Node *stmt);
@@ -323,25 +322,14 @@ sets_ours(const Node *stmt)
 }
 
 /*
- * ProcessUtility hook: a SET of ours, in a function say, that fails for whatever
- * reason must not show its value, be it only to the client.
+ * A utility command begins: a SET of ours, in a function say, that fails for whatever
+ * reason must not show its value, be it only to the client.  Returns the error context
+ * to which the caller goes back when the command has ended.
  */
-static void
-process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+ErrorContextCallback *
+settings_utility_begins(const Node *stmt)
 {
-	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
-	ErrorContextCallback *outer;
-
-	if (!sets_ours(pstmt->utilityStmt))
-	{
-		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
-		return;
-	}
-	outer = settings_hide_statement();
-	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	error_context_stack = outer;
+	return sets_ours(stmt) ? settings_hide_statement() : error_context_stack;
 }
 
 /*
@@ -461,8 +449,6 @@ settings_define(void)
 
 	defining = false;
 
-	next_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
 	next_emit_log = emit_log_hook;
 	emit_log_hook = hide_secrets;
 }

@@ -8,6 +8,7 @@
 #ifndef SEAM_IK_SETTINGS_H
 #define SEAM_IK_SETTINGS_H
 
+#include "nodes/nodes.h"
 #include "seam/seam.h"
 
 extern int	settings_connect_timeout;	/* milliseconds */
@@ -24,6 +25,7 @@ extern int	settings_settle_delay;	/* milliseconds */
 extern bool settings_revoke_on_rollback;
 
 extern void settings_define(void);
+extern ErrorContextCallback *settings_utility_begins(const Node *stmt);
 extern void settings_account(SeamAccount *account);
 extern ErrorContextCallback *settings_hide_statement(void);
 

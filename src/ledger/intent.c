@@ -43,8 +43,6 @@ static pg_atomic_uint32 *counts;	/* of what was put into each of them: a
 									 * look at all of these tells where there
 									 * is something */
 
-static shmem_request_hook_type next_shmem_request;
-static shmem_startup_hook_type next_shmem_startup;
 
 /* The intent of this session that has not come to its end, or none. */
 static struct
@@ -70,27 +68,23 @@ slots_size(void)
 }
 
 /*
- * shmem_request_hook
+ * Ask for our part of shared memory, in the postmaster.
  */
-static void
-request_slots(void)
+void
+intent_request_shared(void)
 {
-	if (next_shmem_request)
-		next_shmem_request();
 	RequestAddinShmemSpace(slots_size());
 }
 
 /*
- * shmem_startup_hook
+ * Find our part of shared memory, and make it what it is at the start.  The caller holds
+ * AddinShmemInitLock.
  */
-static void
-startup_slots(void)
+void
+intent_startup_shared(void)
 {
 	bool		found;
 
-	if (next_shmem_startup)
-		next_shmem_startup();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	slots = ShmemInitStruct("seam_ik intents", slots_size(), &found);
 	counts = (pg_atomic_uint32 *) (slots + MaxBackends);
 	if (!found)
@@ -103,22 +97,6 @@ startup_slots(void)
 			pg_atomic_init_u32(&counts[i], 0);
 		}
 	}
-	LWLockRelease(AddinShmemInitLock);
-}
-
-/*
- * Called once, from _PG_init.  Does nothing where the library is not preloaded,
- * and under pg_upgrade.
- */
-void
-intent_define(void)
-{
-	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
-		return;
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = request_slots;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = startup_slots;
 }
 
 /* ---------- for the worker ---------- */

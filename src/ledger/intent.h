@@ -103,7 +103,8 @@ typedef struct IntentSlot
 	IntentNews	news[NEWS];
 } IntentSlot;
 
-extern void intent_define(void);
+extern void intent_request_shared(void);
+extern void intent_startup_shared(void);
 extern void intent_begin(const SeamAccount *account, const SeamRequest *request,
 						 int ncalls, const pg_uuid_t **identities);
 extern void intent_call(int i, CallState state, const pg_uuid_t *key);

@@ -27,7 +27,6 @@
 #include "shmem/places.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
-#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -91,7 +90,6 @@ static Insertion *insertion;	/* in TopTransactionContext, or NULL */
 static bool warned;				/* in this transaction, that there is no
 								 * worker */
 
-static ProcessUtility_hook_type next_process_utility;
 
 /*
  * The owner of a relation, or InvalidOid when it is not there (any more).
@@ -322,29 +320,14 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 }
 
 /*
- * ProcessUtility hook
- */
-static void
-process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
-{
-	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
-
-	/* an aborted transaction has nothing open */
-	if (insertion && IsTransactionState())
-		close_insertion();
-	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
-}
-
-/*
- * Called once, from _PG_init.
+ * A utility command begins, which may be about to alter the table.  (An aborted
+ * transaction has nothing open.)
  */
 void
-outbox_define(void)
+outbox_utility_begins(void)
 {
-	next_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
+	if (insertion && IsTransactionState())
+		close_insertion();
 }
 
 /*

@@ -79,6 +79,6 @@ extern Outbox *outbox_of_function(Oid function);
 extern int64 outbox_enqueue(Outbox *outbox, const SeamRequest *request,
 							Datum reference, const Target *target);
 extern void outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key);
-extern void outbox_define(void);
+extern void outbox_utility_begins(void);
 
 #endif							/* SEAM_IK_OUTBOX_H */

@@ -45,9 +45,6 @@
 Places	   *places;				/* NULL: not preloaded */
 static Place *my_place;			/* of this worker or probe */
 
-static shmem_request_hook_type next_shmem_request;
-static shmem_startup_hook_type next_shmem_startup;
-static ProcessUtility_hook_type next_process_utility;
 
 /* What this transaction has to tell when it commits. */
 static bool wake_at_commit;
@@ -79,11 +76,9 @@ shared_size(void)
 /*
  * shmem_request_hook
  */
-static void
-request_shared(void)
+void
+places_request_shared(void)
 {
-	if (next_shmem_request)
-		next_shmem_request();
 	RequestAddinShmemSpace(shared_size());
 	RequestNamedLWLockTranche("seam_ik", 1);
 }
@@ -92,14 +87,11 @@ request_shared(void)
  * shmem_startup_hook: also called in the postmaster after a crash, when
  * everything begins anew.
  */
-static void
-startup_shared(void)
+void
+places_startup_shared(void)
 {
 	bool		found;
 
-	if (next_shmem_startup)
-		next_shmem_startup();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	places = ShmemInitStruct("seam_ik", shared_size(), &found);
 	if (!found)
 	{
@@ -109,7 +101,6 @@ startup_shared(void)
 		ConditionVariableInit(&places->left);
 		SpinLockInit(&places->clock.lock);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
 /*
@@ -264,8 +255,8 @@ places_wake_now(WakeKind kind)
  * A prepared transaction has ended: it may have enqueued something, issued
  * keys, or created the extension.
  */
-static void
-prepared_has_ended(void)
+void
+places_prepared_has_ended(void)
 {
 	bool		has_extension = OidIsValid(get_extension_oid("seam_ik", true));
 	Place	   *place;
@@ -284,7 +275,7 @@ prepared_has_ended(void)
 
 /*
  * Ask the process of a database to go, and have none started before
- * release_database().  Returns false when that was not possible:
+ * places_release().  Returns false when that was not possible:
  * then the command does what it does with any other session.
  */
 static bool
@@ -307,8 +298,8 @@ hold_database(Oid database, bool drop)
 /*
  * Wait until the process of a database that is held is gone.
  */
-static void
-wait_until_left(Oid database)
+void
+places_wait_until_left(Oid database)
 {
 	int64		give_up = clock_now() + HOLD_WAIT_MS * INT64CONST(1000);
 
@@ -333,8 +324,8 @@ wait_until_left(Oid database)
  * The command has ended, well or not (also by an ERROR or FATAL: see
  * PG_ENSURE_ERROR_CLEANUP).
  */
-static void
-release_database(int code, Datum database)
+void
+places_release(int code, Datum database)
 {
 	Place	   *place;
 
@@ -468,33 +459,18 @@ changes_extension(const Node *stmt)
 }
 
 /*
- * The next ProcessUtility hook, or the server's own function.
+ * A utility command begins.  Returns the database that must be left by our processes
+ * before it can go on, and is held now, or InvalidOid: then the caller is to wait with
+ * places_wait_until_left(), and to give the database free with places_release() however
+ * the command ends.
  */
-static void
-next_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-			 ProcessUtilityContext context, ParamListInfo params,
-			 QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+Oid
+places_utility_begins(const Node *stmt)
 {
-	if (next_process_utility)
-		next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	else
-		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-}
-
-/*
- * ProcessUtility hook
- */
-static void
-process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
-				ProcessUtilityContext context, ParamListInfo params,
-				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
-{
-	const Node *stmt = pstmt->utilityStmt;
 	Oid			database;
-	bool		prepared = IsA(stmt, TransactionStmt) &&
-	(((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
-	 ((const TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 
+	if (!places_preloaded())
+		return InvalidOid;
 	if (changes_extension(stmt))
 	{
 		watch_transactions();
@@ -506,20 +482,21 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		scan_at_commit = true;
 	}
 	database = IsTransactionState() ? wanted_database(stmt) : InvalidOid;
-	if (OidIsValid(database) && hold_database(database, IsA(stmt, DropdbStmt)))
-	{
-		PG_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
-		{
-			wait_until_left(database);
-			next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-		}
-		PG_END_ENSURE_ERROR_CLEANUP(release_database, ObjectIdGetDatum(database));
-		release_database(0, ObjectIdGetDatum(database));
-		return;
-	}
-	next_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
-	if (prepared)
-		prepared_has_ended();
+	if (!OidIsValid(database) || !hold_database(database, IsA(stmt, DropdbStmt)))
+		return InvalidOid;
+	return database;
+}
+
+/*
+ * Does the command end a prepared transaction?  Then places_prepared_has_ended() is to
+ * be called after it.
+ */
+bool
+places_ends_prepared(const Node *stmt)
+{
+	return places_preloaded() && IsA(stmt, TransactionStmt) &&
+		(((const TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((const TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED);
 }
 
 /* ---------- processes of a database ---------- */
@@ -637,21 +614,4 @@ places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner)
 	my_place->owns_tables = owns_tables;
 	my_place->owner = owner;
 	LWLockRelease(places->lock);
-}
-
-/*
- * Called once, from _PG_init.  Does nothing where the library is not preloaded,
- * and under pg_upgrade.
- */
-void
-places_define(void)
-{
-	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)
-		return;
-	next_shmem_request = shmem_request_hook;
-	shmem_request_hook = request_shared;
-	next_shmem_startup = shmem_startup_hook;
-	shmem_startup_hook = startup_shared;
-	next_process_utility = ProcessUtility_hook;
-	ProcessUtility_hook = process_utility;
 }

@@ -8,6 +8,7 @@
 #ifndef SEAM_IK_PLACES_H
 #define SEAM_IK_PLACES_H
 
+#include "nodes/nodes.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -92,7 +93,16 @@ typedef enum WakeKind
 	WAKE_KINDS
 } WakeKind;
 
-extern void places_define(void);
+/* for the hooks */
+extern void places_request_shared(void);
+extern void places_startup_shared(void);
+extern Oid	places_utility_begins(const Node *stmt);
+extern void places_wait_until_left(Oid database);
+extern void places_release(int code, Datum database);
+extern bool places_ends_prepared(const Node *stmt);
+extern void places_prepared_has_ended(void);
+
+/* for sessions */
 extern bool places_preloaded(void);
 extern void places_wake_at_commit(bool reread);
 extern void places_wake_now(WakeKind kind);
