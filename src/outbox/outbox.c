@@ -13,13 +13,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "base/as_owner.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "common/hashfn.h"
@@ -92,22 +91,6 @@ static bool warned;				/* in this transaction, that there is no
 
 
 /*
- * The owner of a relation, or InvalidOid when it is not there (any more).
- */
-static Oid
-owner_of(Oid relation)
-{
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return owner;
-}
-
-/*
  * The origin of the rows that belong to an outbox: a hash of what tells it from that
  * of another server (a system identifier), from that of a database made from this one
  * (its OID), and from that of an extension that was dropped and created anew (the
@@ -121,8 +104,7 @@ origin_of(const Outbox *outbox)
 	static int64 known;
 	int64		what[3];
 	Oid			sequence;
-	Oid			user;
-	int			context;
+	AsOwner		as;
 
 	if (outbox->table == known_table)
 		return known;
@@ -131,10 +113,9 @@ origin_of(const Outbox *outbox)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("sequence seam_instant_key_installation of extension seam_ik does not exist")));
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner_of(sequence), context | SECURITY_LOCAL_USERID_CHANGE);
+	as = as_owner_begin(as_owner_of(sequence), 0);
 	what[0] = DatumGetInt64(DirectFunctionCall1(pg_sequence_last_value, ObjectIdGetDatum(sequence)));
-	SetUserIdAndSecContext(user, context);
+	as_owner_end(as);
 	what[1] = (int64) GetSystemIdentifier();
 	what[2] = (int64) MyDatabaseId;
 	known = (int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0);
@@ -151,7 +132,7 @@ outbox_find(Oid schema, Outbox *outbox)
 {
 	outbox->schema = schema;
 	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) : InvalidOid;
-	outbox->owner = owner_of(outbox->table);
+	outbox->owner = as_owner_of(outbox->table);
 	if (!OidIsValid(outbox->owner))
 		return false;
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");

@@ -12,9 +12,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "base/as_owner.h"
 #include "catalog/partition.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "base/compat.h"
 #include "executor/spi.h"
@@ -28,7 +27,6 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/syscache.h"
 
 /*
  * A URL has about 30 characters and no promised limit; a column that holds
@@ -201,6 +199,21 @@ bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
 }
 
 /*
+ * Splits an argument of a trigger of ours.  Returns the field's name, palloc'd, with the
+ * column in *column; that is NULL where the argument is no field=column pair.
+ */
+char *
+trigger_split_argument(const char *argument, char **column)
+{
+	char	   *name = pstrdup(argument);
+
+	*column = strchr(name, '=');
+	if (*column)
+		*(*column)++ = '\0';
+	return name;
+}
+
+/*
  * Read the trigger's arguments.
  */
 static TriggerPlan *
@@ -211,15 +224,14 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 	plan->relid = RelationGetRelid(td->tg_relation);
 	for (int i = 0; i < td->tg_trigger->tgnargs; i++)
 	{
-		char	   *name = pstrdup(td->tg_trigger->tgargs[i]);
-		char	   *column = strchr(name, '=');
+		char	   *column;
+		char	   *name = trigger_split_argument(td->tg_trigger->tgargs[i], &column);
 		Binding    *binding;
 		int			f;
 
 		if (column == NULL)
 			trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 								 psprintf("argument \"%s\" is not a field=column pair", name));
-		*column++ = '\0';
 		for (f = 0; f < F_NFIELDS; f++)
 		{
 			if (strcmp(trigger_fields[f].name, name) == 0 && (generates || f == F_INSTANT_KEY_ID))
@@ -398,31 +410,19 @@ trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 	List	   *ancestors = get_partition_ancestors(RelationGetRelid(td->tg_relation));
 	Oid			root = ancestors ? llast_oid(ancestors) : RelationGetRelid(td->tg_relation);
 	Oid			types[1] = {att->atttypid};
-	Oid			user;
-	Oid			owner;
-	HeapTuple	tuple;
-	int			context;
+	AsOwner		as;
 	bool		kept;
 	char	   *query = psprintf("SELECT 1 FROM %s WHERE %s OPERATOR(pg_catalog.=) $1 LIMIT 1",
 								 quote_qualified_identifier(get_namespace_name(get_rel_namespace(root)),
 															get_rel_name(root)),
 								 quote_identifier(NameStr(att->attname)));
 
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(root));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", root);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner,
-						   context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	as = as_owner_begin(as_owner_of(root), AS_OWNER_OF_USERS_TABLE);
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(query, 1, types, &key, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to look for an instant key");
 	kept = SPI_processed > 0;
 	SPI_finish();
-	SetUserIdAndSecContext(user, context);
+	as_owner_end(as);
 	return kept;
 }

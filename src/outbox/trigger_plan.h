@@ -74,6 +74,7 @@ typedef struct TriggerPlan
 	void	   *extra;			/* of the trigger function; zeroed */
 } TriggerPlan;
 
+extern char *trigger_split_argument(const char *argument, char **column);
 extern void trigger_begin(TriggerData *td, ErrorContextCallback *callback);
 extern void trigger_end(const ErrorContextCallback *callback);
 extern TriggerData *trigger_get_data(FunctionCallInfo fcinfo, const char *function,

@@ -8,10 +8,9 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "base/as_owner.h"
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -24,7 +23,6 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(seam_enqueue_instant_key_trigger);
 PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request_trigger);
@@ -121,25 +119,15 @@ row_is_gone(Datum target_key, void *arg)
 	Datum		args[INDEX_MAX_KEYS];
 	Oid			types[INDEX_MAX_KEYS];
 	StringInfoData sql;
-	HeapTuple	tuple;
-	Oid			user;
-	Oid			owner;
-	int			context;
+	AsOwner		as;
 	bool		gone = false;
 
 	CommandCounterIncrement();
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(row_key->root));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", row_key->root);
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT 1 FROM %s", row_key_table(row_key));
 	row_key_where(row_key, &sql, 1);
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	as = as_owner_begin(as_owner_of(row_key->root), AS_OWNER_OF_USERS_TABLE);
 	if (row_key_args(row_key, target_key, args, types))
 	{
 		SPIPlanPtr	plan;
@@ -153,7 +141,7 @@ row_is_gone(Datum target_key, void *arg)
 		gone = SPI_processed == 0;
 		SPI_finish();
 	}
-	SetUserIdAndSecContext(user, context);
+	as_owner_end(as);
 	return gone;
 }
 

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/as_owner.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -212,8 +213,7 @@ static bool plans_know_columns;
 typedef struct Session
 {
 	Outbox	   *outbox;
-	Oid			user;
-	int			context;
+	AsOwner		as;
 	int			settings;		/* nest level */
 } Session;
 
@@ -232,9 +232,7 @@ begin_session(Outbox *outbox)
 	};
 	Session		session = {.outbox = outbox};
 
-	GetUserIdAndSecContext(&session.user, &session.context);
-	SetUserIdAndSecContext(outbox->owner, session.context |
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	session.as = as_owner_begin(outbox->owner, SECURITY_NOFORCE_RLS);
 	session.settings = NewGUCNestLevel();
 	for (int i = 0; i < (int) lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
@@ -245,14 +243,14 @@ begin_session(Outbox *outbox)
 }
 
 /*
- * Be the caller again, with his settings.
+ * Be the caller again, with the caller's settings.
  */
 static void
 end_session(Session *session)
 {
 	SPI_finish();
 	AtEOXact_GUC(true, session->settings);
-	SetUserIdAndSecContext(session->user, session->context);
+	as_owner_end(session->as);
 }
 
 /*
@@ -271,7 +269,7 @@ statement_text(StatementId id, const Outbox *outbox)
 			skip = *sql == '{' && !outbox->knows_columns;
 		else if (skip)
 			continue;
-		else if (*sql == '%')
+		else if (sql[0] == '%' && (sql[1] == 's' || sql[1] == 'c'))
 			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
 		else
 			appendStringInfoChar(&text, *sql);
@@ -572,9 +570,9 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
-	own = DatumGetObjectId(column(0, 3, &isnull)) == session.user && !isnull &&
+	own = DatumGetObjectId(column(0, 3, &isnull)) == session.as.user && !isnull &&
 		DatumGetInt64(column(0, 4, &isnull)) == (int64) GetSystemIdentifier();
-	if (!own && pg_class_aclcheck(outbox->table, session.user, ACL_SELECT) != ACLCHECK_OK)
+	if (!own && pg_class_aclcheck(outbox->table, session.as.user, ACL_SELECT) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another role", id)));

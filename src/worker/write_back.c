@@ -21,10 +21,9 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
+#include "base/as_owner.h"
 #include "access/table.h"
 #include "catalog/partition.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
@@ -210,12 +209,11 @@ read_columns(Relation rel, Oid function, WriteBack *wb)
 	}
 	for (int i = 0; found && i < found->tgnargs; i++)
 	{
-		char	   *name = pstrdup(found->tgargs[i]);
-		char	   *column = strchr(name, '=');
+		char	   *column;
+		char	   *name = trigger_split_argument(found->tgargs[i], &column);
 
 		if (column == NULL)
 			continue;
-		*column++ = '\0';
 		for (int f = 0; f < F_NFIELDS; f++)
 		{
 			if (strcmp(trigger_fields[f].name, name) == 0)
@@ -468,12 +466,10 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	WriteBack	wb = {0};
 	WriteBackOutcome outcome;
 	ConstraintsSetStmt immediate = {.type = T_ConstraintsSetStmt};
-	HeapTuple	tuple;
 	Relation	rel;
 	RowKey	   *row_key;
 	Oid			owner;
-	Oid			user;
-	int			context;
+	AsOwner		as;
 	int			level;
 
 	if (!read_request(outbox, id, &wb, &outcome))
@@ -485,22 +481,17 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("the table is locked")));
 	/* from now on nobody can drop it */
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(wb.table));
-	if (!HeapTupleIsValid(tuple))
+	owner = as_owner_of(wb.table);
+	if (!OidIsValid(owner))
 	{
 		*reason = "the table that the instant key was for is gone";
 		return WRITE_BACK_REVOKE;
 	}
-	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-
 	level = NewGUCNestLevel();
 	for (int i = 0; i < (int) lengthof(settings); i++)
 		(void) set_config_option(settings[i][0], settings[i][1], PGC_SUSET,
 								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(owner, context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	as = as_owner_begin(owner, AS_OWNER_OF_USERS_TABLE);
 	enable_timeout_after(STATEMENT_TIMEOUT, TIME_LIMIT_MS);
 	enable_timeout_after(kill_timeout, KILL_LIMIT_MS);
 	rel = table_open(wb.table, NoLock);
@@ -518,7 +509,7 @@ write_back(Outbox *outbox, int64 id, const char **reason)
 	AfterTriggerFireDeferred();
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	disable_timeout(kill_timeout, false);
-	SetUserIdAndSecContext(user, context);
+	as_owner_end(as);
 	/* also what a trigger has set for the session */
 	AtEOXact_GUC(false, level);
 	if (outcome == WRITE_BACK_DONE)
