@@ -103,24 +103,8 @@ like($err, qr/seam-request-id: [0-9a-f]{8}-/, 'the request id of the final answe
 
 # Of a libcurl that cannot look names up beside something else a session is told, once.
 $node->stop;
-append_to_file("$dir/info.c", <<'C');
-#define _GNU_SOURCE
-#include <curl/curl.h>
-#include <dlfcn.h>
-curl_version_info_data *
-curl_version_info(CURLversion age)
 {
-	curl_version_info_data *(*next) (CURLversion) = dlsym(dlopen("libcurl.so.4", RTLD_LAZY | RTLD_NOLOAD), "curl_version_info");
-	static curl_version_info_data info;
-
-	info = *next(age);
-	info.features &= ~CURL_VERSION_ASYNCHDNS;
-	return &info;
-}
-C
-system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/info.so", "$dir/info.c", '-ldl');
-{
-	local $ENV{LD_PRELOAD} = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/info.so");
+	local $ENV{LD_PRELOAD} = preload('no_async_lookups');
 	$node->start;
 }
 ($rc, $out, $err) = $node->psql('postgres', CALL . '; ' . CALL);
