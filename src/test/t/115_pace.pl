@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql lists_of quiet logged);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -14,16 +15,11 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_pace'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 1s');
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+meet($node, $fake);
 sub requests_of { my ($guest) = @_; return grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub lists_of { return scalar grep { $_->{path} =~ m{/list} } requests_of($_[0]); }
 sub enqueue { return sql(join '', map { "SELECT seam_enqueue_instant_key('$_');" } @_); }
 sub set { return sql(join '', map { "ALTER SYSTEM SET seam_ik.$_;" } @_) . sql('SELECT pg_reload_conf()'); }
 sub all_issued { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status <> 'issued'") eq '0' }); }
-sub logged { return slurp_file($node->logfile, $_[0]); }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
 
 # A batch of these guests, which is rolled back, so that what is in doubt of it must be
 # looked for; the rows, its messages, and how long it took.  What would wait for a very
@@ -123,3 +119,4 @@ is(join(' ', map { lists_of($_) } @guests), '0 0 0', 'nothing is looked for');
 
 $node->stop;
 done_testing();
+

@@ -43,8 +43,7 @@ DO \$\$ DECLARE s text; BEGIN
 END \$\$;");
 run("$load SET seam_ik.endpoint = '" . $fake->url('echo_auth') . "'; " . CALL);
 # the key from a file; and calls that are ended
-append_to_file($node->data_dir . '/seam_api_key', $secret);
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, $secret);
 foreach my $how ('cancel', 'terminate')
 {
 	$fake->reset;

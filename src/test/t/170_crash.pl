@@ -10,8 +10,7 @@ use Test::More;
 my $fake = FakeSeam->start;
 my $node = seam_cluster("seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'", 'restart_after_crash = on', 'max_prepared_transactions = 2', 'wal_level = replica', 'max_wal_senders = 4');
 
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_crash');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_crash');
 
 # A waiting backend is killed: the others crash with it, as PostgreSQL does it,
 # and everything works again.

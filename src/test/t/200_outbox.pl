@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql error_of live_keys mark calls enqueue status settled set pause go_on logged);
 use JSON::PP ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -12,55 +13,16 @@ use Time::HiRes qw(sleep time);
 my $fake = FakeSeam->start;
 my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_outbox'",
 	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'", 'max_prepared_transactions = 2', 'track_commit_timestamp = on');
-
-sub sql { return $node->safe_psql('postgres', @_); }
-
-# what a failing statement says, its SQLSTATE in front
-sub error_of { return ($node->psql('postgres', $_[0], extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2] =~ s/^psql:<stdin>:\d+: ERROR:  //r; }
-
-# an identity that no other test has
-my $identities = 0;
-sub identity { return sprintf('%08x-0000-4000-8000-000000000000', ++$identities); }
-
-# enqueue(identity, more arguments): the request's id
-sub enqueue { return sql("SELECT seam_enqueue_instant_key(" . join(', ', "'" . shift() . "'", @_) . ")"); }
+meet($node, $fake);
 
 # field(id, column): of that request
 sub field { return sql("SELECT $_[1] FROM seam_instant_key_request WHERE request_id = $_[0]"); }
-sub status { return field($_[0], 'status'); }
 sub becomes { my ($id, $status) = @_; return wait_for(sub { status($id) eq $status }); }
 
-# no request has anything left to be done
-sub settled { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') == 0 }); }
-
-# A mark in time, and the requests for an identity that came since, or all.
-sub mark { return $fake->ask('stats')->{requests}; }
-
-sub calls
-{
-	my ($since, $identity, $route) = @_;
-	return grep { (!$identity || index($_->{body}, $identity) >= 0) && (!$route || $_->{path} =~ /\/$route$/) } @{ $fake->ask("requests?since=$since") };
-}
-
-sub live { my ($identity) = @_; return map { $_->{instant_key_id} } grep { !$_->{revoked} && $_->{user_identity_id} eq $identity } $fake->keys; }
-
-# set(setting => value, ...): by ALTER SYSTEM and a reload; undef for none
-sub set
-{
-	my (%settings) = @_;
-	sql(join(' ', map { defined $settings{$_} ? "ALTER SYSTEM SET seam_ik.$_ = '$settings{$_}';" : "ALTER SYSTEM RESET seam_ik.$_;" } sort keys %settings) . ' SELECT pg_reload_conf()');
-	return;
-}
-
-sub pause { set(worker => 'off'); reload($node); return; }
-sub go_on { set(worker => undef); return; }
-
-# What the server logged since.
-sub logged { return slurp_file($node->logfile, $_[0]); }
 sub log_end { return -s $node->logfile; }
 
 # Whoever is slow holds up only himself: this one is looked at again at the end.
-my $slow = identity();
+my $slow = new_guest();
 $fake->behave($slow, 'delay=20000,route=generate_instant_key');
 my $slow_id = enqueue($slow);
 ok(wait_for(sub { calls(0, $slow) }), 'a call that takes 20 s is under way');
@@ -73,7 +35,7 @@ is(sql(q{SELECT string_agg(attname, ' ' ORDER BY attname) FROM pg_attribute WHER
 is(sql(q{SELECT attidentity <> '', pg_get_constraintdef(c.oid), atttypid::regtype FROM pg_attribute a JOIN pg_constraint c ON c.conrelid = attrelid AND contype = 'p' WHERE attrelid = 'seam_instant_key_request'::regclass AND attname = 'request_id'}),
 	't|PRIMARY KEY (request_id)|bigint', 'its primary key');
 
-my $who = identity();
+my $who = new_guest();
 my $mark = mark;
 my $id = enqueue($who);
 like($id, qr/^\d+$/, 'a request has an id');
@@ -82,22 +44,22 @@ is(status($slow_id), 'in_flight', 'while the slow one waits');
 my @calls = calls($mark, $who);
 is(scalar(@calls), 1, 'by one call');
 is_deeply(JSON::PP::decode_json($calls[0]{body}), { user_identity_id => $who, max_use_count => 1 }, 'with the default');
-my ($key) = live($who);
+my ($key) = live_keys($who);
 is(sql("SELECT (instant_key).instant_key_id, (instant_key).user_identity_id, (instant_key).instant_key_url ~ '^https', attempts, max_use_count, customization_profile_id, reference, sqlstate, error, next_attempt_at,
 	enqueued_at <= attempted_at AND attempted_at <= finished_at AND finished_at <= now(), seam_request_id IS NOT NULL FROM seam_instant_key_request WHERE request_id = $id"),
 	"$key|$who|t|1|1||||||t|t", 'its row');
 is(sql("SELECT (seam_instant_key_request_result($id)).instant_key_id"), $key, 'its result');
 
-$who = identity();
+$who = new_guest();
 my $profile = 'aaaaaaaa-0000-4000-8000-000000000000';
 $mark = mark;
 ok(becomes(enqueue($who, 7, "'$profile'", "'room 12'"), 'issued'), 'with every argument');
 is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ], [ { user_identity_id => $who, max_use_count => 7, customization_profile_id => $profile } ], 'which Seam gets');
-$who = identity();
+$who = new_guest();
 ok(becomes(sql("SELECT seam_enqueue_instant_key(reference => 'named', user_identity_id => '$who', max_use_count => NULL)"), 'issued'), 'NULLs');
 is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ], [ { user_identity_id => $who } ], 'are left out of the call');
 
-$who = identity();
+$who = new_guest();
 $mark = mark;
 my $count = sql('SELECT count(*) FROM seam_instant_key_request');
 like(error_of("SELECT seam_enqueue_instant_key(NULL)"), qr/^22004/, 'no identity');
@@ -106,7 +68,7 @@ like(error_of("SELECT seam_enqueue_instant_key('$who', reference => $_)"), qr/^2
 is(sql('SELECT count(*) FROM seam_instant_key_request'), $count, 'leave nothing');
 foreach my $reference ("repeat('x', 200)", "repeat('\xc3\xbc', 100)", "''", q{E'a"b\\\\c\n\x01/'})
 {
-	ok(becomes(enqueue(identity(), 1, 'NULL', $reference), 'issued'), "$reference as a reference");
+	ok(becomes(enqueue(new_guest(), 1, 'NULL', $reference), 'issued'), "$reference as a reference");
 }
 is(scalar(calls($mark, $who)), 0, 'nothing was sent for what failed');
 
@@ -114,7 +76,7 @@ like(error_of("BEGIN READ ONLY; SELECT seam_enqueue_instant_key('$who')"), qr/^2
 
 # ---------- transactions ----------
 
-my ($gone, $stays) = (identity(), identity());
+my ($gone, $stays) = (new_guest(), new_guest());
 $mark = mark;
 sql(qq{
 BEGIN; SELECT seam_enqueue_instant_key('$gone'); ROLLBACK;
@@ -134,7 +96,7 @@ my @took;
 for (1 .. 15)
 {
 	my $xid;
-	$who = identity();
+	$who = new_guest();
 	$mark = mark;
 	# (what was enqueued waits for the commit)
 	$xid = sql("BEGIN; SELECT pg_current_xact_id() FROM (SELECT seam_enqueue_instant_key('$who')) s; SELECT pg_sleep(0.05); COMMIT") =~ s/\n//r;
@@ -148,10 +110,10 @@ cmp_ok($took[0], '>', 0, 'nothing is sent before the commit');
 cmp_ok($took[7], '<', 5, 'and soon after it');
 
 # two-phase commit
-($gone, $stays) = (identity(), identity());
+($gone, $stays) = (new_guest(), new_guest());
 $mark = mark;
 sql("BEGIN; SELECT seam_enqueue_instant_key('$stays'); PREPARE TRANSACTION 'stays'; BEGIN; SELECT seam_enqueue_instant_key('$gone'); PREPARE TRANSACTION 'gone'");
-$who = identity();
+$who = new_guest();
 ok(becomes(enqueue($who), 'issued'), 'beside prepared transactions');
 is(scalar(calls($mark, $stays)), 0, 'a prepared transaction sends nothing');
 sql("ROLLBACK PREPARED 'gone'; COMMIT PREPARED 'stays'");
@@ -164,10 +126,10 @@ is(scalar(calls($mark, $gone)), 0, 'or does not');
 
 sql(q{CREATE ROLE clerk; CREATE ROLE porter; CREATE ROLE nobody;
 GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text), seam_instant_key_request_result(bigint) TO clerk, porter});
-$who = identity();
+$who = new_guest();
 $id = sql("SET ROLE clerk; SELECT seam_enqueue_instant_key('$who')");
 ok(becomes($id, 'issued'), 'a role with EXECUTE only enqueues');
-is(sql("SET ROLE clerk; SELECT (seam_instant_key_request_result($id)).instant_key_id"), (live($who))[0], 'and gets its result');
+is(sql("SET ROLE clerk; SELECT (seam_instant_key_request_result($id)).instant_key_id"), (live_keys($who))[0], 'and gets its result');
 unlike(($node->psql('postgres', "SET ROLE porter; SELECT seam_instant_key_request_result($id)"))[1], qr/[0-9a-z]/, 'which another role does not');
 like(error_of("SET ROLE porter; SELECT $_"), qr/^42501/, "nor $_") foreach '* FROM seam_instant_key_request', '* FROM seam_instant_key_queue', "currval('seam_instant_key_request_request_id_seq')",
 	"seam_cancel_instant_key_request($id)", "seam_retry_instant_key_request($id)", 'seam_adopt_instant_key_requests()';
@@ -176,7 +138,7 @@ like(error_of("SET ROLE clerk; $_"), qr/^42501/, $_) foreach 'DELETE FROM seam_i
 like(error_of("SET ROLE nobody; SELECT $_"), qr/^42501/, "a role without EXECUTE: $_") foreach "seam_enqueue_instant_key('$who')", "seam_instant_key_request_result($id)";
 is(sql("SELECT count(*) FROM pg_proc WHERE proname LIKE 'seam%' AND has_function_privilege('nobody', oid, 'EXECUTE')"), 0, 'PUBLIC has no EXECUTE on anything');
 like(error_of("SET ROLE $_; SELECT seam_instant_key_request_result(999999)"), qr/^P0002/, "the result of a request that there is not, for $_") for 'postgres', 'clerk';
-is(sql("BEGIN; SELECT seam_instant_key_request_result(seam_enqueue_instant_key('" . identity() . "')) IS NULL; ROLLBACK"), 't', 'or not yet');
+is(sql("BEGIN; SELECT seam_instant_key_request_result(seam_enqueue_instant_key('" . new_guest() . "')) IS NULL; ROLLBACK"), 't', 'or not yet');
 
 like(error_of("SET ROLE clerk; SET seam_ik.$_"), qr/^42501/, "who may not set: $_") for 'worker = off', 'rate_limit = 1', 'max_attempts = 1', "retention = '1d'", "settle_delay = '1s'";
 sql('GRANT SET ON PARAMETER seam_ik.rate_limit TO clerk; SET ROLE clerk; SET seam_ik.rate_limit = 1');
@@ -187,12 +149,12 @@ sub cancel { return sql("SELECT seam_cancel_instant_key_request($_[0])"); }
 
 pause;
 $mark = mark;
-$who = identity();
+$who = new_guest();
 $id = enqueue($who);
 is(cancel($id), 'cancelled', 'a pending request is cancelled');
 is(cancel($id), 'cancelled', 'twice');
 is(field($id, 'finished_at IS NOT NULL AND next_attempt_at IS NULL'), 't', 'and finished');
-my $other = enqueue(identity());
+my $other = enqueue(new_guest());
 is(sql("BEGIN; SELECT seam_cancel_instant_key_request($other); ROLLBACK; SELECT status FROM seam_instant_key_request WHERE request_id = $other"), "cancelled\npending", 'not when it is rolled back');
 sleep 0.3;
 is(scalar(calls($mark)), 0, 'nothing is sent with seam_ik.worker off');
@@ -204,12 +166,12 @@ is(sql("BEGIN; SELECT seam_cancel_instant_key_request(seam_enqueue_instant_key('
 
 is(cancel($other), 'revoking', 'an issued one is revoked');
 ok(becomes($other, 'revoked'), 'by the worker');
-is(scalar(live(field($other, 'user_identity_id'))), 0, 'at Seam');
+is(scalar(live_keys(field($other, 'user_identity_id'))), 0, 'at Seam');
 is(cancel($other), 'revoked', 'once');
 is(scalar(calls($mark, field($other, '(instant_key).instant_key_id'), 'delete')), 1, 'by one call');
 is(field($other, 'finished_at IS NOT NULL'), 't', 'which ends it');
 
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'hold,route=generate_instant_key');
 $id = enqueue($who);
 ok(becomes($id, 'in_flight'), 'in flight');
@@ -217,10 +179,10 @@ is(cancel($id), 'revoking', 'one in flight is to be revoked');
 is(cancel($id), 'revoking', 'twice');
 $fake->release($who);
 ok(becomes($id, 'revoked'), 'and is');
-is(scalar(live($who)), 0, 'at Seam');
+is(scalar(live_keys($who)), 0, 'at Seam');
 
 # its call fails: there is nothing to revoke
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'hold,status=400');
 $id = enqueue($who);
 ok(becomes($id, 'in_flight'), 'in flight');
@@ -231,18 +193,18 @@ ok(wait_for(sub { status($id) =~ /^(cancelled|revoked)$/ }), 'ends, too');
 # a cancelling transaction that is open while the answer comes holds up no other
 foreach my $end ('ROLLBACK', 'COMMIT')
 {
-	$who = identity();
+	$who = new_guest();
 	$fake->behave($who, 'hold,route=generate_instant_key');
 	$id = enqueue($who);
 	ok(becomes($id, 'in_flight'), 'in flight');
 	my $s = background($node, "BEGIN; SELECT seam_cancel_instant_key_request($id);");
 	ok(wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /^revoking$/m }), 'a session that cancels');
 	$fake->release($who);
-	ok(becomes(enqueue(identity()), 'issued'), 'others go on') for 1 .. 5;
+	ok(becomes(enqueue(new_guest()), 'issued'), 'others go on') for 1 .. 5;
 	$s->{in} .= "$end;\n";
 	result_of($s);
 	ok(becomes($id, $end eq 'COMMIT' ? 'revoked' : 'issued'), "and it ends as the $end says");
-	is(scalar(live($who)), $end eq 'COMMIT' ? 0 : 1, 'at Seam');
+	is(scalar(live_keys($who)), $end eq 'COMMIT' ? 0 : 1, 'at Seam');
 }
 
 like(error_of('SELECT seam_cancel_instant_key_request(999999)'), qr/^P0002/, 'an unknown request');
@@ -254,7 +216,7 @@ is(sql('SELECT seam_cancel_instant_key_request(NULL) IS NULL'), 't', 'NULL');
 foreach my $f ([ 'status=400,type=invalid_input', '22023' ], [ 'status=403', '42501' ], [ 'status=404', 'P0002' ], [ 'status=422', '58000' ], [ 'redirect=307', '08P01' ], [ 'redirect=http%3a%2f%2f127.0.0.1', '08P01' ])
 {
 	my ($spec, $sqlstate) = @$f;
-	$who = identity();
+	$who = new_guest();
 	$fake->behave($who, $spec);
 	$mark = mark;
 	$id = enqueue($who);
@@ -267,7 +229,7 @@ foreach my $f ([ 'status=400,type=invalid_input', '22023' ], [ 'status=403', '42
 # a failed one is tried again, or cancelled
 is(cancel($id), 'cancelled', 'a failed one is cancelled');
 $mark = mark;
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'status=400', 1);
 $id = enqueue($who);
 ok(becomes($id, 'failed'), 'failed');
@@ -282,8 +244,8 @@ ok(becomes($id, 'issued'), 'an issued one stays');
 is(scalar(calls($mark, $who)), 0, 'and nothing is called again');
 
 # what is tried again by itself
-$who = identity();
-$other = identity();
+$who = new_guest();
+$other = new_guest();
 $mark = mark;
 $fake->behave($who, 'status=429,retry_after=2', 1);
 $id = enqueue($who);
@@ -296,24 +258,24 @@ is(scalar(@calls), 2, 'by a second call');
 cmp_ok($calls[1]{time} - $calls[0]{time}, '>=', 1.95, 'not before the time');
 cmp_ok((calls($mark, $other))[0]{time} - $calls[0]{time}, '>=', 1.95, 'and no other either');
 is(field($id, 'attempts'), 2, 'attempts are counted');
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'status=429,retry_after=date+1', 1);
 $begin = time;
 $id = enqueue($who);
 ok(becomes($id, 'issued'), '429 with a date');
 cmp_ok(time - $begin, '>', 0.9, 'which is honoured');
 cmp_ok(time - $begin, '<', 30, 'and no more');
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'status=429', 1);
 ok(becomes(enqueue($who), 'issued'), '429 without a time');
 
 # nothing listens there
 my $refused = do { my $f = FakeSeam->start('--stall-tls'); my $p = $f->port; $f->stop; $p };
 set(endpoint => "http://127.0.0.1:$refused");
-$id = enqueue(identity());
+$id = enqueue(new_guest());
 ok(wait_for(sub { field($id, 'status, sqlstate, next_attempt_at > attempted_at, finished_at IS NULL') eq 'pending|08001|t|t' }), 'no connection: to be tried again, later');
 set(max_attempts => 2);
-$who = identity();
+$who = new_guest();
 $id = enqueue($who);
 ok(becomes($id, 'failed'), 'seam_ik.max_attempts is the limit');
 is(field($id, 'attempts, sqlstate'), '2|08001', 'of attempts');
@@ -322,15 +284,15 @@ $id = enqueue($who);
 ok(wait_for(sub { field($id, 'attempts') >= 1 && status($id) eq 'pending' }), 'no connection');
 set(endpoint => $fake->url);
 ok(becomes($id, 'issued'), 'and then one');
-is(scalar(live($who)), 1, 'one key');
+is(scalar(live_keys($who)), 1, 'one key');
 
 # in doubt: the key is found, once the time of the call is over
 set(request_timeout => '1s');
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'reset_after,route=generate_instant_key', 1);
 $id = enqueue($who);
 ok(becomes($id, 'issued'), 'an answer is lost');
-is(join(' ', live($who)), field($id, '(instant_key).instant_key_id'), 'its key is found');
+is(join(' ', live_keys($who)), field($id, '(instant_key).instant_key_id'), 'its key is found');
 set(request_timeout => undef);
 
 # ---------- the queue waits ----------
@@ -338,9 +300,9 @@ set(request_timeout => undef);
 my $log = log_end;
 $mark = mark;
 $fake->behave('*', 'status=401');
-my @ids = map { enqueue(identity()) } 1 .. 6;
+my @ids = map { enqueue(new_guest()) } 1 .. 6;
 ok(wait_for(sub { logged($log) =~ /WARNING/ }), '401: a warning');
-my $more = enqueue(identity());
+my $more = enqueue(new_guest());
 sleep 1;
 cmp_ok(scalar(calls($mark)), '<', 20, 'the queue waits');
 is(sql('SELECT count(*) FROM seam_instant_key_request WHERE status = \'pending\' AND request_id IN (' . join(',', @ids, $more) . ')'), 7, 'and keeps everything');
@@ -355,7 +317,7 @@ cmp_ok((calls($mark))[0]{time} - $begin, '<', 6, 'when the configuration was rel
 $log = log_end;
 set(api_key => '');
 reload($node);
-@ids = map { enqueue(identity()) } 1 .. 3;
+@ids = map { enqueue(new_guest()) } 1 .. 3;
 ok(wait_for(sub { logged($log) =~ /WARNING/ }), 'no API key: a warning');
 sleep 0.5;
 is(scalar(() = logged($log) =~ /WARNING/g), 1, 'one');
@@ -394,12 +356,12 @@ reload($node);
 
 # ---------- what is told ----------
 
-$who = identity();
+$who = new_guest();
 $fake->behave($who, 'status=400');
 my $reference = q{E'a"b\\\\c\n\x01/' || U&'\00fc'};
 my ($rc, $out, $err) = $node->psql('postgres', qq{
 LISTEN seam_instant_key;
-SELECT 'id ' || seam_enqueue_instant_key('} . identity() . qq{', reference => $reference);
+SELECT 'id ' || seam_enqueue_instant_key('} . new_guest() . qq{', reference => $reference);
 SELECT 'id ' || seam_enqueue_instant_key('$who');
 BEGIN; SELECT 'id ' || seam_cancel_instant_key_request(seam_enqueue_instant_key('$who', reference => 'off')); COMMIT;
 DO \$\$ BEGIN FOR i IN 1 .. 2000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(1); END \$\$;
@@ -424,7 +386,7 @@ is(sql("SELECT count(DISTINCT status) = count(*) AND sum(count) = (SELECT count(
 is(sql("SELECT count(*) FROM seam_instant_key_queue q WHERE count <> (SELECT count(*) FROM seam_instant_key_request r WHERE r.status = q.status)"), 0, 'by status');
 is(sql("SELECT last_error IS NOT NULL, oldest_age > interval '1 s' AND oldest_age < interval '5 min' FROM seam_instant_key_queue WHERE status = 'failed'"), 't|t', 'with the last error and the oldest age');
 pause;
-$id = enqueue(identity());
+$id = enqueue(new_guest());
 is(sql("SELECT count, oldest_age < interval '20 s' FROM seam_instant_key_queue WHERE status = 'pending'"), '1|t', 'of pending ones, too');
 go_on;
 
@@ -450,7 +412,7 @@ sql(q{CREATE DATABASE other TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'; ALTER
 sub other { return $node->safe_psql('other', @_); }
 other(q{CREATE SCHEMA "Lo""cks"; CREATE EXTENSION seam_ik SCHEMA "Lo""cks"});
 $second->behave('*', '');
-$who = identity();
+$who = new_guest();
 my $there = other(q{SET search_path = "Lo""cks"; SET client_encoding = 'UTF8'; SELECT seam_enqueue_instant_key('} . $who . qq{', reference => '\xc3\xbc')});
 sub there { return other(qq{SET client_encoding = 'UTF8'; SELECT $_[0] FROM "Lo""cks".seam_instant_key_request WHERE request_id = $there}); }
 ok(wait_for(sub { there('status') eq 'issued' }), 'another database');
@@ -460,7 +422,7 @@ like(($node->psql('other', qq{SET search_path = "Lo""cks"; SELECT seam_enqueue_i
 sql('ALTER DATABASE other SET seam_ik.worker = off');
 reload($node);
 $there = other(qq{SELECT "Lo""cks".seam_enqueue_instant_key('$who')});
-$id = enqueue(identity());
+$id = enqueue(new_guest());
 ok(becomes($id, 'issued'), 'this one goes on');
 is(there('status'), 'pending', 'while that one pauses');
 sql("ALTER DATABASE other RESET seam_ik.worker; SELECT pg_reload_conf()");
@@ -478,7 +440,7 @@ is(join("\n", sort(all_live($fake), grep { !$elsewhere{$_} } all_live($second)))
 
 # old rows go, whatever ended them; what waits stays
 pause;
-$id = enqueue(identity());
+$id = enqueue(new_guest());
 is(sql("SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM seam_instant_key_request"), 'cancelled failed issued pending revoked', 'requests of every kind');
 set(worker => undef, retention => '1s');
 ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE finished_at < now() - interval '3 s'") == 0 }), 'are deleted after seam_ik.retention');

@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql error_of live mark calls settled pause go_on);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -11,26 +12,10 @@ use Time::HiRes qw(sleep time);
 my $fake = FakeSeam->start;
 my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_rows'",
 	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'", 'max_prepared_transactions = 2', 'wal_level = logical');
-
-sub sql { return $node->safe_psql('postgres', @_); }
-
-# what a failing statement says, its SQLSTATE in front
-sub error_of { return ($node->psql('postgres', $_[0], extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2] =~ s/^psql:<stdin>:\d+: ERROR:  //r; }
-
-# an identity that no other test has
-my $identities = 0;
-sub identity { return sprintf('%08x-0000-4000-8000-000000000000', ++$identities); }
-
-sub mark { return $fake->ask('stats')->{requests}; }
-sub calls { my ($since, $text) = @_; return grep { index($_->{body}, $text) >= 0 } @{ $fake->ask("requests?since=$since") }; }
-sub live { my ($identity) = @_; return join(' ', map { $_->{instant_key_id} } grep { !$_->{revoked} && $_->{user_identity_id} eq $identity } $fake->keys); }
+meet($node, $fake);
 
 # The requests for an identity: statuses, or another column.
 sub of { my ($identity, $column) = @_; $column //= 'status'; return sql("SELECT $column FROM seam_instant_key_request WHERE user_identity_id = '$identity' ORDER BY request_id"); }
-
-# nothing is left to be done, but for what concerns an identity
-sub settled { my ($but) = @_; $but //= '00000000-0000-4000-8000-000000000000';
-	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND user_identity_id IS DISTINCT FROM '$but'") == 0 }); }
 
 # the first call for an identity waits for $fake->release
 sub slow { $fake->behave($_[0], 'route=generate_instant_key,hold', 1); return; }
@@ -40,9 +25,6 @@ sub in_flight
 	my $list = join(', ', map { "'$_'" } @who);
 	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight' AND user_identity_id IN ($list)") == @who });
 }
-
-sub pause { sql("ALTER SYSTEM SET seam_ik.worker = 'off'"); reload($node); return; }
-sub go_on { sql('ALTER SYSTEM RESET seam_ik.worker; SELECT pg_reload_conf()'); return; }
 
 # A table with both triggers, or one.
 my $enqueue = "EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')";
@@ -56,7 +38,7 @@ CREATE TABLE booking (id int PRIMARY KEY, guest uuid, nights int, profile uuid, 
 CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'max_use_count=nights', 'customization_profile_id=profile',
 	'instant_key_id=key_id', 'instant_key_url=url', 'client_session_id=session', 'workspace_id=workspace', 'customization=look', 'created_at=made', 'expires_at=ends');
 });
-my $who = identity();
+my $who = new_guest();
 sql("INSERT INTO booking VALUES (1, '$who', 3, 'aaaaaaaa-0000-4000-8000-000000000000')");
 ok(settled, 'a booking');
 is(sql(q{SELECT count(*) FROM booking b JOIN seam_instant_key_request r ON guest = user_identity_id AND (key_id, url, session, workspace, look, made, ends) =
@@ -68,7 +50,7 @@ is((calls(0, $who))[0]{body} =~ /"max_use_count":3\D/ && scalar(calls(0, $who)),
 my $mark = mark;
 sql('INSERT INTO booking VALUES (2, NULL, 3)');
 is(sql('SELECT count(*) FROM seam_instant_key_request'), 1, 'no identity: nothing is enqueued');
-$who = identity();
+$who = new_guest();
 sql("BEGIN; INSERT INTO booking VALUES (3, '$who', 3); ROLLBACK; BEGIN; SAVEPOINT a; INSERT INTO booking VALUES (3, '$who', 3); ROLLBACK TO a; COMMIT");
 is(of($who), '', 'nor by what is rolled back');
 sql("INSERT INTO booking VALUES (1, '$who', 3) ON CONFLICT DO NOTHING; INSERT INTO booking VALUES (1, '$who', 3) ON CONFLICT (id) DO UPDATE SET note = 'twice'");
@@ -111,7 +93,7 @@ my @kinds = (
 	[ 'numeric' => q{12345678901234567890.1230} ], [ 'numeric' => q{'NaN'} ], [ 'float8' => q{0.1::float8 + 0.2::float8} ], [ 'float8' => q{'-infinity'} ], [ 'float4' => q{'1.1'} ],
 	[ 'bigint' => q{9223372036854775807} ], [ 'smallint' => q{-3} ], [ 'boolean' => q{true} ], [ 'bytea' => q{'\x00ff27'} ], [ 'char(5)' => q{'ab'} ], [ 'name' => q{'x'} ], [ '"char"' => q{'x'} ], [ 'int[]' => q{'{{1,2},{3,4}}'} ], [ 'text[]' => q{ARRAY['a,"', NULL]} ],
 	[ '"In n".floor' => q{'first'} ], [ '"In n".code' => q{'x'} ], [ 'inet' => q{'10.0.0.1/8'} ], [ 'int4range' => q{'[1,4)'} ], [ 'jsonb' => q{'{"a": [1, null]}'} ], [ 'oid' => q{4294967295} ], [ 'bit varying' => q{B'0101'} ], [ '"In n".pair' => q{(1, E'a"b\\\\')} ]);
-$who = identity();
+$who = new_guest();
 foreach my $n (0 .. $#kinds)
 {
 	# (the session prints its values in a way of its own)
@@ -129,7 +111,7 @@ sql("INSERT INTO composite VALUES ('2026-03-04', E'it''s \\\\', 1, '$who'), ('20
 ok(settled, 'a primary key of three columns');
 is(sql('SELECT count(DISTINCT key_id) FROM composite'), 3, 'each row gets its key');
 # columns are known by their names, whatever a table was made of
-$who = identity();
+$who = new_guest();
 slow($who);
 sql("INSERT INTO composite VALUES ('2026-03-06', 'x', 1, '$who')");
 ok(in_flight($who), 'in flight');
@@ -145,13 +127,13 @@ foreach my $both (0, 1)
 {
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	sql('DROP TABLE IF EXISTS stay; CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('stay', $both));
-	my %who = map { $_ => identity() } qw(deleted handed nobody noted renumbered again rolled);
+	my %who = map { $_ => new_guest() } qw(deleted handed nobody noted renumbered again rolled);
 	slow($_) for values %who;
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	sql(join(' ', map { "INSERT INTO stay VALUES ($id{$_}, '$who{$_}');" } sort keys %who));
 	ok(in_flight(values %who), 'in flight');
-	my $new = identity();
+	my $new = new_guest();
 	sql("DELETE FROM stay WHERE id = $id{deleted}; UPDATE stay SET guest = '$new' WHERE id = $id{handed}; UPDATE stay SET guest = NULL WHERE id = $id{nobody}; UPDATE stay SET note = 'x' WHERE id = $id{noted};
 UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id = $id{again}; INSERT INTO stay VALUES ($id{again}, '$new'); BEGIN; DELETE FROM stay WHERE id = $id{rolled}; ROLLBACK");
 	$fake->release;
@@ -169,7 +151,7 @@ UPDATE stay SET id = 100 WHERE id = $id{renumbered}; DELETE FROM stay WHERE id =
 	is(length(live($new)), 36, 'one');
 
 	# the whole table goes
-	my $dropped = identity();
+	my $dropped = new_guest();
 	slow($dropped);
 	sql("INSERT INTO stay VALUES (50, '$dropped')");
 	ok(in_flight($dropped), 'in flight');
@@ -200,13 +182,13 @@ foreach my $both (0, 1)
 {
 	my $with = $both ? 'with the other trigger' : 'without the other trigger';
 	places($both);
-	my %who = map { $_ => identity() } qw(stays moved twice both back renumbered rolled open first handed deleted);
+	my %who = map { $_ => new_guest() } qw(stays moved twice both back renumbered rolled open first handed deleted);
 	my $n = 0;
 	my %id = map { $_ => ++$n } sort keys %who;
 	slow($who{$_}) for keys %who;
 	sql(join(' ', map { "INSERT INTO part VALUES ($id{$_}, 1, '$who{$_}');" } grep { $_ ne 'first' } sort keys %who) . "BEGIN; INSERT INTO part VALUES ($id{first}, 1, '$who{first}'); UPDATE part SET place = 2 WHERE id = $id{first}; COMMIT");
 	ok(in_flight(values %who), 'in flight');
-	my $new = identity();
+	my $new = new_guest();
 	sql("UPDATE part SET place = 2 WHERE id = $id{moved};
 UPDATE part SET place = 2 WHERE id = $id{twice}; UPDATE part SET place = 3 WHERE id = $id{twice};
 BEGIN; UPDATE part SET place = 2 WHERE id = $id{both}; UPDATE part SET place = 3 WHERE id = $id{both}; COMMIT;
@@ -233,7 +215,7 @@ UPDATE part SET place = 2, id = 200 WHERE id = $id{renumbered}");
 	is(sql("SELECT coalesce(key_id::text, '') FROM part WHERE id = 200"), live($who{renumbered}), 'renumbered: it has its key, or none lives');
 
 	# before the call
-	my ($waits, $goes) = (identity(), identity());
+	my ($waits, $goes) = (new_guest(), new_guest());
 	pause;
 	sql("INSERT INTO part VALUES (300, 1, '$waits'), (301, 1, '$goes'); UPDATE part SET place = 2 WHERE id IN (300, 301); UPDATE part SET place = 3 WHERE id IN (300, 301); UPDATE part SET place = 1 WHERE id = 300; DELETE FROM part WHERE id = 301");
 	go_on;
@@ -252,7 +234,7 @@ UPDATE part SET place = 2, id = 200 WHERE id = $id{renumbered}");
 	is(sql("SELECT key_id FROM part WHERE id = $id{$_}"), live($who{$_}), "$_: the row has the key that lives") for qw(stays moved twice both back rolled open first);
 	is(mark, $mark, 'and nothing is called');
 	# beside rows that are new
-	my $fresh = identity();
+	my $fresh = new_guest();
 	sql("BEGIN; UPDATE part SET place = 2 WHERE id = $id{stays}; INSERT INTO part VALUES (500, 2, '$fresh'); COMMIT;
 MERGE INTO part p USING (VALUES ($id{stays}), (501)) v(id) ON p.id = v.id WHEN MATCHED THEN UPDATE SET place = 3 WHEN NOT MATCHED THEN INSERT VALUES (v.id, 3, '$fresh')");
 	ok(settled, 'new rows beside rows that move');
@@ -264,7 +246,7 @@ MERGE INTO part p USING (VALUES ($id{stays}), (501)) v(id) ON p.id = v.id WHEN M
 	ok(settled, 'moved and cleared, or deleted');
 	is(live($who{$_}), '', "$_: no key lives") for qw(moved back twice);
 	# cleared, failed or cancelled before
-	my ($cleared, $failed, $cancelled) = (identity(), identity(), identity());
+	my ($cleared, $failed, $cancelled) = (new_guest(), new_guest(), new_guest());
 	$fake->behave($failed, 'status=400', 1);
 	sql("INSERT INTO part VALUES (700, 1, '$cleared'), (701, 1, '$failed')");
 	ok(settled, 'two more');
@@ -279,7 +261,7 @@ MERGE INTO part p USING (VALUES ($id{stays}), (501)) v(id) ON p.id = v.id WHEN M
 	is(join('', map { live($_) } $cleared, $failed, $cancelled), '', 'no key lives');
 }
 # a partition of its own
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO part1 VALUES (600, 1, '$who')");
 ok(settled, 'a row that was inserted into the partition');
 is(sql('SELECT key_id FROM part WHERE id = 600'), live($who), 'has its key');
@@ -290,7 +272,7 @@ is(sql('SELECT key_id FROM part WHERE id = 600'), live($who), 'has its key');
 sub refused
 {
 	my ($name, $change, $sqlstate) = @_;
-	my $guest = identity();
+	my $guest = new_guest();
 	sql('DROP TABLE IF EXISTS odd CASCADE; CREATE TABLE odd (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('odd', 1) . $change);
 	my $since = mark;
 	sql("INSERT INTO odd VALUES (1, '$guest')");
@@ -324,7 +306,7 @@ refused('a trigger that lets nothing be written', 'CREATE TRIGGER nothing BEFORE
 refused('a foreign key', 'CREATE TABLE IF NOT EXISTS known (key_id uuid PRIMARY KEY); ALTER TABLE odd ADD FOREIGN KEY (key_id) REFERENCES known', '23503');
 refused('a deferred foreign key', 'ALTER TABLE odd ADD FOREIGN KEY (key_id) REFERENCES known DEFERRABLE INITIALLY DEFERRED', '23503');
 refused('a deferred trigger that fails', 'CREATE CONSTRAINT TRIGGER no AFTER UPDATE ON odd DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION no()', 'P0042');
-$guest = identity();
+$guest = new_guest();
 sql('DROP TABLE IF EXISTS odd CASCADE; CREATE TABLE odd (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('odd'));
 slow($guest);
 sql("INSERT INTO odd VALUES (1, '$guest')");
@@ -337,7 +319,7 @@ is(length(live($guest)), 36, 'the key lives');
 
 # a locked row is written when it is free, and holds up nobody
 sql('DROP TABLE odd; CREATE TABLE odd (id int PRIMARY KEY, guest uuid, key_id uuid, note text);' . triggers('odd', 1) . 'CREATE TABLE whole (LIKE odd INCLUDING ALL);' . triggers('whole'));
-my ($locked, $whole) = (identity(), identity());
+my ($locked, $whole) = (new_guest(), new_guest());
 pause;
 sql("INSERT INTO odd VALUES (1, '$locked'); INSERT INTO whole VALUES (1, '$whole')");
 my $holder = background($node, 'BEGIN; SELECT id FROM odd WHERE id = 1 FOR UPDATE; LOCK TABLE whole; SELECT 5;');
@@ -347,13 +329,15 @@ foreach my $waits ($locked, $whole)
 {
 	ok(wait_for(sub { of($waits, "status || ((instant_key).instant_key_id IS NOT NULL)::text") eq 'issuedtrue' }), 'the key is stored first');
 }
+my $number = 1000;				# of a row that no other one has
 my $until = time + 2.5;
 while (time < $until)
 {
-	my $other = identity();
+	my $other = new_guest();
 	my $begin = time;
-	sql("INSERT INTO odd VALUES ($identities, '$other')");
-	ok(wait_for(sub { sql("SELECT key_id FROM odd WHERE id = $identities") ne '' }), 'others go on');
+	$number++;
+	sql("INSERT INTO odd VALUES ($number, '$other')");
+	ok(wait_for(sub { sql("SELECT key_id FROM odd WHERE id = $number") ne '' }), 'others go on');
 	cmp_ok(time - $begin, '<', 30, 'without delay');
 	sleep 0.1;
 }
@@ -366,8 +350,8 @@ is(sql("SELECT key_id FROM whole WHERE id = 1"), live($whole), 'and so has the o
 is(length(live($_)), 36, 'one') for $locked, $whole;
 is(of($_, 'attempts, error'), '1|', 'from one call') for $locked, $whole;
 # deleted by whoever held the lock
-my $pending = identity();
-$locked = identity();
+my $pending = new_guest();
+$locked = new_guest();
 pause;
 $mark = mark;
 sql("INSERT INTO odd VALUES (2, '$pending'); INSERT INTO whole VALUES (2, '$locked')");
@@ -389,7 +373,7 @@ CREATE ROLE clerk; SET ROLE hotel; CREATE TABLE secured (id int PRIMARY KEY, gue
 q{GRANT INSERT, SELECT, DELETE, UPDATE ON secured TO clerk; ALTER TABLE secured ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON secured TO clerk USING (true)});
 foreach my $force ('NO FORCE', 'FORCE')
 {
-	$who = identity();
+	$who = new_guest();
 	sql("ALTER TABLE secured $force ROW LEVEL SECURITY; SET ROLE clerk; INSERT INTO secured VALUES (1, '$who')");
 	ok(settled, "row security, $force");
 	is(length(live($who)), 36, 'the key lives');
@@ -428,7 +412,7 @@ my $log = -s $node->logfile;
 foreach my $what (@messes)
 {
 	$n++;
-	$who = identity();
+	$who = new_guest();
 	sql("INSERT INTO mess VALUES ($n, '$who', NULL, \$w\$$what\$w\$)");
 	ok(settled, $what);
 	# (whether it could be written or not: all of these rows are there)
@@ -437,7 +421,7 @@ foreach my $what (@messes)
 	is(live($who), $key, 'with its key');
 	is(sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), 0, 'no lock stays') if $what =~ /advisory/;
 	# others are as before
-	$who = identity();
+	$who = new_guest();
 	my $begin = time;
 	sql("INSERT INTO booking (id, guest) VALUES ($n + 10000, '$who')");
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $n + 10000") eq 't' }), 'the next request is as any');
@@ -457,7 +441,7 @@ CREATE DOMAIN key_id AS uuid CHECK (value IS NULL OR checks(value));
 CREATE TABLE calls (id int PRIMARY KEY, guest uuid, key_id key_id, url link, made uuid GENERATED ALWAYS AS (generates(key_id::uuid)) STORED, CHECK (limits(key_id)));
 CREATE INDEX ON calls ((indexes(key_id)));
 CREATE TRIGGER enqueue AFTER INSERT ON calls FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url')});
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO seen VALUES ('start', '', ''); SET ROLE hotel; INSERT INTO calls VALUES (1, '$who')");
 ok(settled, 'functions of constraints, indexes, casts and the like');
 is(sql('SELECT key_id FROM calls'), live($who), 'the key is written') or diag(of($who, 'status, sqlstate, error'));
@@ -468,11 +452,11 @@ CREATE TABLE sleepy (LIKE booking INCLUDING ALL);} . triggers('sleepy') . q{CREA
 my $asked;
 foreach my $tenths (2, 600)
 {
-	my $sleepy = identity();
+	my $sleepy = new_guest();
 	my $long = $tenths == 600;
 	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($tenths, '$sleepy', $tenths)");
 	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }), 'a trigger that sleeps') if $long;
-	$who = identity();
+	$who = new_guest();
 	$asked = time;
 	sql("INSERT INTO booking (id, guest) VALUES ($tenths + 9000, '$who')");
 	ok(wait_for(sub { sql("SELECT key_id IS NOT NULL FROM booking WHERE id = $tenths + 9000") eq 't' }), 'another request');
@@ -483,13 +467,13 @@ foreach my $tenths (2, 600)
 # what can be tried again is, and others go on
 sql(q{CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT count(*) FROM public.known) = 0 THEN RAISE 'again' USING ERRCODE = NEW.what; END IF; RETURN NEW; END $$;
 CREATE TABLE retried (LIKE mess INCLUDING ALL);} . triggers('retried') . q{CREATE TRIGGER again BEFORE UPDATE ON retried FOR EACH ROW EXECUTE FUNCTION again()});
-my @retried = map { identity() } 1 .. 3;
+my @retried = map { new_guest() } 1 .. 3;
 sql("INSERT INTO retried VALUES (1, '$retried[0]', NULL, '40001'), (2, '$retried[1]', NULL, '40P01'), (3, '$retried[2]', NULL, '55P03')");
 foreach my $waits (@retried)
 {
 	ok(wait_for(sub { of($waits) eq 'issued' }), 'issued');
 }
-$who = identity();
+$who = new_guest();
 $asked = time;
 sql("INSERT INTO booking (id, guest) VALUES (9000, '$who')");
 ok(wait_for(sub { sql('SELECT key_id IS NOT NULL FROM booking WHERE id = 9000') eq 't' }), 'beside rows that cannot be written yet');
@@ -508,7 +492,7 @@ is(sql("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%worker
 sub bookings
 {
 	my ($statement) = @_;
-	my $guest = identity();
+	my $guest = new_guest();
 	sql("DROP TABLE IF EXISTS room; CREATE TABLE room (id int PRIMARY KEY, guest uuid, key_id uuid, note text);" . triggers('room', 1) . "INSERT INTO room VALUES (1, '$guest')");
 	ok(wait_for(sub { sql('SELECT key_id FROM room') ne '' }) && settled, 'a room with its key');
 	is(live($guest), sql('SELECT key_id FROM room'), 'which lives');
@@ -539,7 +523,7 @@ foreach my $statement ('BEGIN; DELETE FROM room; ROLLBACK', 'BEGIN; UPDATE room 
 # before it is sent
 pause;
 $mark = mark;
-my @who = map { identity() } 1 .. 4;
+my @who = map { new_guest() } 1 .. 4;
 sql("INSERT INTO room VALUES (11, '$who[0]'), (12, '$who[1]'), (13, '$who[2]'), (14, '$who[3]'); DELETE FROM room WHERE id = 11; BEGIN; DELETE FROM room WHERE id = 12; ROLLBACK; UPDATE room SET note = 'x' WHERE id = 13; UPDATE room SET id = 14 + 1 WHERE id = 14");
 is(of($who[0]), 'cancelled', 'a pending request of a row that is deleted is cancelled');
 is(of($_), 'pending', 'one of a row that stays is not') for @who[ 1, 2 ];
@@ -547,13 +531,13 @@ go_on;
 ok(settled, 'settled');
 is(scalar(calls($mark, $who[0])), 0, 'nothing was sent for it');
 is(sql("SELECT key_id FROM room WHERE id = $_->[0]"), live($_->[1]), 'the others have theirs') for [ 12, $who[1] ], [ 13, $who[2] ], [ 15, $who[3] ];
-$who = identity();
+$who = new_guest();
 $mark = mark;
 sql("BEGIN; INSERT INTO room VALUES (16, '$who'); DELETE FROM room WHERE id = 16; COMMIT; BEGIN; INSERT INTO room VALUES (16, '$who'); UPDATE room SET note = 'x' WHERE id = 16; DELETE FROM room WHERE id = 16; COMMIT");
 ok(settled, 'inserted and deleted by one transaction');
 is(scalar(calls($mark, $who)), 0, 'nothing is sent');
 # in flight
-$who = identity();
+$who = new_guest();
 slow($who);
 sql("INSERT INTO room VALUES (17, '$who')");
 ok(in_flight($who), 'in flight');
@@ -565,14 +549,14 @@ ok(settled, 'deleted while the call is made');
 is(of($who), 'revoked', 'it is revoked');
 is(live($who), '', 'no key lives');
 # rows whose request went after seam_ik.retention
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO room VALUES (25, '$who'), (26, '$who')");
 ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id IN (25, 26) AND key_id IS NOT NULL') == 2 }) && settled, 'two rooms');
 sql("DELETE FROM seam_instant_key_request WHERE user_identity_id = '$who'; DELETE FROM room WHERE id = 25; UPDATE room SET key_id = NULL WHERE id = 26");
 ok(settled, 'are old');
 is(live($who), '', 'and their keys are revoked all the same');
 # keys that no request issued
-$who = identity();
+$who = new_guest();
 my $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
 is(live($who), $own, 'a key of a call');
 sql("INSERT INTO room VALUES (18, NULL, '$own'); INSERT INTO room VALUES (19, NULL, gen_random_uuid())");
@@ -581,11 +565,11 @@ sql('DELETE FROM room WHERE id IN (18, 19)');
 ok(settled, 'rows with such keys are deleted');
 is(live($who), '', 'and the key is revoked');
 # a row that has its key already gets no other
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO room VALUES (27, '$who', gen_random_uuid())");
 is(of($who), '', 'a row that is inserted with a key');
 # a request that was cancelled already
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO room VALUES (22, '$who')");
 ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 22') ne '' }) && settled, 'a room with its key');
 sql('SELECT seam_cancel_instant_key_request(' . of($who, 'request_id') . ')');
@@ -594,7 +578,7 @@ sql('DELETE FROM room WHERE id = 22');
 ok(settled, 'and deleted');
 is(of($who), 'revoked', 'stays revoked');
 # many at once
-$who = identity();
+$who = new_guest();
 sql("INSERT INTO room SELECT g, '$who' FROM generate_series(1001, 1080) g");
 ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS NOT NULL') > 20 }), 'many');
 sql('DELETE FROM room WHERE id > 1000');
@@ -603,7 +587,7 @@ is(live($who), '', 'none lives');
 is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$who' AND status NOT IN ('cancelled', 'revoked')"), 0, 'each request has its end');
 # the same primary key in another table
 sql('CREATE TABLE other_room (LIKE room INCLUDING ALL);' . triggers('other_room', 1));
-my ($here, $there) = (identity(), identity());
+my ($here, $there) = (new_guest(), new_guest());
 pause;
 sql("INSERT INTO room VALUES (23, '$here'); INSERT INTO other_room VALUES (23, '$there'); DELETE FROM other_room");
 is(of($here) . ' ' . of($there), 'pending cancelled', "another table's row of that key is another row");
@@ -611,7 +595,7 @@ go_on;
 ok(settled, 'settled');
 is(sql('SELECT key_id FROM room WHERE id = 23'), live($here), 'it gets its key');
 # at the end of the transaction
-$who = identity();
+$who = new_guest();
 sql("CREATE TABLE deferred (LIKE room INCLUDING ALL); CREATE CONSTRAINT TRIGGER enqueue AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW $enqueue; CREATE CONSTRAINT TRIGGER cancel AFTER DELETE OR UPDATE ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW $cancel;
 INSERT INTO deferred VALUES (1, '$who')");
 ok(wait_for(sub { sql('SELECT key_id FROM deferred') ne '' }), 'a deferred trigger');
@@ -619,14 +603,14 @@ sql('DELETE FROM deferred');
 ok(settled, 'and the other');
 is(live($who), '', 'revokes');
 # while Seam is away
-$who = identity();
+$who = new_guest();
 $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
 $fake->behave($who, 'status=503,route=delete', 1);
 sql("INSERT INTO room VALUES (20, NULL, '$own'); DELETE FROM room WHERE id = 20");
 ok(settled, 'one that Seam does not revoke at once');
 is(live($who), '', 'is revoked later');
 # or never
-$who = identity();
+$who = new_guest();
 $own = sql("SELECT (seam_generate_instant_key('$who')).instant_key_id");
 $fake->behave($who, 'status=403,route=delete');
 $mark = mark;
@@ -638,7 +622,7 @@ note(sql('SELECT status, next_attempt_at - now(), sqlstate, error FROM seam_inst
 $fake->behave($who, '');
 # the creator needs EXECUTE, whoever fires it nothing
 like(error_of("SET ROLE clerk; CREATE TEMP TABLE t (id int PRIMARY KEY, guest uuid, key_id uuid); CREATE TRIGGER t AFTER INSERT ON t FOR EACH ROW $_"), qr/^42501/, 'a trigger made without EXECUTE') for $enqueue, $cancel;
-$who = identity();
+$who = new_guest();
 sql("GRANT ALL ON room TO clerk; SET ROLE clerk; INSERT INTO room VALUES (21, '$who')");
 ok(wait_for(sub { sql('SELECT key_id FROM room WHERE id = 21') ne '' }), 'fired by a role without any');
 sql('SET ROLE clerk; DELETE FROM room WHERE id = 21');
@@ -695,8 +679,9 @@ foreach my $isolation ('repeatable read', 'serializable')
 	local $ENV{PGOPTIONS} = join(' ', map { "-c $_->[0]=" . ($_->[2] =~ s/ /\\ /gr) } @set);
 	sql(join(' ', map { "ALTER SYSTEM SET $_->[0] = '$_->[1]';" } @set));
 	reload($node);
-	my ($here, $there, $fails) = (identity(), identity(), identity());
-	sql("INSERT INTO room VALUES ($identities, '$here'); INSERT INTO composite VALUES ('2026-05-05', 'a\\b', $identities, '$there'); INSERT INTO odd VALUES ($identities, '$fails')");
+	my ($here, $there, $fails) = (new_guest(), new_guest(), new_guest());
+	$number++;
+	sql("INSERT INTO room VALUES ($number, '$here'); INSERT INTO composite VALUES ('2026-05-05', 'a\\b', $number, '$there'); INSERT INTO odd VALUES ($number, '$fails')");
 	ok(settled, scalar(@set) . ' odd settings');
 	is(of($_), 'issued', 'issued') for $here, $there, $fails;
 	is(sql("SELECT key_id FROM room WHERE guest = '$here'"), live($here), 'the row has its key');

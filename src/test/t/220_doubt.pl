@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live enqueue states_of owned);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -13,25 +14,18 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
 	'restart_after_crash = on');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_doubt');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_doubt');
 $node->reload;
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub enqueue { my ($guest, @more) = @_; return sql('SELECT seam_enqueue_instant_key(' . join(', ', "'$guest'", @more) . ')'); }
+meet($node, $fake);
 
 # The statuses of an identity's requests, once all have ended.
 sub outcome
 {
 	my ($guest) = @_;
 	wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$guest' AND next_attempt_at IS NOT NULL") eq '0' });
-	return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, '') || ' ' || attempts, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
+	return states_of($guest);
 }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub owned { return sql("SELECT string_agg((instant_key).instant_key_id::text, ',' ORDER BY (instant_key).instant_key_id::text) FROM seam_instant_key_request WHERE user_identity_id = '$_[0]' AND status = 'issued'"); }
 # What is alive is what the requests have, and so many keys were ever issued.
 sub is_right
 {

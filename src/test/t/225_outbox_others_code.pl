@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live settled);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -13,17 +14,11 @@ my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_others');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_others');
 $node->reload;
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+meet($node, $fake);
 sub try { my ($sql) = @_; my ($rc, $out, $err) = $node->psql('postgres', $sql, on_error_stop => 0, extra_params => [ '-v', 'VERBOSITY=verbose' ]); return $err; }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub settled { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') eq '0' }); }
 sub of { return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, ''), ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'"); }
 my $fields = "'user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url'";
 # A table with both triggers.

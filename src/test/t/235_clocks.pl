@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql live asked enqueue worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -22,21 +23,13 @@ my $primary;
 		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 3s',
 		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3', 'log_min_messages = log');
 }
-append_to_file($primary->data_dir . '/seam_api_key', 'seam_test_clocks');
-chmod 0600, $primary->data_dir . '/seam_api_key' or die $!;
+api_key_file($primary, 'seam_test_clocks');
 my $node = $primary;
 
 my $at = 'route=generate_instant_key';
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub enqueue { return sql("SELECT seam_enqueue_instant_key('$_[0]')"); }
+meet($node, $fake);
 sub of { my ($guest, $what) = @_; return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'"); }
 sub becomes { my ($guest, $status) = @_; return wait_for(sub { of($guest) eq $status }); }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} && $_->{user_identity_id} eq $_[0] } $fake->keys; }
-sub asked { my ($guest, $route) = @_; return grep { $_->{path} =~ /\/$route$/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
-sub up { return wait_for(sub { worker() ne '' }); }
 sub start_at
 {
 	my ($offset) = @_;
@@ -158,7 +151,7 @@ my $steps = () = slurp_file($node->logfile) =~ /the clock of this server was set
 is($steps, 2, 'each step is logged, once');
 for (1 .. 2)
 {
-	$set_clock->($clock, worker());
+	$set_clock->($clock, worker_of());
 	my $late = new_guest;
 	enqueue($late);
 	ok(becomes($late, 'issued'), 'the worker has looked at the clock, and was held up');
@@ -185,6 +178,7 @@ foreach my $by (-600, 600)
 	$node->wait_for_catchup($standby, 'replay');
 	$node->stop('immediate');
 	$node = $standby;
+	meet($node);
 	$set_clock = $set_there;
 	$clock += $by;
 	$standby->promote;

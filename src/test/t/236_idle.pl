@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql answers call asked enqueue worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -14,18 +15,10 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 0', 'seam_ik.request_timeout = 1s', 'seam_ik.max_retries = 0',
 	'max_prepared_transactions = 5', 'max_worker_processes = 20', 'autovacuum = off');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_idle');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_idle');
 
 my $at = 'route=generate_instant_key';
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-sub enqueue { my ($db, $guest) = @_; return sql($db, "SELECT seam_enqueue_instant_key('$guest')"); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
-sub asked { my ($guest, $route) = @_; return scalar grep { $_->{path} =~ /\/$route$/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub worker { my ($db) = @_; return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db'"); }
-sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { ask($node, $sql, $db) eq $answer }); }
+meet($node, $fake);
 
 # How often a process has gone to sleep, and how many seconds it has had of a processor.
 sub usage
@@ -60,7 +53,7 @@ foreach my $db (@waits)
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.max_concurrency = 4");
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.request_timeout = '100s'") if $db eq 'probe' || $db eq 'lists';
 	sql($db, 'CREATE EXTENSION seam_ik');
-	ok(wait_for(sub { worker($db) ne '' }), "$db has a worker");
+	ok(wait_for(sub { worker_of($db) ne '' }), "$db has a worker");
 }
 
 # Seam did not accept the key, and does not answer the request that tries again.
@@ -100,7 +93,7 @@ ok(wait_for(sub { grep({ asked($_, 'list') } @lists) == 2 }), 'two lists are und
 ok(wait_for(sub { asked($probe, 'generate_instant_key') == 2 }), 'another request tries the API key');
 sleep 2;						# what has happened is noted by now
 
-my %pid = map { $_ => worker($_) } @waits;
+my %pid = map { $_ => worker_of($_) } @waits;
 my %before = map { $_ => [ usage($pid{$_}) ] } @waits;
 sleep 4;
 foreach my $db (@waits)
@@ -128,3 +121,4 @@ foreach my $guest ([ prepared => $prepared ], [ lost => $lost ])
 }
 $node->stop('immediate');
 done_testing();
+

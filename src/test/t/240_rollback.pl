@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql call keys_of live lists_of quiet up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -13,20 +14,9 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
 	'restart_after_crash = on', 'max_prepared_transactions = 5');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_rollback');
-append_to_file($node->data_dir . '/other_api_key', 'seam_test_other');
-chmod 0600, $node->data_dir . "/$_" or die $! foreach 'seam_api_key', 'other_api_key';
-
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-# How often Seam was asked which keys the guest has.
-sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
-sub up { return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' }); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+api_key_file($node, 'seam_test_rollback');
+api_key_file($node, 'seam_test_other', 'other_api_key');
+meet($node, $fake);
 my $at = 'route=generate_instant_key';
 
 $node->safe_psql('postgres', q{

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql call keys_of live wait_sent lists_of quiet worker_of up);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -14,21 +15,9 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
 	'restart_after_crash = on', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 1');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_trouble');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_trouble');
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub sent { my ($guest) = @_; return wait_for(sub { grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests }); }
-# How often Seam was asked which keys the guest has.
-sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
-sub worker_of { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
-sub up { return wait_for(sub { (worker_of('postgres') // '') ne '' }); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+meet($node, $fake);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . join("','", @_) . "']::uuid[])"; }
 # A session of background(): more of its statements, and what it has printed.
 sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
@@ -188,7 +177,7 @@ my ($first, $second) = (new_guest, new_guest);
 $s = open_call($first);
 $fake->behave($second, "$at,delay=500", 1);
 $s2 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($second) . '; ROLLBACK;');
-sent($second);
+wait_sent($second);
 $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'ROLLBACK;');
@@ -268,7 +257,7 @@ $lock = background($node, '');
 my $between = splice @sessions, 2, 1;
 $fake->behave($_, "$at,hold", 1) foreach @calls;
 say_to($sessions[$_], "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($calls[$_]) . '; ' . call($again) . '; ROLLBACK;') foreach 0 .. $#calls;
-sent($_) foreach @calls;
+wait_sent($_) foreach @calls;
 say_to($lock, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
 heard($lock, 'locked');
 say_to($between, call(new_guest) . ';');
@@ -311,7 +300,7 @@ $s = open_call($before);
 $s2 = open_call($meanwhile);
 $fake->behave($batch[1], "$at,delay=4000", 1);
 my $s3 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . batch(@batch) . '; ROLLBACK;');
-sent($batch[1]);
+wait_sent($batch[1]);
 # the worker learns of both keys by the way
 sql(call(new_guest));
 ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered AND user_identity_ids[1] IN ('$before', '$meanwhile')") eq '2' }), 'keys of open transactions');
@@ -340,7 +329,7 @@ $fake->behave($_, "$at,delay=1500", 1) foreach $ended, $lost;
 $fake->behave($lost, "$at,hang_after", 1);
 $s = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($ended) . "; SELECT 'called';");
 $s2 = background($node, "SET seam_ik.request_timeout = '10s'; INSERT INTO kept " . call($lost) . ';');
-sent($_) foreach $ended, $lost;
+wait_sent($_) foreach $ended, $lost;
 sql("SELECT seam_enqueue_instant_key('$lost')");
 wait_for(sub { keys_of($lost) == 2 });
 kill 'STOP', $launcher;
@@ -369,7 +358,7 @@ ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered
 my $patient = "SET seam_ik.request_timeout = '10s'; SET seam_ik.connect_timeout = '30s'; BEGIN; ";
 $s = background($node, $patient . call($single[0]) . ";\n" . call($single[1]) . ";\nROLLBACK;");
 $s2 = background($node, $patient . batch(@{ $batches[0] }) . ";\n" . batch(@{ $batches[1] }) . ";\nROLLBACK;");
-sent($_) foreach $single[0], $batches[0][0];
+wait_sent($_) foreach $single[0], $batches[0][0];
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
 is(worker_of('postgres'), '', 'the worker is away');

@@ -8,6 +8,7 @@
 use strict;
 use warnings;
 
+use Guests qw(meet live_keys quiet worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -26,6 +27,7 @@ system_or_bail('sh', '-c', "tar -cf - --exclude='*.o' --exclude='*.so' . | tar -
 }
 my $torture = Torture->new(slurp_file("$build/stage.conf"), 'seam_ik.max_retries = 0', 'max_prepared_transactions = 20');
 my ($node, $fake) = @$torture{qw(node fake)};
+meet($node, $fake);
 my $folder = $node->data_dir . '/seam_ik_stop';
 mkdir $folder or die $!;
 $node->safe_psql('postgres', q{
@@ -101,8 +103,6 @@ my %deeds = (
 	'the postmaster is killed' => sub { $node->kill9; },
 	'all are killed' => sub { my ($session, $worker, @children) = @_; $node->kill9; kill 'KILL', @children; });
 
-sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
-
 # ---------- a cancel when the answer is there ----------
 
 # What was answered is known: the key goes without a look at Seam's list.
@@ -116,9 +116,9 @@ foreach my $deed ('the session is cancelled', 'the session is terminated')
 	$deeds{$deed}->($session->{pid});
 	unlink glob "$folder/*";
 	like((result_of($session))[0], qr/CONTEXT:  instant key [0-9a-f-]+ had been issued/, "$deed: says what was issued");
-	ok(wait_for(sub { ask($node, UNSETTLED) eq '0' }), "$deed: settled");
+	ok(quiet(), "$deed: settled");
 	is(join(' ', map { $_->{path} =~ m{/(\w+)$} } grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests), 'generate_instant_key', "$deed: nothing is in doubt");
-	is(scalar(grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys), 0, "$deed: and no key is left");
+	is(scalar(live_keys($guest)), 0, "$deed: and no key is left");
 }
 
 # ---------- all of it ----------
@@ -142,7 +142,7 @@ foreach my $step (@steps)
 			$cases{$guest} = $name;
 			my $sql = "$ways{$way} SELECT 'committed';";
 
-			wait_for(sub { worker() }) or BAIL_OUT('there is no worker');
+			wait_for(sub { worker_of() }) or BAIL_OUT('there is no worker');
 			$sql =~ s/GUEST/$guest/g;
 			# (that call's answer is not lost)
 			$fake->behave($guest, 'route=generate_instant_key,delay=1', 1) if $way =~ /after a call/;
@@ -152,7 +152,7 @@ foreach my $step (@steps)
 			my $held = wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/$point.*"; @held > 0 });
 			ok($held, "$name, which is reached");
 			my @children = children();
-			$deeds{$deed}->($session->{pid}, worker(), @children);
+			$deeds{$deed}->($session->{pid}, worker_of(), @children);
 			unlink glob "$folder/*";
 			my ($said) = result_of($session);
 			$told{$guest} = 1 if $said =~ /committed/ && $said !~ /ERROR/ && $way !~ /rollback|lost|outbox/;
@@ -214,13 +214,13 @@ note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of 
 # A process that is late: its launcher has ended meanwhile, and the next one has started
 # another.
 my $launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'";
-my ($was, $is) = worker();
+my ($was, $is) = worker_of();
 append_to_file("$folder/worker-start", '');
 ask($node, "SELECT pg_terminate_backend($was, 5000)");
 my $late;
 ok(wait_for(sub { ($late) = map { /worker-start\.(\d+)$/ } glob "$folder/*"; $late }), 'a worker is late');
 ask($node, "SELECT pg_terminate_backend(($launcher), 5000)");
-ok(wait_for(sub { $is = worker(); $is ne '' }), 'another launcher starts another one');
+ok(wait_for(sub { $is = worker_of(); $is ne '' }), 'another launcher starts another one');
 unlink glob "$folder/*";
 # it is connected, or has given up
 wait_for(sub { !kill(0, $late) || ask($node, "SELECT pid FROM pg_stat_activity WHERE pid = $late AND datname IS NOT NULL") ne '' });
