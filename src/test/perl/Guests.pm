@@ -12,7 +12,8 @@ use Exporter qw(import);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 
-our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent lists_of mark calls
+our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent
+	lists_of mark calls
 	enqueue status state_of wait_state states_of owned reported settled quiet worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);

@@ -38,7 +38,8 @@ sub seam_cluster
 	my $node = PostgreSQL::Test::Cluster->new('main');
 
 	$node->init;
-	$node->append_conf('postgresql.conf', "seam_ik.revoke_on_rollback = off\n") unless grep { /shared_preload_libraries/ } @conf;
+	$node->append_conf('postgresql.conf', "seam_ik.revoke_on_rollback = off\n")
+		unless grep { /shared_preload_libraries/ } @conf;
 	$node->append_conf('postgresql.conf', join("\n", @conf) . "\n");
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
@@ -101,7 +102,8 @@ sub reload
 		my $before = ask($node, 'SELECT pg_conf_load_time()');
 
 		ask($node, 'SELECT pg_reload_conf()');
-		wait_for(sub { ask($node, 'SELECT pg_conf_load_time()') !~ /^(\Q$before\E)?$/ }) or die 'the configuration is not read';
+		wait_for(sub { ask($node, 'SELECT pg_conf_load_time()') !~ /^(\Q$before\E)?$/ })
+			or die 'the configuration is not read';
 	}
 	return;
 }
@@ -160,7 +162,8 @@ sub reread
 
 	$node->safe_psql('postgres', "ALTER DATABASE $database SET application_name = '$mark'");
 	$node->reload;
-	return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$database' AND application_name = '$mark'") eq '1' });
+	return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+		"AND datname = '$database' AND application_name = '$mark'") eq '1' });
 }
 
 # wait_for(sub): until it says yes, at most two minutes, which is long enough for a

@@ -12,7 +12,8 @@ use Time::HiRes qw(sleep time);
 
 my $fake = FakeSeam->start;
 my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_outbox'",
-	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'", 'max_prepared_transactions = 2', 'track_commit_timestamp = on');
+	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'", 'max_prepared_transactions = 2',
+		'track_commit_timestamp = on');
 meet($node, $fake);
 
 # field(id, column): of that request
@@ -29,10 +30,17 @@ ok(wait_for(sub { calls(0, $slow) }), 'a call that takes 20 s is under way');
 
 # ---------- enqueueing ----------
 
-is(sql(q{SELECT string_agg(attname, ' ' ORDER BY attname) FROM pg_attribute WHERE attrelid = 'seam_instant_key_request'::regclass AND attname IN
-	('request_id', 'reference', 'user_identity_id', 'max_use_count', 'customization_profile_id', 'status', 'attempts', 'enqueued_at', 'next_attempt_at', 'attempted_at', 'finished_at', 'instant_key', 'sqlstate', 'error', 'seam_request_id')}),
-	'attempted_at attempts customization_profile_id enqueued_at error finished_at instant_key max_use_count next_attempt_at reference request_id seam_request_id sqlstate status user_identity_id', 'the columns of the table');
-is(sql(q{SELECT attidentity <> '', pg_get_constraintdef(c.oid), atttypid::regtype FROM pg_attribute a JOIN pg_constraint c ON c.conrelid = attrelid AND contype = 'p' WHERE attrelid = 'seam_instant_key_request'::regclass AND attname = 'request_id'}),
+is(sql(q{SELECT string_agg(attname, ' ' ORDER BY attname) FROM pg_attribute
+	WHERE attrelid = 'seam_instant_key_request'::regclass AND attname IN
+	('request_id', 'reference', 'user_identity_id', 'max_use_count', 'customization_profile_id', 'status', 'attempts',
+		'enqueued_at', 'next_attempt_at', 'attempted_at', 'finished_at', 'instant_key', 'sqlstate', 'error',
+		'seam_request_id')}),
+	'attempted_at attempts customization_profile_id enqueued_at error finished_at instant_key max_use_count ' .
+		'next_attempt_at reference request_id seam_request_id sqlstate status user_identity_id',
+		'the columns of the table');
+is(sql(q{SELECT attidentity <> '', pg_get_constraintdef(c.oid), atttypid::regtype FROM pg_attribute a } .
+	q{JOIN pg_constraint c ON c.conrelid = attrelid AND contype = 'p' } .
+	q{WHERE attrelid = 'seam_instant_key_request'::regclass AND attname = 'request_id'}),
 	't|PRIMARY KEY (request_id)|bigint', 'its primary key');
 
 my $who = new_guest();
@@ -45,8 +53,10 @@ my @calls = calls($mark, $who);
 is(scalar(@calls), 1, 'by one call');
 is_deeply(JSON::PP::decode_json($calls[0]{body}), { user_identity_id => $who, max_use_count => 1 }, 'with the default');
 my ($key) = live_keys($who);
-is(sql("SELECT (instant_key).instant_key_id, (instant_key).user_identity_id, (instant_key).instant_key_url ~ '^https', attempts, max_use_count, customization_profile_id, reference, sqlstate, error, next_attempt_at,
-	enqueued_at <= attempted_at AND attempted_at <= finished_at AND finished_at <= now(), seam_request_id IS NOT NULL FROM seam_instant_key_request WHERE request_id = $id"),
+is(sql("SELECT (instant_key).instant_key_id, (instant_key).user_identity_id, (instant_key).instant_key_url ~ '^https',
+	attempts, max_use_count, customization_profile_id, reference, sqlstate, error, next_attempt_at,
+	enqueued_at <= attempted_at AND attempted_at <= finished_at AND finished_at <= now(), seam_request_id IS NOT NULL
+		FROM seam_instant_key_request WHERE request_id = $id"),
 	"$key|$who|t|1|1||||||t|t", 'its row');
 is(sql("SELECT (seam_instant_key_request_result($id)).instant_key_id"), $key, 'its result');
 
@@ -54,17 +64,21 @@ $who = new_guest();
 my $profile = 'aaaaaaaa-0000-4000-8000-000000000000';
 $mark = mark;
 ok(becomes(enqueue($who, 7, "'$profile'", "'room 12'"), 'issued'), 'with every argument');
-is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ], [ { user_identity_id => $who, max_use_count => 7, customization_profile_id => $profile } ], 'which Seam gets');
+is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ],
+	[ { user_identity_id => $who, max_use_count => 7, customization_profile_id => $profile } ], 'which Seam gets');
 $who = new_guest();
-ok(becomes(sql("SELECT seam_enqueue_instant_key(reference => 'named', user_identity_id => '$who', max_use_count => NULL)"), 'issued'), 'NULLs');
-is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ], [ { user_identity_id => $who } ], 'are left out of the call');
+ok(becomes(sql("SELECT seam_enqueue_instant_key(reference => 'named', user_identity_id => '$who', max_use_count => " .
+	"NULL)"), 'issued'), 'NULLs');
+is_deeply([ map { JSON::PP::decode_json($_->{body}) } calls($mark, $who) ], [ { user_identity_id => $who } ],
+	'are left out of the call');
 
 $who = new_guest();
 $mark = mark;
 my $count = sql('SELECT count(*) FROM seam_instant_key_request');
 like(error_of("SELECT seam_enqueue_instant_key(NULL)"), qr/^22004/, 'no identity');
 like(error_of("SELECT seam_enqueue_instant_key('$who', $_)"), qr/^22023/, "$_ uses") for 0, -1;
-like(error_of("SELECT seam_enqueue_instant_key('$who', reference => $_)"), qr/^22001/, "$_ as a reference") for "repeat('x', 201)", "repeat('\xc3\xbc', 100) || 'x'", "repeat(' ', 201)";
+like(error_of("SELECT seam_enqueue_instant_key('$who', reference => $_)"), qr/^22001/, "$_ as a reference")
+	for "repeat('x', 201)", "repeat('\xc3\xbc', 100) || 'x'", "repeat(' ', 201)";
 is(sql('SELECT count(*) FROM seam_instant_key_request'), $count, 'leave nothing');
 foreach my $reference ("repeat('x', 200)", "repeat('\xc3\xbc', 100)", "''", q{E'a"b\\\\c\n\x01/'})
 {
@@ -72,7 +86,8 @@ foreach my $reference ("repeat('x', 200)", "repeat('\xc3\xbc', 100)", "''", q{E'
 }
 is(scalar(calls($mark, $who)), 0, 'nothing was sent for what failed');
 
-like(error_of("BEGIN READ ONLY; SELECT seam_enqueue_instant_key('$who')"), qr/^25006/, 'in a transaction that only reads');
+like(error_of("BEGIN READ ONLY; SELECT seam_enqueue_instant_key('$who')"), qr/^25006/,
+	'in a transaction that only reads');
 
 # ---------- transactions ----------
 
@@ -80,8 +95,10 @@ my ($gone, $stays) = (new_guest(), new_guest());
 $mark = mark;
 sql(qq{
 BEGIN; SELECT seam_enqueue_instant_key('$gone'); ROLLBACK;
-BEGIN; SAVEPOINT a; SELECT seam_enqueue_instant_key('$gone'); ROLLBACK TO a; SELECT seam_enqueue_instant_key('$stays'); SAVEPOINT b; SAVEPOINT c; SELECT seam_enqueue_instant_key('$gone'); RELEASE c; ROLLBACK TO b; COMMIT;
-DO \$\$ BEGIN BEGIN PERFORM seam_enqueue_instant_key('$gone'); RAISE division_by_zero; EXCEPTION WHEN division_by_zero THEN NULL; END; PERFORM seam_enqueue_instant_key('$stays'); END \$\$;
+BEGIN; SAVEPOINT a; SELECT seam_enqueue_instant_key('$gone'); ROLLBACK TO a; SELECT seam_enqueue_instant_key('$stays');
+	SAVEPOINT b; SAVEPOINT c; SELECT seam_enqueue_instant_key('$gone'); RELEASE c; ROLLBACK TO b; COMMIT;
+DO \$\$ BEGIN BEGIN PERFORM seam_enqueue_instant_key('$gone'); RAISE division_by_zero;
+	EXCEPTION WHEN division_by_zero THEN NULL; END; PERFORM seam_enqueue_instant_key('$stays'); END \$\$;
 BEGIN; SAVEPOINT a; SELECT seam_enqueue_instant_key('$gone'); ROLLBACK TO a; COMMIT;
 });
 ok(settled_but($slow_id), 'everything is settled');
@@ -89,7 +106,13 @@ is(scalar(calls($mark, $gone)), 0, 'what was rolled back sends nothing');
 is(scalar(calls($mark, $stays)), 2, 'and the rest one call each');
 is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$gone'"), 0, 'and leaves no row');
 
-sub settled_but { my ($id) = @_; return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $id") == 0 }); }
+sub settled_but
+{
+	my ($id) = @_;
+	return wait_for(sub { sql(
+		"SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL " .
+		"AND request_id <> $id") == 0 });
+}
 
 # commit to request sent
 my @took;
@@ -99,7 +122,8 @@ for (1 .. 15)
 	$who = new_guest();
 	$mark = mark;
 	# (what was enqueued waits for the commit)
-	$xid = sql("BEGIN; SELECT pg_current_xact_id() FROM (SELECT seam_enqueue_instant_key('$who')) s; SELECT pg_sleep(0.05); COMMIT") =~ s/\n//r;
+	$xid = sql("BEGIN; SELECT pg_current_xact_id() FROM (SELECT seam_enqueue_instant_key('$who')) s; " .
+		"SELECT pg_sleep(0.05); COMMIT") =~ s/\n//r;
 	wait_for(sub { calls($mark, $who) });
 	push @took, (calls($mark, $who))[0]{time} - sql("SELECT extract(epoch FROM pg_xact_commit_timestamp('$xid'::xid))");
 }
@@ -112,7 +136,8 @@ cmp_ok($took[7], '<', 5, 'and soon after it');
 # two-phase commit
 ($gone, $stays) = (new_guest(), new_guest());
 $mark = mark;
-sql("BEGIN; SELECT seam_enqueue_instant_key('$stays'); PREPARE TRANSACTION 'stays'; BEGIN; SELECT seam_enqueue_instant_key('$gone'); PREPARE TRANSACTION 'gone'");
+sql("BEGIN; SELECT seam_enqueue_instant_key('$stays'); PREPARE TRANSACTION 'stays'; BEGIN; " .
+	"SELECT seam_enqueue_instant_key('$gone'); PREPARE TRANSACTION 'gone'");
 $who = new_guest();
 ok(becomes(enqueue($who), 'issued'), 'beside prepared transactions');
 is(scalar(calls($mark, $stays)), 0, 'a prepared transaction sends nothing');
@@ -125,22 +150,32 @@ is(scalar(calls($mark, $gone)), 0, 'or does not');
 # ---------- who may what ----------
 
 sql(q{CREATE ROLE clerk; CREATE ROLE porter; CREATE ROLE nobody;
-GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text), seam_instant_key_request_result(bigint) TO clerk, porter});
+GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text), seam_instant_key_request_result(bigint) TO
+	clerk, porter});
 $who = new_guest();
 $id = sql("SET ROLE clerk; SELECT seam_enqueue_instant_key('$who')");
 ok(becomes($id, 'issued'), 'a role with EXECUTE only enqueues');
-is(sql("SET ROLE clerk; SELECT (seam_instant_key_request_result($id)).instant_key_id"), (live_keys($who))[0], 'and gets its result');
-unlike(($node->psql('postgres', "SET ROLE porter; SELECT seam_instant_key_request_result($id)"))[1], qr/[0-9a-z]/, 'which another role does not');
-like(error_of("SET ROLE porter; SELECT $_"), qr/^42501/, "nor $_") foreach '* FROM seam_instant_key_request', '* FROM seam_instant_key_queue', "currval('seam_instant_key_request_request_id_seq')",
+is(sql("SET ROLE clerk; SELECT (seam_instant_key_request_result($id)).instant_key_id"), (live_keys($who))[0],
+	'and gets its result');
+unlike(($node->psql('postgres', "SET ROLE porter; SELECT seam_instant_key_request_result($id)"))[1], qr/[0-9a-z]/,
+	'which another role does not');
+like(error_of("SET ROLE porter; SELECT $_"), qr/^42501/, "nor $_") foreach '* FROM seam_instant_key_request',
+	'* FROM seam_instant_key_queue', "currval('seam_instant_key_request_request_id_seq')",
 	"seam_cancel_instant_key_request($id)", "seam_retry_instant_key_request($id)", 'seam_adopt_instant_key_requests()';
-like(error_of("SET ROLE clerk; $_"), qr/^42501/, $_) foreach 'DELETE FROM seam_instant_key_request', "UPDATE seam_instant_key_request SET status = 'pending'",
+like(error_of("SET ROLE clerk; $_"), qr/^42501/, $_) foreach 'DELETE FROM seam_instant_key_request',
+	"UPDATE seam_instant_key_request SET status = 'pending'",
 	"INSERT INTO seam_instant_key_request (status, system_identifier, origin) VALUES ('pending', 0, 0)";
-like(error_of("SET ROLE nobody; SELECT $_"), qr/^42501/, "a role without EXECUTE: $_") foreach "seam_enqueue_instant_key('$who')", "seam_instant_key_request_result($id)";
-is(sql("SELECT count(*) FROM pg_proc WHERE proname LIKE 'seam%' AND has_function_privilege('nobody', oid, 'EXECUTE')"), 0, 'PUBLIC has no EXECUTE on anything');
-like(error_of("SET ROLE $_; SELECT seam_instant_key_request_result(999999)"), qr/^P0002/, "the result of a request that there is not, for $_") for 'postgres', 'clerk';
-is(sql("BEGIN; SELECT seam_instant_key_request_result(seam_enqueue_instant_key('" . new_guest() . "')) IS NULL; ROLLBACK"), 't', 'or not yet');
+like(error_of("SET ROLE nobody; SELECT $_"), qr/^42501/, "a role without EXECUTE: $_")
+	foreach "seam_enqueue_instant_key('$who')", "seam_instant_key_request_result($id)";
+is(sql("SELECT count(*) FROM pg_proc WHERE proname LIKE 'seam%' AND has_function_privilege('nobody', oid, 'EXECUTE')"),
+	0, 'PUBLIC has no EXECUTE on anything');
+like(error_of("SET ROLE $_; SELECT seam_instant_key_request_result(999999)"), qr/^P0002/,
+	"the result of a request that there is not, for $_") for 'postgres', 'clerk';
+is(sql("BEGIN; SELECT seam_instant_key_request_result(seam_enqueue_instant_key('" . new_guest() .
+	"')) IS NULL; ROLLBACK"), 't', 'or not yet');
 
-like(error_of("SET ROLE clerk; SET seam_ik.$_"), qr/^42501/, "who may not set: $_") for 'worker = off', 'rate_limit = 1', 'max_attempts = 1', "retention = '1d'", "settle_delay = '1s'";
+like(error_of("SET ROLE clerk; SET seam_ik.$_"), qr/^42501/, "who may not set: $_") for 'worker = off',
+	'rate_limit = 1', 'max_attempts = 1', "retention = '1d'", "settle_delay = '1s'";
 sql('GRANT SET ON PARAMETER seam_ik.rate_limit TO clerk; SET ROLE clerk; SET seam_ik.rate_limit = 1');
 
 # ---------- cancelling ----------
@@ -155,14 +190,16 @@ is(cancel($id), 'cancelled', 'a pending request is cancelled');
 is(cancel($id), 'cancelled', 'twice');
 is(field($id, 'finished_at IS NOT NULL AND next_attempt_at IS NULL'), 't', 'and finished');
 my $other = enqueue(new_guest());
-is(sql("BEGIN; SELECT seam_cancel_instant_key_request($other); ROLLBACK; SELECT status FROM seam_instant_key_request WHERE request_id = $other"), "cancelled\npending", 'not when it is rolled back');
+is(sql("BEGIN; SELECT seam_cancel_instant_key_request($other); ROLLBACK; SELECT status FROM seam_instant_key_request " .
+	"WHERE request_id = $other"), "cancelled\npending", 'not when it is rolled back');
 sleep 0.3;
 is(scalar(calls($mark)), 0, 'nothing is sent with seam_ik.worker off');
 is(status($other), 'pending', 'and nothing is lost');
 go_on;
 ok(becomes($other, 'issued'), 'it goes on with seam_ik.worker on');
 is(scalar(calls($mark, $who)), 0, 'a cancelled request sends nothing');
-is(sql("BEGIN; SELECT seam_cancel_instant_key_request(seam_enqueue_instant_key('$who')); COMMIT"), 'cancelled', 'cancelled by the transaction that enqueued it');
+is(sql("BEGIN; SELECT seam_cancel_instant_key_request(seam_enqueue_instant_key('$who')); COMMIT"), 'cancelled',
+	'cancelled by the transaction that enqueued it');
 
 is(cancel($other), 'revoking', 'an issued one is revoked');
 ok(becomes($other, 'revoked'), 'by the worker');
@@ -213,7 +250,8 @@ is(sql('SELECT seam_cancel_instant_key_request(NULL) IS NULL'), 't', 'NULL');
 
 # ---------- failures ----------
 
-foreach my $f ([ 'status=400,type=invalid_input', '22023' ], [ 'status=403', '42501' ], [ 'status=404', 'P0002' ], [ 'status=422', '58000' ], [ 'redirect=307', '08P01' ], [ 'redirect=http%3a%2f%2f127.0.0.1', '08P01' ])
+foreach my $f ([ 'status=400,type=invalid_input', '22023' ], [ 'status=403', '42501' ], [ 'status=404', 'P0002' ],
+	[ 'status=422', '58000' ], [ 'redirect=307', '08P01' ], [ 'redirect=http%3a%2f%2f127.0.0.1', '08P01' ])
 {
 	my ($spec, $sqlstate) = @$f;
 	$who = new_guest();
@@ -221,7 +259,9 @@ foreach my $f ([ 'status=400,type=invalid_input', '22023' ], [ 'status=403', '42
 	$mark = mark;
 	$id = enqueue($who);
 	ok(becomes($id, 'failed'), "$spec fails");
-	is(sql("SELECT sqlstate, error <> '', attempts, finished_at IS NOT NULL, next_attempt_at, instant_key IS NULL, seam_request_id IS NOT NULL FROM seam_instant_key_request WHERE request_id = $id"), "$sqlstate|t|1|t||t|t", 'at once, and says why');
+	is(sql("SELECT sqlstate, error <> '', attempts, finished_at IS NOT NULL, next_attempt_at, instant_key IS NULL, " .
+		"seam_request_id IS NOT NULL FROM seam_instant_key_request WHERE request_id = $id"), "$sqlstate|t|1|t||t|t",
+		'at once, and says why');
 	is(scalar(calls($mark, $who)), 1, 'by one call');
 	is(sql("SELECT seam_instant_key_request_result($id) IS NULL"), 't', 'and has no result');
 }
@@ -236,7 +276,8 @@ ok(becomes($id, 'failed'), 'failed');
 is(sql("SELECT seam_retry_instant_key_request($id)"), 'pending', 'a failed one is put back');
 ok(becomes($id, 'issued'), 'and issued');
 is(scalar(calls($mark, $who)), 2, 'by another call');
-is(sql("SELECT finished_at IS NOT NULL, sqlstate, error FROM seam_instant_key_request WHERE request_id = $id"), 't||', 'its error is gone');
+is(sql("SELECT finished_at IS NOT NULL, sqlstate, error FROM seam_instant_key_request WHERE request_id = $id"), 't||',
+	'its error is gone');
 $mark = mark;
 sql("SELECT seam_retry_instant_key_request($id)");
 sleep 0.3;
@@ -273,7 +314,8 @@ ok(becomes(enqueue($who), 'issued'), '429 without a time');
 my $refused = do { my $f = FakeSeam->start('--stall-tls'); my $p = $f->port; $f->stop; $p };
 set(endpoint => "http://127.0.0.1:$refused");
 $id = enqueue(new_guest());
-ok(wait_for(sub { field($id, 'status, sqlstate, next_attempt_at > attempted_at, finished_at IS NULL') eq 'pending|08001|t|t' }), 'no connection: to be tried again, later');
+ok(wait_for(sub { field($id, 'status, sqlstate, next_attempt_at > attempted_at, finished_at IS ' .
+	'NULL') eq 'pending|08001|t|t' }), 'no connection: to be tried again, later');
 set(max_attempts => 2);
 $who = new_guest();
 $id = enqueue($who);
@@ -305,7 +347,8 @@ ok(wait_for(sub { logged($log) =~ /WARNING/ }), '401: a warning');
 my $more = enqueue(new_guest());
 sleep 1;
 cmp_ok(scalar(calls($mark)), '<', 20, 'the queue waits');
-is(sql('SELECT count(*) FROM seam_instant_key_request WHERE status = \'pending\' AND request_id IN (' . join(',', @ids, $more) . ')'), 7, 'and keeps everything');
+is(sql('SELECT count(*) FROM seam_instant_key_request WHERE status = \'pending\' AND request_id IN (' .
+	join(',', @ids, $more) . ')'), 7, 'and keeps everything');
 is(scalar(() = logged($log) =~ /WARNING/g), 1, 'it warns once');
 $fake->behave('*', '');
 $mark = mark;
@@ -349,7 +392,8 @@ foreach my $n (3, 3, 3, 3, 2)
 	ok(wait_for(sub { $second->ask('stats')->{in_flight} == $n }), "so many at once: $n");
 	$second->release;
 }
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE reference = 'three' AND status = 'issued'") == 14 }), 'under seam_ik.max_concurrency');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE reference = 'three' " .
+	"AND status = 'issued'") == 14 }), 'under seam_ik.max_concurrency');
 is($second->ask('stats')->{max_in_flight}, 3, 'and no more');
 set(max_concurrency => undef, endpoint => $fake->url);
 reload($node);
@@ -359,15 +403,24 @@ reload($node);
 $who = new_guest();
 $fake->behave($who, 'status=400');
 my $reference = q{E'a"b\\\\c\n\x01/' || U&'\00fc'};
+my $wait = qq{DO \$\$ BEGIN
+	FOR i IN 1 .. 2000 LOOP
+		EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request
+			WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id);
+		PERFORM pg_sleep(0.05);
+	END LOOP;
+	PERFORM pg_sleep(1);
+END \$\$;};
 my ($rc, $out, $err) = $node->psql('postgres', qq{
 LISTEN seam_instant_key;
 SELECT 'id ' || seam_enqueue_instant_key('} . new_guest() . qq{', reference => $reference);
 SELECT 'id ' || seam_enqueue_instant_key('$who');
 BEGIN; SELECT 'id ' || seam_cancel_instant_key_request(seam_enqueue_instant_key('$who', reference => 'off')); COMMIT;
-DO \$\$ BEGIN FOR i IN 1 .. 2000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(1); END \$\$;
+$wait
 SELECT 1;
-SELECT seam_cancel_instant_key_request(request_id) FROM seam_instant_key_request WHERE reference = $reference ORDER BY request_id DESC LIMIT 1;
-DO \$\$ BEGIN FOR i IN 1 .. 2000 LOOP EXIT WHEN NOT EXISTS (SELECT FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL AND request_id <> $slow_id); PERFORM pg_sleep(0.05); END LOOP; PERFORM pg_sleep(1); END \$\$;
+SELECT seam_cancel_instant_key_request(request_id) FROM seam_instant_key_request WHERE reference = $reference
+	ORDER BY request_id DESC LIMIT 1;
+$wait
 SELECT 2;
 });
 my ($good, $bad) = $out =~ /id (\d+)/g;
@@ -376,49 +429,69 @@ my %told;
 push @{ $told{ $_->{status} } }, $_ for @told;
 is(scalar(grep { join(' ', sort keys %$_) ne 'reference request_id status' } @told), 0, 'NOTIFY tells three things');
 unlike($out, qr/http/, 'and never the URL');
-is_deeply($told{issued}, [ { request_id => $good, reference => "a\"b\\c\n\x01/\xfc", status => 'issued' } ], 'an issued one');
+is_deeply($told{issued}, [ { request_id => $good, reference => "a\"b\\c\n\x01/\xfc", status => 'issued' } ],
+	'an issued one');
 is_deeply($told{failed}, [ { request_id => $bad, reference => undef, status => 'failed' } ], 'a failed one');
-is_deeply($told{revoked}, [ { request_id => $good, reference => "a\"b\\c\n\x01/\xfc", status => 'revoked' } ], 'a revoked one');
+is_deeply($told{revoked}, [ { request_id => $good, reference => "a\"b\\c\n\x01/\xfc", status => 'revoked' } ],
+	'a revoked one');
 is(scalar(@{ $told{cancelled} // [] }), 1, 'a cancelled one');
 is($told{pending} // $told{in_flight} // $told{revoking}, undef, 'and nothing else');
 
-is(sql("SELECT count(DISTINCT status) = count(*) AND sum(count) = (SELECT count(*) FROM seam_instant_key_request) FROM seam_instant_key_queue"), 't', 'the view counts all');
-is(sql("SELECT count(*) FROM seam_instant_key_queue q WHERE count <> (SELECT count(*) FROM seam_instant_key_request r WHERE r.status = q.status)"), 0, 'by status');
-is(sql("SELECT last_error IS NOT NULL, oldest_age > interval '1 s' AND oldest_age < interval '5 min' FROM seam_instant_key_queue WHERE status = 'failed'"), 't|t', 'with the last error and the oldest age');
+is(sql("SELECT count(DISTINCT status) = count(*) AND sum(count) = (SELECT count(*) FROM seam_instant_key_request) " .
+	"FROM seam_instant_key_queue"), 't', 'the view counts all');
+is(sql("SELECT count(*) FROM seam_instant_key_queue q WHERE count <> (SELECT count(*) " .
+	"FROM seam_instant_key_request r WHERE r.status = q.status)"), 0, 'by status');
+is(sql("SELECT last_error IS NOT NULL, oldest_age > interval '1 s' AND oldest_age < interval '5 min' " .
+	"FROM seam_instant_key_queue WHERE status = 'failed'"), 't|t', 'with the last error and the oldest age');
 pause;
 $id = enqueue(new_guest());
-is(sql("SELECT count, oldest_age < interval '20 s' FROM seam_instant_key_queue WHERE status = 'pending'"), '1|t', 'of pending ones, too');
+is(sql("SELECT count, oldest_age < interval '20 s' FROM seam_instant_key_queue WHERE status = 'pending'"), '1|t',
+	'of pending ones, too');
 go_on;
 
 # of many it reads no more than it must
 sql('CREATE DATABASE many');
 $node->safe_psql('many', q{CREATE EXTENSION seam_ik;
-INSERT INTO seam_instant_key_request (user_identity_id, status, attempted_at, finished_at, next_attempt_at, error, system_identifier, origin)
-SELECT gen_random_uuid(), s, CASE WHEN g % 5 > 0 THEN now() - g * interval '1 s' END, CASE WHEN s IN ('issued', 'failed') THEN now() - g * interval '1 s' END,
-	CASE WHEN s IN ('pending', 'revoking') THEN 'infinity'::timestamptz END, CASE WHEN s = 'failed' OR g % 3 = 0 THEN 'error ' || g END, 0, 0
-FROM (SELECT g, (ARRAY['issued', 'issued', 'issued', 'failed', 'pending', 'revoking'])[1 + g % 6] s FROM generate_series(1, 20000) g) r;
+INSERT INTO seam_instant_key_request (user_identity_id, status, attempted_at, finished_at, next_attempt_at, error,
+	system_identifier, origin)
+SELECT gen_random_uuid(), s, CASE WHEN g % 5 > 0 THEN now() - g * interval '1 s'
+	END, CASE WHEN s IN ('issued', 'failed') THEN now() - g * interval '1 s' END,
+	CASE WHEN s IN ('pending', 'revoking') THEN 'infinity'::timestamptz END, CASE WHEN s = 'failed'
+		OR g % 3 = 0 THEN 'error ' || g END, 0, 0
+FROM (SELECT g, (ARRAY['issued', 'issued', 'issued', 'failed', 'pending', 'revoking'])[1 + g % 6] s
+	FROM generate_series(1, 20000) g) r;
 VACUUM ANALYZE seam_instant_key_request});
 my $plan = $node->safe_psql('many', 'EXPLAIN (COSTS off) SELECT * FROM seam_instant_key_queue');
 unlike($plan, qr/Seq Scan on|Sort/, 'of many requests the view reads and sorts none for their last error');
 like($plan, qr/Index Scan using seam_instant_key_request_error/, 'but the last of an index');
-is($node->safe_psql('many', "SELECT string_agg(concat_ws(' ', status, count, last_error, oldest_age IS NULL), ', ' ORDER BY status) FROM seam_instant_key_queue WHERE status IN ('issued', 'failed', 'pending', 'in_flight')"),
+is($node->safe_psql('many', "SELECT string_agg(concat_ws(' ', status, count, last_error, oldest_age IS NULL), ', ' " .
+	"ORDER BY status) FROM seam_instant_key_queue WHERE status IN ('issued', 'failed', 'pending', 'in_flight')"),
 	'failed 3333 error 3 f, in_flight 0 t, issued 10001 error 6 f, pending 3333 f', 'and tells the right one');
 sql('DROP DATABASE many');
 
 # ---------- another database ----------
 
 # one that has its own settings, encoding, and schema
-sql(q{CREATE DATABASE other TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'; ALTER DATABASE other SET seam_ik.endpoint = '} . $second->url . q{'});
+sql(q{CREATE DATABASE other TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'; } .
+	q{ALTER DATABASE other SET seam_ik.endpoint = '} . $second->url . q{'});
 sub other { return $node->safe_psql('other', @_); }
 other(q{CREATE SCHEMA "Lo""cks"; CREATE EXTENSION seam_ik SCHEMA "Lo""cks"});
 $second->behave('*', '');
 $who = new_guest();
-my $there = other(q{SET search_path = "Lo""cks"; SET client_encoding = 'UTF8'; SELECT seam_enqueue_instant_key('} . $who . qq{', reference => '\xc3\xbc')});
-sub there { return other(qq{SET client_encoding = 'UTF8'; SELECT $_[0] FROM "Lo""cks".seam_instant_key_request WHERE request_id = $there}); }
+my $there = other(q{SET search_path = "Lo""cks"; SET client_encoding = 'UTF8'; SELECT seam_enqueue_instant_key('} .
+	$who . qq{', reference => '\xc3\xbc')});
+sub there
+{
+	return other(
+		qq{SET client_encoding = 'UTF8'; } .
+		qq{SELECT $_[0] FROM "Lo""cks".seam_instant_key_request WHERE request_id = $there});
+}
 ok(wait_for(sub { there('status') eq 'issued' }), 'another database');
 is(scalar(grep { index($_->{body}, $who) >= 0 } $second->requests), 1, 'sends where it wants to');
 is(there('reference'), "\xc3\xbc", 'in its encoding');
-like(($node->psql('other', qq{SET search_path = "Lo""cks"; SELECT seam_enqueue_instant_key('$who', reference => repeat('\xc3\xbc', 201))}, extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2], qr/22001/, 'which is what a reference is measured in');
+like(($node->psql('other', qq{SET search_path = "Lo""cks"; SELECT seam_enqueue_instant_key('$who', reference => } .
+	qq{repeat('\xc3\xbc', 201))}, extra_params => [ '-v', 'VERBOSITY=verbose' ]))[2], qr/22001/,
+	'which is what a reference is measured in');
 sql('ALTER DATABASE other SET seam_ik.worker = off');
 reload($node);
 $there = other(qq{SELECT "Lo""cks".seam_enqueue_instant_key('$who')});
@@ -427,7 +500,8 @@ ok(becomes($id, 'issued'), 'this one goes on');
 is(there('status'), 'pending', 'while that one pauses');
 sql("ALTER DATABASE other RESET seam_ik.worker; SELECT pg_reload_conf()");
 ok(wait_for(sub { there('status') eq 'issued' }), 'until it goes on, too');
-my %elsewhere = map { $_ => 1 } split /\n/, other(qq{SELECT (instant_key).instant_key_id FROM "Lo""cks".seam_instant_key_request});
+my %elsewhere = map { $_ => 1 } split /\n/,
+	other(qq{SELECT (instant_key).instant_key_id FROM "Lo""cks".seam_instant_key_request});
 sql('DROP DATABASE other');
 is(sql("SELECT count(*) FROM pg_database WHERE datname = 'other'"), 0, 'it can be dropped');
 
@@ -436,14 +510,19 @@ is(sql("SELECT count(*) FROM pg_database WHERE datname = 'other'"), 0, 'it can b
 ok(becomes($slow_id, 'issued'), 'the slow one ends, too');
 ok(settled, 'everything is settled');
 sub all_live { my ($f) = @_; return map { $_->{instant_key_id} } grep { !$_->{revoked} } $f->keys; }
-is(join("\n", sort(all_live($fake), grep { !$elsewhere{$_} } all_live($second))), sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued' ORDER BY ((instant_key).instant_key_id)::text COLLATE \"C\""), 'one live key for each issued request, and none besides');
+is(join("\n", sort(all_live($fake), grep { !$elsewhere{$_} } all_live($second))),
+	sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued' " .
+	"ORDER BY ((instant_key).instant_key_id)::text COLLATE \"C\""),
+	'one live key for each issued request, and none besides');
 
 # old rows go, whatever ended them; what waits stays
 pause;
 $id = enqueue(new_guest());
-is(sql("SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM seam_instant_key_request"), 'cancelled failed issued pending revoked', 'requests of every kind');
+is(sql("SELECT string_agg(DISTINCT status, ' ' ORDER BY status) FROM seam_instant_key_request"),
+	'cancelled failed issued pending revoked', 'requests of every kind');
 set(worker => undef, retention => '1s');
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE finished_at < now() - interval '3 s'") == 0 }), 'are deleted after seam_ik.retention');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request " .
+	"WHERE finished_at < now() - interval '3 s'") == 0 }), 'are deleted after seam_ik.retention');
 ok(wait_for(sub { status($id) ne 'pending' }), 'what waited did not go');
 sleep 1.2;
 # (it looks for them at a reload, too)

@@ -43,7 +43,8 @@ sub works
 	my $guest = new_guest;
 	my $id = enqueue($db, $guest);
 
-	ok(wait_issued($db, $id) && live_keys($guest) == 1, $name) or diag sql($db, 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 3');
+	ok(wait_issued($db, $id) && live_keys($guest) == 1, $name)
+		or diag sql($db, 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 3');
 	return;
 }
 
@@ -93,7 +94,8 @@ my %pid = map { $_ => up($_) } qw(a b c);
 ok($pid{a} && $pid{b} && $pid{c}, 'each database has its worker');
 sql('postgres', "ALTER DATABASE c SET search_path = s, public");
 works($_, "$_ works") for qw(a b c);
-is(sql('postgres', "SELECT string_agg(backend_type || ' ' || coalesce(datname, '-'), ', ' ORDER BY 1) FROM (SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%' ORDER BY 1, 2) x"),
+is(sql('postgres', "SELECT string_agg(backend_type || ' ' || coalesce(datname, '-'), ', ' ORDER BY 1) " .
+	"FROM (SELECT backend_type, datname FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%' ORDER BY 1, 2) x"),
 	'seam_ik launcher -, seam_ik worker a, seam_ik worker b, seam_ik worker c', 'nothing runs elsewhere');
 
 sql('a', 'BEGIN; DROP EXTENSION seam_ik; ROLLBACK');
@@ -144,7 +146,8 @@ foreach my $load ('idle', 'with a call that hangs', 'with a stream of calls')
 	quick("SET TABLESPACE, $load", 'postgres', 'ALTER DATABASE a SET TABLESPACE ts');
 	ok($pid{a} = up('a', $pid{a}), 'the worker comes back');
 	quick("TEMPLATE, $load", 'postgres', 'CREATE DATABASE copy TEMPLATE a');
-	isnt(sql('a', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'pending'"), '0', '(all that in the stream)') if $load =~ /stream/;
+	isnt(sql('a', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'pending'"), '0',
+		'(all that in the stream)') if $load =~ /stream/;
 	ok($pid{a} = up('a', $pid{a}), 'the worker comes back');
 	ok(up('copy'), 'and the copy has one');
 	busy('copy') if $load =~ /hangs/;
@@ -153,7 +156,8 @@ foreach my $load ('idle', 'with a call that hangs', 'with a stream of calls')
 	quick("SET TABLESPACE back, $load", 'postgres', 'ALTER DATABASE a SET TABLESPACE pg_default');
 	works('a', "requests go on, $load") if $load !~ /stream/;
 }
-ok(wait_for(sub { sql('a', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued'") eq '10000' }), 'all of the stream are issued');
+ok(wait_for(sub { sql('a', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued'") eq '10000' }),
+	'all of the stream are issued');
 my %live;
 $live{$_->{user_identity_id}}++ for grep { !$_->{revoked} } $fake->keys;
 is(scalar(grep { $_ != 1 } values %live), 0, 'with one key each');
@@ -163,15 +167,18 @@ $fake->reset;
 sql('postgres', 'CREATE ROLE nobody; CREATE ROLE maker CREATEDB');
 $pid{a} = up('a');
 refused('postgres', "SET ROLE maker; $_", '42501', "without rights: $_")
-	for 'DROP DATABASE a', 'DROP DATABASE a WITH (FORCE)', 'ALTER DATABASE a RENAME TO a2', 'ALTER DATABASE a SET TABLESPACE ts', 'CREATE DATABASE copy TEMPLATE a';
+	for 'DROP DATABASE a', 'DROP DATABASE a WITH (FORCE)', 'ALTER DATABASE a RENAME TO a2',
+		'ALTER DATABASE a SET TABLESPACE ts', 'CREATE DATABASE copy TEMPLATE a';
 is(worker_of('a'), $pid{a}, 'sends no worker away');
 sql('template1', 'CREATE EXTENSION seam_ik');
 ok($pid{template1} = up('template1'), 'a worker in template1');
-refused('postgres', "SET ROLE nobody; $_", '42501', "without CREATEDB: $_") for 'CREATE DATABASE copy', 'CREATE DATABASE copy TEMPLATE template1';
+refused('postgres', "SET ROLE nobody; $_", '42501', "without CREATEDB: $_") for 'CREATE DATABASE copy',
+	'CREATE DATABASE copy TEMPLATE template1';
 is(worker_of('template1'), $pid{template1}, 'sends no worker away');
 quick('CREATE DATABASE', 'postgres', 'SET ROLE maker; CREATE DATABASE copy');
 ok(up('copy'), 'who may, does, and the database has a worker');
-quick('a template that is for everybody', 'postgres', 'ALTER DATABASE a IS_TEMPLATE true; SET ROLE maker; CREATE DATABASE copy2 TEMPLATE a');
+quick('a template that is for everybody', 'postgres', 'ALTER DATABASE a IS_TEMPLATE true; SET ROLE maker; ' .
+	'CREATE DATABASE copy2 TEMPLATE a');
 ok(up('copy2'), 'its copy has a worker');
 sql('template1', 'DROP EXTENSION seam_ik');
 refused('postgres', 'DROP DATABASE a', '42809', 'a DROP that fails');
@@ -185,7 +192,8 @@ sql('postgres', "DROP DATABASE IF EXISTS $_") for qw(copy copy2);
 
 # Another version, which alters the table and adds something.
 my $scripts = $ENV{STAGE} . $node->config_data('--sharedir') . '/extension';
-append_to_file("$scripts/seam_ik--1.0--1.1.sql", "LOCK TABLE seam_instant_key_request IN ACCESS EXCLUSIVE MODE;\nCREATE FUNCTION seam_more() RETURNS int LANGUAGE sql AS 'SELECT 1';\n");
+append_to_file("$scripts/seam_ik--1.0--1.1.sql", "LOCK TABLE seam_instant_key_request IN ACCESS EXCLUSIVE " .
+	"MODE;\nCREATE FUNCTION seam_more() RETURNS int LANGUAGE sql AS 'SELECT 1';\n");
 append_to_file("$scripts/seam_ik--1.1--1.0.sql", "DROP FUNCTION seam_more();\n");
 my ($guest, $id) = busy('a');
 quick('ALTER EXTENSION UPDATE with a busy worker', 'a', "ALTER EXTENSION seam_ik UPDATE TO '1.1'");
@@ -207,10 +215,12 @@ $fake->behave($former, 'delay=700');
 enqueue('a', $former);
 wait_sent($former);
 $fake->behave($latter, 'delay=900');
-$id = sql('a', "BEGIN; DROP EXTENSION seam_ik; CREATE EXTENSION seam_ik; SELECT seam_enqueue_instant_key('$latter'); COMMIT");
+$id = sql('a', "BEGIN; DROP EXTENSION seam_ik; CREATE EXTENSION seam_ik; " .
+	"SELECT seam_enqueue_instant_key('$latter'); COMMIT");
 is($id, '1', 'the same id again');
 ok(wait_issued('a', $id), 'DROP and CREATE EXTENSION at once: the new request is issued');
-is(sql('a', "SELECT (instant_key).user_identity_id FROM seam_instant_key_request WHERE request_id = $id"), $latter, 'with the key of its own identity');
+is(sql('a', "SELECT (instant_key).user_identity_id FROM seam_instant_key_request WHERE request_id = $id"), $latter,
+	'with the key of its own identity');
 is(scalar(live_keys($latter)), 1, 'and no other');
 
 sql('c', 'CREATE SCHEMA s; CREATE EXTENSION seam_ik SCHEMA s');
@@ -251,14 +261,16 @@ BEGIN;
 LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE;
 DO $$ BEGIN
 	FOR i IN 1 .. 400 LOOP
-		EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND wait_event_type = 'Lock');
+		EXIT WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'seam_ik probe'
+			AND wait_event_type = 'Lock');
 		PERFORM pg_sleep(0.02), pg_stat_clear_snapshot();
 	END LOOP;
 END $$;
 CREATE EXTENSION seam_ik;
 COMMIT;
 SELECT 'created';});
-wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = 'pg_extension'::regclass AND mode = 'AccessExclusiveLock' AND granted") eq '1' });
+wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = 'pg_extension'::regclass " .
+	"AND mode = 'AccessExclusiveLock' AND granted") eq '1' });
 sql('looked', 'CREATE SCHEMA empty; DROP SCHEMA empty');
 like((result_of($s))[0], qr/created/, 'the extension is committed while a probe looks');
 ok(up('looked'), 'which is not lost');
@@ -270,11 +282,14 @@ sql('postgres', 'CREATE DATABASE slow; ALTER DATABASE slow SET seam_ik.request_t
 sql('slow', 'CREATE EXTENSION seam_ik');
 ($guest, $id) = busy('slow');
 my $pid = worker_of('slow');
-ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND xact_start IS NULL AND backend_xmin IS NULL AND backend_xid IS NULL") eq '1' }), 'no transaction or snapshot during a call');
+ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND xact_start IS NULL " .
+	"AND backend_xmin IS NULL AND backend_xid IS NULL") eq '1' }), 'no transaction or snapshot during a call');
 is(sql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $pid"), '0', 'and no lock');
 sql('slow', 'SELECT count(seam_enqueue_instant_key(gen_random_uuid())) FROM generate_series(1, 50)');
 $begin = time;
-ok(wait_for(sub { sql('slow', "SELECT n_tup_upd >= 101 FROM pg_stat_user_tables WHERE relname = 'seam_instant_key_request'") eq 't' }), 'statistics see what the worker writes while a call hangs');
+ok(wait_for(sub { sql('slow', "SELECT n_tup_upd >= 101 FROM pg_stat_user_tables " .
+	"WHERE relname = 'seam_instant_key_request'") eq 't' }),
+	'statistics see what the worker writes while a call hangs');
 cmp_ok(time - $begin, '<', 25, '(soon)');
 is(worker_of('slow'), $pid, '(which it still');
 is(status('slow', $id), 'in_flight', 'does)');
@@ -328,12 +343,15 @@ sub ended
 	my $checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
 	my $was = sql('b', $checkpointer);
 	$end->();
-	ok(wait_for(sub { my $now = ask($node, $checkpointer, 'b'); $now =~ /\d/ && $now ne $was }), "$how: the server is back");
-	ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued' AND user_identity_id IN ('" . join("', '", @guest[ 0 .. 2 ]) . "')") eq '3' }), "$how: all are issued")
+	ok(wait_for(sub { my $now = ask($node, $checkpointer, 'b'); $now =~ /\d/ && $now ne $was }),
+		"$how: the server is back");
+	ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE status = 'issued' " .
+		"AND user_identity_id IN ('" . join("', '", @guest[ 0 .. 2 ]) . "')") eq '3' }), "$how: all are issued")
 		or diag sql('b', 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 4');
 	is_deeply([ map { my @k = live_keys($_); scalar @k } @guest[ 0 .. 2 ] ], [ 1, 1, 1 ], "$how: with one key each");
 	is_deeply([ map { live_keys($_) } @guest[ 0 .. 2 ] ],
-		[ map { sql('b', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE request_id = $_") } @id ], "$how: the ones that are stored");
+		[ map { sql('b', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request " .
+			"WHERE request_id = $_") } @id ], "$how: the ones that are stored");
 	return;
 }
 ended('SIGKILL of the worker', sub { kill 'KILL', worker_of('b') or die $!; });
@@ -358,12 +376,15 @@ api_key_file($node, 'seam_test_other', 'other_key');
 sql('c', 'CREATE EXTENSION IF NOT EXISTS seam_ik');
 $pid = up('b');
 my $pid_c = up('c');
-sql('postgres', "ALTER DATABASE b SET seam_ik.api_key_file = 'other_key'; ALTER DATABASE b SET seam_ik.rate_limit = 20; ALTER DATABASE b SET seam_ik.max_attempts = 2; ALTER DATABASE b SET seam_ik.retention = '1h'");
+sql('postgres', "ALTER DATABASE b SET seam_ik.api_key_file = 'other_key'; ALTER DATABASE b SET seam_ik.rate_limit = " .
+	"20; ALTER DATABASE b SET seam_ik.max_attempts = 2; ALTER DATABASE b SET seam_ik.retention = '1h'");
 # (what is to be looked for once more after a lost answer stays for so long)
-sql('b', "UPDATE seam_instant_key_request SET finished_at = now() - interval '2 hours', look_again_at = NULL WHERE finished_at IS NOT NULL");
+sql('b', "UPDATE seam_instant_key_request SET finished_at = now() - interval '2 hours', look_again_at = NULL " .
+	"WHERE finished_at IS NOT NULL");
 my $old = sql('b', 'SELECT max(request_id) FROM seam_instant_key_request');
 ok(reread($node, 'b'), 'a database has settings of its own');
-ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE request_id <= $old") eq '0' }), 'retention of a database');
+ok(wait_for(sub { sql('b', "SELECT count(*) FROM seam_instant_key_request WHERE request_id <= $old") eq '0' }),
+	'retention of a database');
 is(worker_of('b'), $pid, 'other settings need no other worker');
 is(worker_of('c'), $pid_c, 'nor do those of another database');
 $fake->reset;
@@ -374,7 +395,8 @@ my @sent = map { $_->{time} } $fake->requests;
 my $took = $sent[-1] - $sent[0];
 cmp_ok($took, '>', 24 / 20 * 0.9, '20 a second, not more');
 cmp_ok($took, '<', 30, 'and not much less');
-is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ], [ ('Bearer seam_test_other') x 25 ], 'api_key_file of a database');
+is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ],
+	[ ('Bearer seam_test_other') x 25 ], 'api_key_file of a database');
 $guest = new_guest;
 $fake->behave($guest, 'status=429,retry_after=0');
 $id = enqueue('b', $guest);
@@ -396,7 +418,8 @@ $node->reload;
 wait_for(sub { sql('b', 'SHOW seam_ik.worker') eq 'off' });
 $id = enqueue('b', $guest);
 refused('b', "SET ROLE nobody; SET $_", '42501', "not for everybody: $_")
-	for 'seam_ik.worker = off', 'seam_ik.rate_limit = 1', 'seam_ik.max_attempts = 1', 'seam_ik.retention = 1', 'seam_ik.settle_delay = 1';
+	for 'seam_ik.worker = off', 'seam_ik.rate_limit = 1', 'seam_ik.max_attempts = 1', 'seam_ik.retention = 1',
+		'seam_ik.settle_delay = 1';
 is(status('b', $id), 'pending', 'worker = off in the configuration');
 $node->append_conf('postgresql.conf', 'seam_ik.worker = on');
 $node->reload;
@@ -404,17 +427,23 @@ ok(wait_issued('b', $id), 'and on again');
 is(worker_of('b'), $pid, 'needs no other worker');
 
 sql('postgres', 'CREATE ROLE host LOGIN; ALTER DATABASE b OWNER TO host');
-refused('postgres', 'SET ROLE host; ALTER DATABASE b SET seam_ik.rate_limit = 7', '42501', 'the owner of a database needs a privilege');
-sql('postgres', 'GRANT SET ON PARAMETER seam_ik.rate_limit TO host; SET ROLE host; ALTER DATABASE b SET seam_ik.rate_limit = 7');
+refused('postgres', 'SET ROLE host; ALTER DATABASE b SET seam_ik.rate_limit = 7', '42501',
+	'the owner of a database needs a privilege');
+sql('postgres', 'GRANT SET ON PARAMETER seam_ik.rate_limit TO host; SET ROLE host; ' .
+	'ALTER DATABASE b SET seam_ik.rate_limit = 7');
 is(sql('b', 'SHOW seam_ik.rate_limit'), '7', 'GRANT SET ON PARAMETER gives it');
 
 # Whatever else is set there does not disturb the worker.
 foreach my $settings (
 	[ "the owner's", "role = 'host'" ],
-	[ 'odd', 'default_transaction_read_only = on', "default_transaction_isolation = 'serializable'", 'default_transaction_deferrable = on',
-		'statement_timeout = 1', 'lock_timeout = 1', 'search_path = nowhere', 'enable_indexscan = off', 'session_replication_role = replica',
-		'row_security = off', 'standard_conforming_strings = off', 'transform_null_equals = on', "DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Kolkata'",
-		"IntervalStyle = 'sql_standard'", "client_encoding = 'latin1'", 'check_function_bodies = off', 'synchronous_commit = off' ])
+	[ 'odd', 'default_transaction_read_only = on', "default_transaction_isolation = 'serializable'",
+		'default_transaction_deferrable = on',
+		'statement_timeout = 1', 'lock_timeout = 1', 'search_path = nowhere', 'enable_indexscan = off',
+			'session_replication_role = replica',
+		'row_security = off', 'standard_conforming_strings = off', 'transform_null_equals = on',
+			"DateStyle = 'SQL, DMY'", "TimeZone = 'Asia/Kolkata'",
+		"IntervalStyle = 'sql_standard'", "client_encoding = 'latin1'", 'check_function_bodies = off',
+			'synchronous_commit = off' ])
 {
 	my ($name, @settings) = @$settings;
 	my $mine = "SET role = 'none'; SET statement_timeout = 0; SET default_transaction_read_only = off;";
@@ -426,7 +455,8 @@ foreach my $settings (
 	{
 		$guest = new_guest;
 		$id = sql('b', "$mine SELECT public.seam_enqueue_instant_key('$guest')");
-		ok(wait_for(sub { sql('b', "$mine SELECT status FROM public.seam_instant_key_request WHERE request_id = $id") eq 'issued' }), "settings, $name: $which works");
+		ok(wait_for(sub { sql('b', "$mine SELECT status FROM public.seam_instant_key_request " .
+			"WHERE request_id = $id") eq 'issued' }), "settings, $name: $which works");
 		if ($which =~ /anew/)
 		{
 			is(worker_of('b'), $pid, '(the same one)');
@@ -449,12 +479,14 @@ sql('postgres', 'ALTER ROLE admin NOSUPERUSER');
 works('o', 'who is no superuser any more');
 sql('postgres', "SELECT pg_terminate_backend($pid, 5000)");
 ok(up('o', $pid), 'also with a new worker');
-is(sql('postgres', "SELECT usename FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'o'"), 'admin', 'it is nobody else');
+is(sql('postgres', "SELECT usename FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'o'"),
+	'admin', 'it is nobody else');
 works('o', 'and works');
 sql('postgres', 'CREATE ROLE heir LOGIN');
 sql('o', 'REASSIGN OWNED BY admin TO heir');
 works('o', 'REASSIGN OWNED');
-ok(wait_for(sub { sql('postgres', "SELECT usename FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'o'") eq 'heir' }), 'changes its owner');
+ok(wait_for(sub { sql('postgres', "SELECT usename FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+	"AND datname = 'o'") eq 'heir' }), 'changes its owner');
 $pid = worker_of('o');
 my $log = -s $node->logfile;
 sql('postgres', "ALTER ROLE heir NOLOGIN; SELECT pg_terminate_backend($pid, 5000)");
@@ -466,7 +498,8 @@ if ($node->pg_version >= 17)
 }
 else
 {
-	my $blocked = sub { my @n = slurp_file($node->logfile, $log) =~ /WARNING: +the outbox of database "o" has no worker/g; return scalar @n; };
+	my $blocked = sub { my @n = slurp_file($node->logfile, $log)
+		=~ /WARNING: +the outbox of database "o" has no worker/g; return scalar @n; };
 	ok(wait_for($blocked), 'an owner who may not log in: a warning');
 	# has it probed again
 	sql('o', 'DROP SCHEMA empty; CREATE SCHEMA empty');
@@ -488,7 +521,8 @@ $node->stop;
 $node = PostgreSQL::Test::Cluster->new('small');
 meet($node, $fake);
 $node->init;
-$node->append_conf('postgresql.conf', join("\n", "seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'",
+$node->append_conf('postgresql.conf',
+	join("\n", "seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'",
 	# the launcher, and one more
 	'max_worker_processes = 2', 'max_logical_replication_workers = 0') . "\n");
 api_key_file($node, 'seam_test_small');
@@ -503,7 +537,8 @@ $id = enqueue('y', $guest);
 $node->append_conf('postgresql.conf', "shared_preload_libraries = 'seam_ik'");
 $node->restart;
 ok(wait_for(sub { live_keys($guest) > 0 }), 'preloaded: what waited is sent');
-ok(wait_for(sub { slurp_file($node->logfile) =~ /WARNING: +no background worker slot is free for the outbox of database/ }), 'too few processes: a warning');
+ok(wait_for(sub { slurp_file($node->logfile)
+	=~ /WARNING: +no background worker slot is free for the outbox of database/ }), 'too few processes: a warning');
 my ($has, $lacks) = worker_of('x') ne '' ? qw(x y) : qw(y x);
 wait_for(sub { live_keys($guest) == ($has eq 'x' ? 3 : 1) });
 sql($has, 'DROP EXTENSION seam_ik');
@@ -514,7 +549,8 @@ is(scalar(() = slurp_file($node->logfile) =~ /no background worker slot is free/
 $node->stop;
 system_or_bail('pg_ctl', '-w', '-D', $node->data_dir, '-l', $node->logfile, '-o', '-b', 'start');
 sql($lacks, "SELECT seam_enqueue_instant_key('$guest')");
-is(sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"), '0', 'nothing runs under pg_upgrade');
+is(sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"), '0',
+	'nothing runs under pg_upgrade');
 system_or_bail('pg_ctl', '-w', '-D', $node->data_dir, '-m', 'fast', 'stop');
 is(scalar(live_keys($guest)), 4, 'and nothing is sent');
 done_testing();

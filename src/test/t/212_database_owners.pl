@@ -52,7 +52,12 @@ sub works
 }
 
 # lines(pattern, from): of the server log that match
-sub lines { my ($pattern, $from) = @_; my @lines = grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $from // 0); return @lines; }
+sub lines
+{
+	my ($pattern, $from) = @_;
+	my @lines = grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $from // 0);
+	return @lines;
+}
 
 $node->start;
 sql('postgres', 'CREATE ROLE tenant LOGIN');
@@ -128,7 +133,8 @@ becomes('database', 'beside an error in the configuration file');
 $node->adjust_conf('postgresql.conf', 'nonsense', undef);
 sql('postgres', "ALTER DATABASE d $reset");
 becomes('file', 'and without it');
-is(sql('d', "SELECT status, attempts FROM seam_instant_key_request WHERE request_id = $id"), 'in_flight|1', 'the call is still under way');
+is(sql('d', "SELECT status, attempts FROM seam_instant_key_request WHERE request_id = $id"), 'in_flight|1',
+	'the call is still under way');
 ok(wait_for(sub { status('d', $slow) eq 'issued' }), 'one that was, too, has come to its end');
 is(scalar(grep { $_->{user_identity_id} eq $guest } $fake->keys), 1, 'with one key');
 is(sql('d', "SELECT attempts FROM seam_instant_key_request WHERE request_id = $slow"), '1', 'at the first attempt');
@@ -165,7 +171,8 @@ my @guests = map { (busy('dropped'))[0] } 1 .. 2;
 my $lost = new_guest;
 $fake->behave($lost, 'reset_after');
 $id = enqueue('dropped', $lost);
-ok(wait_for(sub { sql('dropped', "SELECT status || sqlstate FROM seam_instant_key_request WHERE request_id = $id") eq 'in_flight08007' }), 'an answer is lost');
+ok(wait_for(sub { sql('dropped', "SELECT status || sqlstate FROM seam_instant_key_request " .
+	"WHERE request_id = $id") eq 'in_flight08007' }), 'an answer is lost');
 $from = -s $node->logfile;
 sql('postgres', 'ALTER DATABASE dropped RENAME TO dropped2');
 ok(up('dropped2'), 'a RENAME brings the worker back');
@@ -208,20 +215,25 @@ foreach my $table (qw(seam_instant_key_request seam_instant_key_call))
 	ok(wait_for(sub { status('owned', $id) eq 'issued' }), 'and is sent when the owner is the same again');
 }
 sql('owned', 'ALTER TABLE seam_instant_key_request RENAME TO hidden');
-ok(wait_for(sub { worker_of('owned') eq '' && lines('WARNING: .*the outbox of database "owned" has no worker', $from) == 2 }), 'without its table: no worker either');
+ok(wait_for(sub { worker_of('owned') eq '' && lines('WARNING: .*the outbox of database "owned" has no worker',
+	$from) == 2 }), 'without its table: no worker either');
 sql('owned', 'ALTER TABLE hidden RENAME TO seam_instant_key_request');
 works('owned', 'until it is back');
 
 # ---------- a database whose catalogs are locked by its owner ----------
 
 my $as_tenant = 'SET SESSION AUTHORIZATION tenant;';
-my $holds = background($node, "$as_tenant BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS SHARE MODE; SELECT pg_sleep(600);", 'trap');
-my $locks = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_extension'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = 'trap')";
-ok(wait_for(sub { sql('postgres', "$locks AND mode = 'AccessShareLock' AND granted") eq '1' }), 'its owner reads a catalog');
+my $holds = background($node, "$as_tenant BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS SHARE MODE; " .
+	"SELECT pg_sleep(600);", 'trap');
+my $locks = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_extension'::regclass " .
+	"AND database = (SELECT oid FROM pg_database WHERE datname = 'trap')";
+ok(wait_for(sub { sql('postgres', "$locks AND mode = 'AccessShareLock' AND granted") eq '1' }),
+	'its owner reads a catalog');
 my $wants = background($node, "$as_tenant VACUUM FULL pg_catalog.pg_extension;", 'trap');
 ok(wait_for(sub { sql('postgres', "$locks AND NOT granted") eq '1' }), 'and wants it for himself');
 my $looks = background($node, 'CREATE SCHEMA empty; DROP SCHEMA empty;', 'trap');
-my $probe = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND datname = 'trap' AND wait_event_type = 'Lock'";
+my $probe = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND datname = 'trap' " .
+	"AND wait_event_type = 'Lock'";
 # (a busy machine may be slower than a probe waits)
 $passed = 0;
 foreach my $n (1 .. 5)
@@ -235,7 +247,8 @@ foreach my $n (1 .. 5)
 	last if $passed;
 }
 ok($passed, 'while the same probe waits');
-ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }), 'the probe does not wait for ever');
+ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }),
+	'the probe does not wait for ever');
 ok(wait_for(sub { lines('WARNING: .*database "trap"') }), 'which is told');
 kill 'TERM', $_->{pid} foreach $holds, $wants;
 result_of($_) foreach $holds, $wants, $looks;
@@ -246,7 +259,8 @@ is(scalar(lines('WARNING: .*database "trap"')), 1, 'there is one warning');
 # ---------- a setting of the command line ----------
 
 $node->stop;
-system_or_bail('pg_ctl', '-w', '-s', '-D', $node->data_dir, '-l', $node->logfile, '-o', '-c seam_ik.api_key_file=key_line', 'start');
+system_or_bail('pg_ctl', '-w', '-s', '-D', $node->data_dir, '-l', $node->logfile, '-o',
+	'-c seam_ik.api_key_file=key_line', 'start');
 ok($pid = up('d'), 'a worker');
 becomes('line', 'a setting of the command line');
 sql('postgres', "ALTER DATABASE d $set 'key_database'");

@@ -19,7 +19,12 @@ api_key_file($node, 'seam_test_origin');
 $node->start;
 
 meet($node, $fake);
-sub orphan { my ($db, $guest) = @_; return sql($db, "SELECT coalesce(string_agg(status || ' ' || last_error, ' '), '-') FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"); }
+sub orphan
+{
+	my ($db, $guest) = @_;
+	return sql($db, "SELECT coalesce(string_agg(status || ' ' || last_error, ' '), '-') FROM seam_instant_key_orphan " .
+		"WHERE user_identity_id = '$guest'");
+}
 
 # ---------- the data directory ----------
 
@@ -41,7 +46,8 @@ ok(up('inn'), 'a worker again');
 ok(wait_for(sub { ask($node, UNSETTLED, 'inn') eq '0' }), 'which has done what it had to');
 # where files have no birth time, the change is all that is known
 my ($born) = run_command([ 'stat', '-c', '%W', $file ]);
-is(orphan('inn', $open), $born =~ /^0$|-/ ? 'failed issued by a synchronous call of the database that this one is a copy of' : '-', 'it is no copy');
+is(orphan('inn', $open), $born =~ /^0$|-/
+	? 'failed issued by a synchronous call of the database that this one is a copy of' : '-', 'it is no copy');
 is(scalar(live_keys($open)), $born =~ /^0$|-/ ? 1 : 0, 'and the key is revoked');
 
 # ---------- a dump that is restored to where it was made ----------
@@ -61,14 +67,18 @@ sub warned
 	my ($db, $n, $offset) = @_;
 
 	$node->reload;
-	return wait_for(sub { slurp_file($node->logfile, $offset) =~ /WARNING: +$n requests for instant keys of another database wait in the outbox of database "$db"/ });
+	return wait_for(sub { slurp_file($node->logfile, $offset)
+		=~ /WARNING: +$n requests for instant keys of another database wait in the outbox of database "$db"/ });
 }
 
 sql('inn', q{CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
 CREATE ROLE clerk;
-GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text), seam_instant_key_request_result(bigint) TO clerk});
+GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text),
+	seam_instant_key_request_result(bigint) TO clerk});
 my %g = map { $_ => new_guest } qw(booked clerks pending called);
 sql('inn', "INSERT INTO booking VALUES (1, '$g{booked}')");
 ok(wait_for(sub { sql('inn', 'SELECT count(key_id) FROM booking') eq '1' }), 'a booking has its key');
@@ -89,26 +99,30 @@ $node->reload;
 ok(wait_state('inn', $pending, 'issued -'), 'what was pending gets its key afterwards');
 
 my $offset = -s $node->logfile;
-$node->command_ok([ 'pg_restore', '--clean', '--exit-on-error', '-d', $node->connstr('inn'), $dump ], 'and all is restored to the same database');
+$node->command_ok([ 'pg_restore', '--clean', '--exit-on-error', '-d', $node->connstr('inn'), $dump ],
+	'and all is restored to the same database');
 is(state_of('inn', $pending), 'pending -', 'with what was pending');
 ok(up('inn') && works('inn'), 'a new request is sent');
 ok(warned('inn', 1, $offset), 'a warning');
 is(state_of('inn', $pending), 'pending -', 'of what waits');
 is(sent($g{pending}), 1, 'and is not sent again');
 is(orphan('inn', $g{called}), '-', 'the call that was open has committed, and is not reported');
-is(sql('inn', "SET ROLE clerk; SELECT (seam_instant_key_request_result($clerks)).instant_key_id"), join(' ', live_keys($g{clerks})), 'a role has the result of what it enqueued');
+is(sql('inn', "SET ROLE clerk; SELECT (seam_instant_key_request_result($clerks)).instant_key_id"),
+	join(' ', live_keys($g{clerks})), 'a role has the result of what it enqueued');
 # a key that is to be revoked waits, too: the origin of a copy may go on with it
 $offset = -s $node->logfile;
 sql('inn', 'DELETE FROM booking');
 ok(works('inn'), 'a booking is deleted');
 is(scalar(live_keys($g{booked})), 1, 'its key waits');
-sql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'inn'");
+sql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+	"AND datname = 'inn'");
 ok(warned('inn', 2, $offset), 'and a worker that starts says so');
 is(sql('inn', 'SELECT seam_adopt_instant_key_requests()'), 2, 'adopted');
 ok(wait_state('inn', $pending, 'issued -'), 'what was pending is sent now');
 is(sent($g{pending}), 2, 'once more');
 ok(wait_for(sub { live_keys($g{booked}) == 0 }), 'and the key is revoked');
-is(sql('inn', "SET ROLE clerk; SELECT (seam_instant_key_request_result($clerks)).instant_key_id"), join(' ', live_keys($g{clerks})), 'a role has its result still');
+is(sql('inn', "SET ROLE clerk; SELECT (seam_instant_key_request_result($clerks)).instant_key_id"),
+	join(' ', live_keys($g{clerks})), 'a role has its result still');
 
 # ---------- a subscriber ----------
 
@@ -123,10 +137,15 @@ sub rows_of
 {
 	my ($of, $table) = @_;
 
-	return $of->safe_psql('inn', "SELECT string_agg((to_jsonb(r) - 'target_table')::text, E'\n' ORDER BY r) FROM $table r");
+	return $of->safe_psql(
+		'inn', "SELECT string_agg((to_jsonb(r) - 'target_table')::text, E'\n' ORDER BY r) FROM $table r");
 }
 
-sub are_alike { my ($table) = @_; return wait_for(sub { rows_of($publisher, $table) eq rows_of($subscriber, $table) }); }
+sub are_alike
+{
+	my ($table) = @_;
+	return wait_for(sub { rows_of($publisher, $table) eq rows_of($subscriber, $table) });
+}
 
 sql('inn', 'CREATE PUBLICATION everything FOR ALL TABLES');
 $publisher->command_ok([ 'pg_dump', '-s', '-Fc', '-f', $dump, '-d', $publisher->connstr('inn') ], 'a schema');
@@ -137,7 +156,8 @@ meet($node);
 ok(up('inn'), 'which has a worker');
 $node = $publisher;
 meet($node);
-$subscriber->safe_psql('inn', 'CREATE SUBSCRIPTION s CONNECTION $$' . $publisher->connstr('inn') . '$$ PUBLICATION everything');
+$subscriber->safe_psql('inn', 'CREATE SUBSCRIPTION s CONNECTION $$' . $publisher->connstr('inn') .
+	'$$ PUBLICATION everything');
 ok(are_alike('seam_instant_key_request'), 'former requests arrive');
 sql('postgres', 'ALTER SYSTEM SET seam_ik.worker = off');
 $node->reload;
@@ -155,7 +175,8 @@ $offset = -s $node->logfile;
 sql('postgres', "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
 ok(up('inn'), 'a worker starts');
 ok(warned('inn', 2, $offset), 'and warns of those that wait');
-is(rows_of($subscriber, $_), rows_of($publisher, $_), "$_: nothing is changed") foreach qw(seam_instant_key_request seam_instant_key_call);
+is(rows_of($subscriber, $_), rows_of($publisher, $_), "$_: nothing is changed")
+	foreach qw(seam_instant_key_request seam_instant_key_call);
 is(sent($g{pending}), 0, 'nor sent');
 is(sql('inn', 'SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> $$r$$'), 0, 'the subscriber keeps up');
 
@@ -168,7 +189,8 @@ $publisher->safe_psql('postgres', 'ALTER SYSTEM RESET seam_ik.worker');
 $publisher->reload;
 $node = $publisher;
 meet($node);
-ok(wait_state('inn', $pending, 'issued -') && wait_for(sub { ask($node, UNSETTLED, 'inn') eq '0' }), 'the publisher goes on');
+ok(wait_state('inn', $pending, 'issued -') && wait_for(sub { ask($node, UNSETTLED, 'inn') eq '0' }),
+	'the publisher goes on');
 ok(are_alike($_), "$_ follows") foreach qw(seam_instant_key_request seam_instant_key_call);
 is(join(' ', map { scalar live_keys($g{$_}) } qw(pending cancelled called)), '1 0 0', 'one worker has done it');
 # until it is to go on there
@@ -178,7 +200,8 @@ ok(wait_for(sub { sql('inn', 'SHOW seam_ik.worker') eq 'off' }), 'the publisher 
 @g{qw(late left)} = (new_guest, new_guest);
 my $late = enqueue('inn', $g{late});
 $session = background($node, 'BEGIN; ' . call($g{left}) . "; SELECT 'called';", 'inn');
-ok(wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /called/ }), 'with a request, and with a call of an open transaction');
+ok(wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /called/ }),
+	'with a request, and with a call of an open transaction');
 ok(are_alike($_), "$_ follows") foreach qw(seam_instant_key_request seam_instant_key_call);
 $node = $subscriber;
 meet($node);
@@ -186,7 +209,8 @@ sql('inn', 'DROP SUBSCRIPTION s');
 is(sql('inn', 'SELECT seam_adopt_instant_key_requests()'), 2, 'which the subscriber adopts');
 ok(wait_state('inn', $late, 'issued -'), 'the request is sent there');
 is(scalar(live_keys($g{late})), 1, 'once');
-is(orphan('inn', $g{left}), 'failed issued by a synchronous call of the database that this one is a copy of', 'the call is reported');
+is(orphan('inn', $g{left}), 'failed issued by a synchronous call of the database that this one is a copy of',
+	'the call is reported');
 is(scalar(live_keys($g{left})), 1, 'its key is left alone');
 ok(works('inn'), 'new requests have ids of their own');
 result_of($session);

@@ -13,12 +13,18 @@ my ($fake, $elsewhere) = (FakeSeam->start, FakeSeam->start);
 $elsewhere->clock(300);
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0');
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+		'seam_ik.max_retries = 0');
 api_key_file($node, 'seam_test_first');
 meet($node, $fake);
 
 my $at = 'route=generate_instant_key';
-sub becomes { my ($guest, $state, $name) = @_; wait_for(sub { states_of($guest) =~ $state }); return like(states_of($guest), $state, $name); }
+sub becomes
+{
+	my ($guest, $state, $name) = @_;
+	wait_for(sub { states_of($guest) =~ $state });
+	return like(states_of($guest), $state, $name);
+}
 sub request_of { return sql("SELECT request_id FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'"); }
 sub cancel { return sql('SELECT seam_cancel_instant_key_request(' . request_of($_[0]) . ')'); }
 sub retry { return sql('SELECT seam_retry_instant_key_request(' . request_of($_[0]) . ')'); }
@@ -28,7 +34,8 @@ sub set
 	my (%settings) = @_;
 	my $loaded = sql('SELECT pg_conf_load_time()');
 	my $worker = worker_of();
-	sql(join(' ', map { "ALTER SYSTEM SET seam_ik.$_ = '$settings{$_}';" } sort keys %settings) . ' SELECT pg_reload_conf()');
+	sql(join(' ', map { "ALTER SYSTEM SET seam_ik.$_ = '$settings{$_}';" } sort keys %settings) .
+		' SELECT pg_reload_conf()');
 	wait_for(sub { sql('SELECT pg_conf_load_time()') ne $loaded });
 	kill 'HUP', $worker;
 	return;
@@ -37,8 +44,10 @@ sub issued { my ($guest, $name) = @_; enqueue($guest); return becomes($guest, qr
 
 sql(q{
 CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
 });
 
 # ---------- no identity, no key ----------
@@ -102,7 +111,9 @@ is(live($there, $elsewhere) ne '', 1, 'is used from now on');
 is(cancel($booked), 'revoking', 'a request of before is cancelled');
 becomes($_, qr/^failed 08007/, 'what is not found there is reported') foreach $booked, $lost, $doomed;
 like(reported($booked), qr/^the instant key was issued with another API key, endpoint or workspace/, 'as a key');
-like(reported($_), qr/^the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found/, 'as a lost answer') foreach $lost, $doomed;
+my $present = 'the present API key, endpoint and workspace, which are others';
+like(reported($_), qr/^the answer was lost, and with $present, no instant key is found/,
+	'as a lost answer') foreach $lost, $doomed;
 is(scalar(asked($lost, 'generate_instant_key', $elsewhere)), 0, 'and not issued anew');
 is(scalar(map { split /,/, live($_) } $booked, $lost, $doomed), 3, 'the keys live');
 set(endpoint => $fake->url);
@@ -175,7 +186,8 @@ foreach my $db ('postgres', 'stays')
 }
 $node->psql('stays', "SELECT seam_generate_instant_key('$tenant')", extra_params => [ '-U', 'tenant' ]);
 is(scalar(keys_of($tenant, $elsewhere)), 1, "a role's own endpoint is asked");
-is(sql('stays', "SELECT seam_time IS NULL FROM seam_instant_key_call WHERE user_identity_ids[1] = '$tenant'"), 't', "and the call is not dated by the worker's");
+is(sql('stays', "SELECT seam_time IS NULL FROM seam_instant_key_call WHERE user_identity_ids[1] = '$tenant'"), 't',
+	"and the call is not dated by the worker's");
 set(endpoint => $elsewhere->url, request_timeout => '2s');
 $fake->behave($stays, "$at,hang_after", 1);
 $elsewhere->behave($changes, "$at,hang_after", 1);

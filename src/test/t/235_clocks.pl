@@ -21,14 +21,19 @@ my $primary;
 	$primary = seam_cluster(
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 3s',
-		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3', 'log_min_messages = log');
+		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3',
+			'log_min_messages = log');
 }
 api_key_file($primary, 'seam_test_clocks');
 my $node = $primary;
 
 my $at = 'route=generate_instant_key';
 meet($node, $fake);
-sub of { my ($guest, $what) = @_; return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'"); }
+sub of
+{
+	my ($guest, $what) = @_;
+	return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
+}
 sub becomes { my ($guest, $status) = @_; return wait_for(sub { of($guest) eq $status }); }
 sub start_at
 {
@@ -52,7 +57,8 @@ BEGIN
 END $$;
 CREATE TRIGGER is_locked BEFORE UPDATE ON room FOR EACH ROW EXECUTE FUNCTION is_locked();
 CREATE TRIGGER enqueue_key AFTER INSERT ON room FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=key_url');
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
+		'instant_key_url=key_url');
 });
 
 # One request of each kind that waits: enqueued and not committed; that waits for another
@@ -75,7 +81,8 @@ sub enqueue_all
 	enqueue($guest{unlisted});
 	wait_for(sub { asked($guest{unlisted}, 'list') });
 	sql("SELECT seam_cancel_instant_key_request(" . of($guest{revoking}, 'request_id') . ')');
-	wait_for(sub { of($guest{row}, 'error IS NOT NULL') eq 't' && of($guest{revoking}, 'sqlstate IS NOT NULL') eq 't' });
+	wait_for(
+		sub { of($guest{row}, 'error IS NOT NULL') eq 't' && of($guest{revoking}, 'sqlstate IS NOT NULL') eq 't' });
 	enqueue($guest{lost});
 	wait_for(sub { of($guest{lost}, 'sqlstate') eq '08007' });
 	enqueue($guest{paused});
@@ -99,14 +106,19 @@ sub ends_well
 	ok(becomes($now, 'issued'), "$name: what is enqueued then");
 	ok(becomes($guest->{prepared}, 'issued'), "$name: what was enqueued before, and committed then");
 	ok(becomes($guest->{paused}, 'issued'), "$name: what waited for another try");
-	ok(becomes($guest->{row}, 'issued') && wait_for(sub { sql("SELECT key_id FROM room WHERE id = $rooms") eq live($guest->{row}) }), "$name: what waited for its row");
+	ok(becomes($guest->{row}, 'issued') && wait_for(
+		sub { sql("SELECT key_id FROM room WHERE id = $rooms") eq live($guest->{row}) }),
+		"$name: what waited for its row");
 	ok(becomes($guest->{revoking}, 'revoked'), "$name: what was to be revoked");
 	is(live($guest->{revoking}), '', "$name: and is");
 	# (what was in doubt at a promotion is only reported)
-	ok(becomes($guest->{$_}, $name =~ /failover/ ? 'failed' : 'issued'), "$name: what was in doubt ($_)") foreach qw(lost unlisted);
+	ok(becomes($guest->{$_}, $name =~ /failover/ ? 'failed' : 'issued'), "$name: what was in doubt ($_)")
+		foreach qw(lost unlisted);
 	is(scalar(split /,/, live($guest->{$_})), 1, "$name: one key of $_") foreach qw(prepared paused lost unlisted row);
-	is(sql('SELECT count(*) FROM seam_instant_key_queue WHERE oldest_age < interval \'0\''), '0', "$name: no age is less than nothing");
-	is(sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL'), '0', "$name: nothing is left to do");
+	is(sql('SELECT count(*) FROM seam_instant_key_queue WHERE oldest_age < interval \'0\''), '0',
+		"$name: no age is less than nothing");
+	is(sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL'), '0',
+		"$name: nothing is left to do");
 	return;
 }
 

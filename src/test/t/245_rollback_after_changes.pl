@@ -17,22 +17,35 @@ my $node;
 	local $ENV{LD_PRELOAD} = $preload;
 	$node = seam_cluster(
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
+		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+			'seam_ik.max_retries = 0',
 		'restart_after_crash = on', 'max_connections = 25', 'max_worker_processes = 20');
 }
 api_key_file($node, 'seam_test_faults');
 
 meet($node, $fake);
 my $at = 'route=generate_instant_key';
-sub try { my ($db, $sql, @params) = @_; my ($rc, $out, $err) = $node->psql($db, $sql, on_error_stop => 0, extra_params => [ '-v', 'VERBOSITY=verbose', @params ]); return "$out$err"; }
-sub reported { my ($db, $guest) = @_; return sql($db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"); }
+sub try
+{
+	my ($db, $sql, @params) = @_;
+	my ($rc, $out, $err) = $node->psql($db, $sql, on_error_stop => 0,
+		extra_params => [ '-v', 'VERBOSITY=verbose', @params ]);
+	return "$out$err";
+}
+sub reported
+{
+	my ($db, $guest) = @_;
+	return sql(
+		$db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'");
+}
 sub logged { my ($what) = @_; return wait_for(sub { slurp_file($node->logfile) =~ $what }); }
 # An open transaction with a key, as the worker knows.
 sub open_call
 {
 	my ($db, $guest) = @_;
 	my $s = background($node, 'BEGIN; ' . call($guest) . ';', $db);
-	answers($db, "SELECT count(*) FROM seam_instant_key_call WHERE answered AND instant_key_ids IS NOT NULL AND '$guest' = ANY (user_identity_ids)", '1');
+	answers($db, "SELECT count(*) FROM seam_instant_key_call WHERE answered AND instant_key_ids IS NOT NULL " .
+		"AND '$guest' = ANY (user_identity_ids)", '1');
 	return $s;
 }
 
@@ -50,9 +63,12 @@ my ($long, $done, $part, $last) = map { new_guest } 1 .. 4;
 $fake->behave($_, "$at,delay=400") foreach $long, $done, $part;
 $fake->behave($last, "$at,delay=400,reset_after", 1);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys($_[0]);" }
-my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " . batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
-my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
-my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
+my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " .
+	batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
+my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .
+	batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
+my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .
+	batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
 
 # ---------- a lost answer soon after a call that has committed ----------
 
@@ -66,7 +82,8 @@ sql('postgres', "SELECT seam_enqueue_instant_key('$outbox')");
 ok(quiet('postgres'), 'that is settled');
 is(live($same), $mine, 'the key that was committed lives');
 is(sql('postgres', "SELECT count(*) FROM seam_instant_key_orphan"), '0', 'and nothing is reported');
-my $request = sql('postgres', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$outbox' AND status = 'issued'");
+my $request = sql('postgres', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$outbox' AND status = 'issued'");
 like($request, qr/^[0-9a-f-]{36}$/, 'a request of the outbox that is lost soon after a call gets a key');
 isnt($request, $sync, 'which is not that of the call');
 is(live($outbox), join(',', sort $request, $sync), 'and both live');
@@ -88,7 +105,8 @@ wait_for(sub { !kill 0, $s1->{pid} });
 # whoever comes next gets the same place, or from 16 on whoever comes last
 sql('two', call($next)) foreach 1 .. ($node->pg_version >= 16 ? 25 : 1);
 kill 'CONT', $worker;
-is(sql('two', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call WHERE call_id = 1000"), "1000 $rolled_back", 'calls of two databases have the same id');
+is(sql('two', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call WHERE call_id = 1000"),
+	"1000 $rolled_back", 'calls of two databases have the same id');
 result_of($s);
 ok(quiet('two'), 'the one that was told of the other, and rolled back, is settled');
 is(live($told) . "\n", $told_key, 'the key of the one that committed lives');
@@ -110,7 +128,8 @@ $s = open_call('again', $after);
 $worker = worker_of('again');
 sql('again', "SELECT pg_terminate_backend($worker)");	# its successor knows no places
 up('again', $worker);
-is(sql('again', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call"), "$id $after", 'the first call of an extension that was created anew has an old id');
+is(sql('again', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call"), "$id $after",
+	'the first call of an extension that was created anew has an old id');
 kill 'CONT', $s1->{pid};
 my ($before_key) = result_of($s1);
 result_of($s);
@@ -131,7 +150,8 @@ $node->reload;
 kill 'CONT', $worker;
 reread($node, 'again');
 # ... and a role has its own
-sql('postgres', "CREATE ROLE tenant LOGIN; ALTER ROLE tenant SET seam_ik.endpoint = '" . $elsewhere->url . "'; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant");
+sql('postgres', "CREATE ROLE tenant LOGIN; ALTER ROLE tenant SET seam_ik.endpoint = '" . $elsewhere->url .
+	"'; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant");
 $elsewhere->behave($tenant, "$at,reset_after", 1);
 like(try('postgres', call($tenant), '-U', 'tenant'), qr/08007/, "an answer to a role's own endpoint is lost");
 ok(quiet('again'), 'an answer that was lost before a change of the endpoint is settled');
@@ -160,11 +180,13 @@ sql('postgres', q{
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER nothing BEFORE INSERT ON seam_instant_key_call FOR EACH ROW EXECUTE FUNCTION nothing();
 });
-like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /, 'a call fails that a trigger keeps from being recorded');
+like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /,
+	'a call fails that a trigger keeps from being recorded');
 is(scalar(asked($unrecorded)), 0, 'nothing is sent');
 my $patient = new_guest;
 $s = background($node, "SET seam_ik.connect_timeout = '20s'; " . call($patient) . ';');
-answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
+answers('postgres',
+	"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
 sleep 0.5;						# the worker has tried by then
 sql('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
 is((result_of($s))[0], live($patient) . "\n", 'a call that waits goes on without the trigger');
@@ -177,7 +199,8 @@ my $locker = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_cal
 wait_for(sub { $locker->{run}->pump_nb; $locker->{out} =~ /locked/ });
 $s->{in} .= "COMMIT;\n";
 my ($locked_key) = result_of($s);
-is(join(' ', map { try('postgres', call($_)) } @others), join(' ', map { live($_) } @others), 'calls go on while a session has locked the rows of earlier ones');
+is(join(' ', map { try('postgres', call($_)) } @others), join(' ', map { live($_) } @others),
+	'calls go on while a session has locked the rows of earlier ones');
 my $undone = new_guest;
 sql('postgres', 'BEGIN; ' . call($undone) . '; ROLLBACK');
 ok(wait_for(sub { live($undone) eq '' }), 'and what rolls back is revoked');
@@ -191,21 +214,27 @@ is(live($locked) . "\n", $locked_key, 'a key that was committed during the lock 
 my @saved = map { new_guest } 0 .. 299;
 $worker = worker_of('postgres');
 sql('postgres', 'CREATE TABLE kept (guest uuid, key_id uuid)');
-$s = background($node, 'BEGIN; ' . join('', map { "SAVEPOINT s; INSERT INTO kept SELECT '$saved[$_]', (seam_generate_instant_key('$saved[$_]')).instant_key_id; " . ($_ % 3 ? 'RELEASE' : 'ROLLBACK TO') . ' s; ' } 0 .. $#saved) . 'COMMIT;');
+$s = background($node, 'BEGIN; ' .
+	join('',
+	map { "SAVEPOINT s; INSERT INTO kept SELECT '$saved[$_]', " .
+	"(seam_generate_instant_key('$saved[$_]')).instant_key_id; " . ($_ % 3 ? 'RELEASE' : 'ROLLBACK TO') .
+	' s; ' } 0 .. $#saved) . 'COMMIT;');
 wait_for(sub { $s->{run}->pump_nb; keys_of($saved[150]) > 0 });
 sql('postgres', "SELECT pg_terminate_backend($worker)");
 up('postgres', $worker);
 is((result_of($s))[0], '', '300 savepoints, and a worker that ends in between');
 ok(quiet('postgres'), 'they are settled');
 my %live = map { $_->{instant_key_id} => $_->{user_identity_id} } grep { !$_->{revoked} } $fake->keys;
-is(join(' ', sort grep { $live{$_} ge $saved[0] && $live{$_} le $saved[-1] } keys %live), join(' ', sort split /\n/, sql('postgres', 'SELECT key_id FROM kept')), 'the keys of those that were released live, and no others');
+is(join(' ', sort grep { $live{$_} ge $saved[0] && $live{$_} le $saved[-1] } keys %live), join(' ', sort split /\n/,
+	sql('postgres', 'SELECT key_id FROM kept')), 'the keys of those that were released live, and no others');
 is(sql('postgres', 'SELECT count(*) FROM kept'), '200', 'there are 200');
 
 # ---------- the long batches again ----------
 
 # The worker makes way for a command (which fails), and another one comes.
 wait_for(sub { keys_of($last) > 0 });
-answers('changed', "SELECT cardinality(instant_key_ids) FROM seam_instant_key_call WHERE instant_key_ids IS NOT NULL", '24');
+answers('changed', "SELECT cardinality(instant_key_ids) FROM seam_instant_key_call WHERE instant_key_ids IS NOT NULL",
+	'24');
 $worker = worker_of('changed');
 try('postgres', 'ALTER DATABASE changed RENAME TO postgres');
 ok(up('changed', $worker), 'the worker changes while a long batch with a lost answer is open');
@@ -220,7 +249,8 @@ wait_for(sub { keys_of($done) == 24 });
 ok(keys_of($long) > 24, 'a batch goes on for long');
 my $survivor = sql('postgres', call($crashed));
 $fake->behave($_, "$at,hang_after", 1) foreach $hanging, $crashed;
-my $often_s = background($node, 'SET seam_ik.request_timeout = 2000; BEGIN; ' . batch("array_fill('$often'::uuid, ARRAY[3000]) || '$hanging'::uuid"), 'two');
+my $often_s = background($node, 'SET seam_ik.request_timeout = 2000; BEGIN; ' .
+	batch("array_fill('$often'::uuid, ARRAY[3000]) || '$hanging'::uuid"), 'two');
 wait_for(sub { keys_of($hanging) > 0 });
 my $crashed_s = background($node, 'SET seam_ik.request_timeout = 2000; ' . call($crashed) . ';');
 wait_for(sub { keys_of($crashed) == 2 });
@@ -300,8 +330,10 @@ foreach my $first (0, 1)
 	{
 		$pair[$i]{in} .= 'ROLLBACK; BEGIN; ' . call($both[$i]) . ";\n";
 		$pair[$i]{run}->pump_nb for 1 .. 3;
-		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid IS NOT NULL AND wait_event_type = 'Extension'", '1');
-		answers('postgres', "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'", 'PgSleep');
+		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid IS " .
+			"NOT NULL AND wait_event_type = 'Extension'", '1');
+		answers('postgres', "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+			"AND datname = 'postgres'", 'PgSleep');
 	}
 	unlink $node->data_dir . '/hold';
 	wait_for(sub { @{[ keys_of($both[0]), keys_of($both[1]) ]} == 2 + 2 * $first });

@@ -12,8 +12,10 @@ use Test::More;
 my $fake = FakeSeam->start;
 my $node = PostgreSQL::Test::Cluster->new('primary');
 $node->init(allows_streaming => 1);
-$node->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0') . "\n");
+$node->append_conf('postgresql.conf',
+	join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+		'seam_ik.max_retries = 0') . "\n");
 api_key_file($node, 'seam_test_successors');
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
@@ -41,8 +43,10 @@ sub are_right
 	is(join(' ', live_keys($guests->[$_])), $keys->[$_], "$name: the key that was told of lives, alone") foreach 0, 1;
 	foreach my $n (2, 3)
 	{
-		my $other = sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$guests->[$n]' AND status = 'issued'");
-		is(join(' ', sort(live_keys($guests->[$n]))), join(' ', sort($keys->[$n], $other)), "$name: it lives, and that of the request");
+		my $other = sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request " .
+			"WHERE user_identity_id = '$guests->[$n]' AND status = 'issued'");
+		is(join(' ', sort(live_keys($guests->[$n]))), join(' ', sort($keys->[$n], $other)),
+			"$name: it lives, and that of the request");
 	}
 	is(reported(@$guests), '-', "$name: nothing is reported");
 	return;
@@ -74,7 +78,8 @@ foreach my $case (
 my $locked = new_guest;
 my $open = background($node, 'BEGIN; ' . call($locked) . "; SELECT 'called';");
 ok(wait_for(sub { $open->{run}->pump_nb; $open->{out} =~ /called/ }), 'a call');
-my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
+my $lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
 ok(wait_for(sub { $lock->{run}->pump_nb; $lock->{out} =~ /locked/ }), 'is locked');
 my $worker = worker_of('postgres');
 $open->{in} .= "COMMIT;\n";
@@ -88,7 +93,8 @@ ok(wait_for(sub { sql('SHOW synchronous_standby_names') eq 'nobody' }), 'a stand
 ok(wait_for(sub { sql("SELECT pg_sleep(0.5) IS NOT NULL") eq 't' }), 'for a while');
 kill $_, $worker foreach 'TERM', 'CONT';
 ok(wait_for(sub { !kill 0, $worker }), 'the worker ends');
-is(sql("SELECT string_agg(owned::text, ' ' ORDER BY call_id) FROM seam_instant_key_call WHERE user_identity_ids[1] IN ('" . join("','", @guests, $locked) . "')"), 'false true true true true', 'and has noted what it could');
+is(sql("SELECT string_agg(owned::text, ' ' ORDER BY call_id) FROM seam_instant_key_call WHERE user_identity_ids[1] " .
+	"IN ('" . join("','", @guests, $locked) . "')"), 'false true true true true', 'and has noted what it could');
 sql('ALTER SYSTEM RESET synchronous_standby_names');
 $node->reload;
 result_of($_) foreach $open, $lock;
@@ -125,7 +131,8 @@ sql("SELECT pg_terminate_backend($s->{pid})");
 result_of($s);
 $node->safe_psql('hotel', call($_)) foreach @guests;
 sql('CREATE DATABASE twin TEMPLATE hotel');
-my $orphans = "SELECT coalesce(string_agg(user_identity_id::text || ' ' || status, ' '), '') FROM seam_instant_key_orphan";
+my $orphans = "SELECT coalesce(string_agg(user_identity_id::text || ' ' || status, ' '), '') " .
+	"FROM seam_instant_key_orphan";
 foreach my $copy ([ 'restored', "$open failed" ], [ 'twin', '' ])
 {
 	my ($db, $reported) = @$copy;
@@ -138,7 +145,8 @@ foreach my $copy ([ 'restored', "$open failed" ], [ 'twin', '' ])
 ok(wait_for(sub { live_keys($open) == 0 }), 'and is revoked where it was');
 is(join(' ', map { scalar live_keys($_) } @guests), '2 2 2', 'the others live');
 # a dump can be made of a copy whose calls are of a time to come here
-$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
+$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at,
+	attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
 	SELECT '999999999999', ARRAY['$open'::uuid], now(), 1000, 1, 1, 1, 1");
 $node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('restored') ], 'a dump of a restored dump');
 
@@ -186,8 +194,11 @@ foreach my $name ('promotion', 'promotion right after the commits')
 		# it is not known which key the calls that have committed have issued
 		my %live = map { $_ => 1 } map { live_keys($_) } @guests;
 		ok($live{$_}, "$name: the key that was told of lives") foreach @keys;
-		unlike(sql("SELECT string_agg((instant_key).instant_key_id::text, ' ') FROM seam_instant_key_request WHERE user_identity_id IN ('$guests[2]', '$guests[3]')"), qr/$keys[$_]/, "$name: it is not a request's") foreach 2, 3;
-		is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE last_error LIKE '%copy%' OR last_error LIKE '%promotion%'"), '0', "$name: no call that has committed is reported");
+		unlike(sql("SELECT string_agg((instant_key).instant_key_id::text, ' ') FROM seam_instant_key_request " .
+			"WHERE user_identity_id IN ('$guests[2]', '$guests[3]')"), qr/$keys[$_]/, "$name: it is not a request's")
+			foreach 2, 3;
+		is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE last_error LIKE '%copy%' " .
+			"OR last_error LIKE '%promotion%'"), '0', "$name: no call that has committed is reported");
 	}
 	$node->stop;
 	$node = $primary;
