@@ -14,7 +14,7 @@ use SeamIK;
 
 our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent
 	lists_of mark calls
-	enqueue status state_of wait_state states_of owned reported settled quiet worker_of up set pause go_on logged);
+	enqueue busy status state_of wait_state states_of owned reported settled quiet worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);
 my $guests = 0;
@@ -109,6 +109,18 @@ sub enqueue
 	my $db = $_[0] =~ /^[0-9a-f]{8}-/ ? $database : shift;
 	my ($guest, @more) = @_;
 	return sql($db, 'SELECT seam_enqueue_instant_key(' . join(', ', "'$guest'", @more) . ')');
+}
+
+# busy(database): a request hangs there; its guest and its id.
+sub busy
+{
+	my ($db) = @_;
+	my $guest = new_guest();
+
+	$fake->behave($guest, 'hang');
+	my $id = enqueue($db, $guest);
+	wait_sent($guest) or die 'nothing was sent';
+	return ($guest, $id);
 }
 
 # status([database,] request)

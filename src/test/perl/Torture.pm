@@ -38,8 +38,7 @@ sub new
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 		"seam_ik.endpoint = '" . $self->{fake}->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
 		'restart_after_crash = on', 'log_min_messages = warning', @conf);
-	append_to_file($self->{node}->data_dir . '/seam_api_key', 'seam_test_torture');
-	chmod 0600, $self->{node}->data_dir . '/seam_api_key' or die $!;
+	api_key_file($self->{node}, 'seam_test_torture');
 	return $self;
 }
 

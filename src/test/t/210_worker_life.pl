@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql live_keys wait_sent enqueue status worker_of up);
+use Guests qw(meet new_guest sql live_keys wait_sent enqueue busy status worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -46,18 +46,6 @@ sub works
 	ok(wait_issued($db, $id) && live_keys($guest) == 1, $name)
 		or diag sql($db, 'SELECT * FROM seam_instant_key_request ORDER BY 1 DESC LIMIT 3');
 	return;
-}
-
-# busy(database): a call hangs there
-sub busy
-{
-	my ($db) = @_;
-	my $guest = new_guest;
-
-	$fake->behave($guest, 'hang');
-	my $id = enqueue($db, $guest);
-	wait_sent($guest) or die 'nothing was sent';
-	return ($guest, $id);
 }
 
 # quick(name, database, statement): it succeeds and waits for nothing.  A call

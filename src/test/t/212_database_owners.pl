@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql asked wait_sent enqueue status worker_of up);
+use Guests qw(meet new_guest sql asked wait_sent enqueue busy status worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -28,18 +28,6 @@ foreach my $name (qw(file file2 database database2 role role_database everywhere
 	api_key_file($node, "seam_test_$name", "key_$name");
 }
 meet($node, $fake);
-
-# busy(database): a call hangs there; its guest and request
-sub busy
-{
-	my ($db) = @_;
-	my $guest = new_guest;
-
-	$fake->behave($guest, 'hang');
-	my $id = enqueue($db, $guest);
-	wait_sent($guest) or die 'nothing was sent';
-	return ($guest, $id);
-}
 
 # works(database, name): a request goes its way
 sub works

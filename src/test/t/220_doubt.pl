@@ -3,7 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql keys_of live enqueue states_of owned);
+use Guests qw(meet new_guest sql keys_of live enqueue states_of owned worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -195,9 +195,9 @@ sub in_flight
 }
 sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[0 .. 2]);
 in_flight();
-kill 'KILL', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+kill 'KILL', worker_of();
 wait_for(sub { ask($node, 'SELECT 1') eq '1' });
-wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' });
+up();
 outcome($_) foreach @killed[0 .. 2];
 sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[3 .. 5]);
 in_flight();

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call keys_of live enqueue states_of owned quiet);
+use Guests qw(meet new_guest sql call keys_of live enqueue states_of owned quiet worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -46,11 +46,10 @@ late($_, 4000) foreach $crashed, $open;
 enqueue($crashed);
 $s = background($node, call($open) . ';');
 ok(held(2), 'two requests are under way');
-my $worker = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+my $worker = worker_of();
 kill 'KILL', $worker;
 result_of($s);
-ok(wait_for(sub { ask($node, "SELECT pid <> $worker FROM pg_stat_activity " .
-	"WHERE backend_type = 'seam_ik worker'") eq 't' }), 'the worker has died');
+ok(up('postgres', $worker), 'the worker has died');
 ok(quiet(), 'they are settled');
 is(states_of($crashed), 'issued 1', 'a key that is made after the worker has died is found');
 is(live($crashed), owned($crashed), 'and is the only one');
@@ -76,10 +75,9 @@ my $meanwhile = enqueue($later);
 ok(wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE request_id = $meanwhile") eq 'issued' }),
 	'another request of the guest is issued');
 is($fake->ask('stats')->{in_flight}, 1, 'meanwhile');
-$worker = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+$worker = worker_of();
 sql("SELECT pg_terminate_backend($worker)");
-ok(wait_for(sub { ask($node,
-	"SELECT pid <> $worker FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq 't' }), 'a new worker');
+ok(up('postgres', $worker), 'a new worker');
 look_again();
 ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE look_again_at IS NOT NULL") eq '0' }),
 	'goes on with it');

@@ -3,7 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call keys_of live lists_of quiet up);
+use Guests qw(meet new_guest sql call keys_of live lists_of quiet worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -146,7 +146,7 @@ ok(wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE owned') 
 	'owns what it may have issued');
 is(join(' ', map { scalar split /,/, live($_) } @batch), '1 1 1', 'keeps all, if it commits');
 # ... and an outbox request for that identity does not take it, also when the worker has tidied up
-kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+kill 'HUP', worker_of();
 $fake->behave($batch[1], "$at,reset", 1);
 sql("SELECT seam_enqueue_instant_key('$batch[1]')");
 ok(quiet(), 'an outbox request of the same identity');
@@ -174,7 +174,7 @@ sql("SELECT seam_enqueue_instant_key('$both')");
 wait_for(sub { sql(
 	"SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$both' AND sqlstate = '08007'") eq '1' });
 my $own = sql(call($both));
-kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+kill 'HUP', worker_of();
 ok(quiet(), 'a lost answer, and a synchronous call (and the worker tidies up)');
 isnt(sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$both'"), $own,
 	'each has its own');
@@ -307,8 +307,7 @@ my ($told, $untold) = (new_guest, new_guest);
 sql("SET synchronous_commit = off; INSERT INTO kept " . call($told));
 $s = background($node, 'BEGIN; ' . call($untold) . '; SELECT pg_sleep(60);');
 wait_for(sub { keys_of($untold) > 0 });
-my $worker_pid = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'";
-my $worker = sql($worker_pid);
+my $worker = worker_of();
 # (a second call, and a request of the outbox, whose answers are lost then)
 my @needed = map { new_guest } 1 .. 2;
 $fake->behave($_, "$at,delay=1", 1) foreach @needed;
@@ -324,7 +323,7 @@ for (1 .. 1000)
 	sleep 0.002;
 }
 kill 'KILL', $worker;
-ok(wait_for(sub { ask($node, $worker_pid) =~ /^(\d+)$/ && $1 ne $worker }), 'a crash');
+ok(up('postgres', $worker), 'a crash');
 result_of($s);
 ok(quiet(), 'after a crash');
 is(live($told), sql('SELECT key_id FROM kept'), 'the key that was told of lives');
@@ -377,7 +376,7 @@ foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ],
 	wait_for(sub { keys_of($lost) > 0 });
 	sql("ALTER SYSTEM SET $setting");
 	$node->reload;
-	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+	kill 'HUP', worker_of();
 	sql("SELECT pg_terminate_backend($s->{pid})");
 	result_of($s);
 	ok(quiet(), "a rollback after a change of the $name");
@@ -388,7 +387,7 @@ foreach my $case ([ 'API key', "seam_ik.api_key_file = 'other_api_key'" ],
 	$fake->behave($_, '') foreach '*', $lost;
 	sql("ALTER SYSTEM RESET " . (split / /, $setting)[0]);
 	$node->reload;
-	kill 'HUP', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+	kill 'HUP', worker_of();
 }
 
 # A backend killed while its call is under way.
