@@ -12,9 +12,9 @@ use Exporter qw(import);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 
-our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent
-	lists_of mark calls
-	enqueue busy status state_of wait_state states_of owned reported settled quiet worker_of up set pause go_on logged);
+our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent lists_of
+	mark calls enqueue busy status state_of wait_state states_of owned reported settled quiet
+	worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);
 my $guests = 0;

@@ -111,8 +111,8 @@ sub peace
 	is(ask($self->{node}, $left), '0', 'nothing is left to do');
 	ask($self->{node}, 'UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL');
 	ask($self->{node}, 'SELECT pg_reload_conf()');
-	ok(wait_for(sub { ask($self->{node}, 'SELECT count(*) FROM seam_instant_key_request WHERE look_again_at IS ' .
-		'NOT NULL') eq '0' }), 'and no key is looked for any more');
+	ok(wait_for(sub { ask($self->{node}, 'SELECT count(*) FROM seam_instant_key_request WHERE look_again_at ' .
+		'IS NOT NULL') eq '0' }), 'and no key is looked for any more');
 	return;
 }
 

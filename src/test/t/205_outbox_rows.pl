@@ -724,8 +724,8 @@ ok(wait_for(sub { sql('SELECT count(*) FROM room WHERE id > 1000 AND key_id IS N
 sql('DELETE FROM room WHERE id > 1000');
 ok(settled, 'are deleted while they are issued');
 is(live($who), '', 'none lives');
-is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$who' AND status " .
-	"NOT IN ('cancelled', 'revoked')"), 0, 'each request has its end');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$who' AND " .
+	"status NOT IN ('cancelled', 'revoked')"), 0, 'each request has its end');
 # the same primary key in another table
 sql('CREATE TABLE other_room (LIKE room INCLUDING ALL);' . triggers('other_room', 1));
 my ($here, $there) = (new_guest(), new_guest());

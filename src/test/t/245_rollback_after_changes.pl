@@ -330,8 +330,8 @@ foreach my $first (0, 1)
 	{
 		$pair[$i]{in} .= 'ROLLBACK; BEGIN; ' . call($both[$i]) . ";\n";
 		$pair[$i]{run}->pump_nb for 1 .. 3;
-		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid IS " .
-			"NOT NULL AND wait_event_type = 'Extension'", '1');
+		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid " .
+			"IS NOT NULL AND wait_event_type = 'Extension'", '1');
 		answers('postgres', "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
 			"AND datname = 'postgres'", 'PgSleep');
 	}

@@ -180,8 +180,8 @@ foreach my $gid (split /\n/, ask($node, 'SELECT gid FROM pg_prepared_xacts'))
 $torture->peace(UNSETTLED);
 # where a process ended right after a commit it may not be known which key was that of the
 # call: then another one whose answer is lost is reported, or, of a request, named in the log
-is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE last_error } .
-	q{NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
+is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE } .
+	q{last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
 my %named = map { $_ => 1 } map { /([0-9a-f-]{36})/g } slurp_file($node->logfile)
 	=~ /WARNING:  request \d+ in .* gets another instant key, since (.*)/g,
 	$node->safe_psql('postgres', 'SELECT last_error FROM seam_instant_key_orphan');
@@ -215,8 +215,8 @@ $node->safe_psql('postgres', 'INSERT INTO dropped VALUES (1, gen_random_uuid())'
 ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the worker is about to write a row');
 $node->safe_psql('postgres', 'DROP TABLE dropped');
 unlink glob "$folder/*";
-ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS ' .
-	'NOT NULL') eq '0' }), 'whose table is dropped');
+ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at ' .
+	'IS NOT NULL') eq '0' }), 'whose table is dropped');
 is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'),
 	'revoked|the table that the instant key was for is gone', 'the key is revoked');
 
