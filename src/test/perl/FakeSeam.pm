@@ -111,7 +111,8 @@ sub make_certs
 	# 3.4 and later take dates, and earlier ones a negative number of days
 	my $dates = `openssl x509 -help 2>&1` =~ /-not_after/;
 	my @expired = $dates ? ('-not_before', '20200101000000Z', '-not_after', '20200102000000Z') : ('-days', -1);
-	foreach my $c ([ 'good', 'localhost', '-days', 2 ], [ 'other', 'example.com', '-days', 2 ], [ 'expired', 'localhost', @expired ])
+	foreach my $c ([ 'good', 'localhost', '-days', 2 ], [ 'other', 'example.com', '-days', 2 ],
+		[ 'expired', 'localhost', @expired ])
 	{
 		my ($name, $host, @validity) = @$c;
 		open my $ext, '>', "$dir/$name.ext" or die $!;

@@ -5,15 +5,20 @@ package SeamIK;
 use strict;
 use warnings;
 
+use Cwd qw(abs_path);
 use Exporter qw(import);
 use FakeSeam;
+use File::Basename qw(dirname);
 use File::Temp ();
 use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(seam_cluster stalled_lookups movable_clock reload reread ask background result_of wait_for guest CALL UNSETTLED);
+our @EXPORT = qw(seam_cluster api_key_file preload stalled_lookups movable_clock reload reread
+	ask background result_of wait_for guest CALL UNSETTLED);
+
+my $preload = abs_path(dirname(__FILE__) . '/../preload');
 
 # Some user identity, and the statement that most tests watch.
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
@@ -33,40 +38,43 @@ sub seam_cluster
 	my $node = PostgreSQL::Test::Cluster->new('main');
 
 	$node->init;
-	$node->append_conf('postgresql.conf', "seam_ik.revoke_on_rollback = off\n") unless grep { /shared_preload_libraries/ } @conf;
+	$node->append_conf('postgresql.conf', "seam_ik.revoke_on_rollback = off\n")
+		unless grep { /shared_preload_libraries/ } @conf;
 	$node->append_conf('postgresql.conf', join("\n", @conf) . "\n");
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
 	return $node;
 }
 
-# stalled_lookups(seconds): a value of LD_PRELOAD for a server in which lookups of
-# names with "stalled" take so long, and then fail.
-sub stalled_lookups
+# api_key_file($node, key, name): the file of that name (seam_api_key, unless told) in the
+# data directory has this API key from now on; its path.
+sub api_key_file
 {
-	my ($seconds) = @_;
+	my ($node, $key, $name) = @_;
+	my $file = $node->data_dir . '/' . ($name // 'seam_api_key');
+
+	unlink "$file.new";
+	append_to_file("$file.new", $key);
+	chmod 0600, "$file.new" or die $!;
+	rename "$file.new", $file or die $!;
+	return $file;
+}
+
+# preload(name, macros): a value of LD_PRELOAD for a server in which the functions of
+# src/test/preload/NAME.c, compiled with these macros, stand in for those of a library.
+sub preload
+{
+	my ($name, %macros) = @_;
 	my $dir = File::Temp::tempdir(CLEANUP => 1);
 
-	append_to_file("$dir/stall.c", <<"C");
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <netdb.h>
-#include <string.h>
-#include <unistd.h>
-int
-getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result)
-{
-	int (*next) (const char *, const char *, const struct addrinfo *, struct addrinfo **) = dlsym(RTLD_NEXT, "getaddrinfo");
+	system_or_bail('cc', '-shared', '-fPIC', (map { "-D$_=$macros{$_}" } sort keys %macros),
+		'-o', "$dir/$name.so", "$preload/$name.c", '-ldl');
+	return join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/$name.so");
+}
 
-	if (node == NULL || strstr(node, "stalled") == NULL)
-		return next(node, service, hints, result);
-	sleep($seconds);
-	return EAI_AGAIN;
-}
-C
-	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/stall.so", "$dir/stall.c", '-ldl');
-	return join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/stall.so");
-}
+# stalled_lookups(seconds): a value of LD_PRELOAD for a server in which lookups of
+# names with "stalled" take so long, and then fail.
+sub stalled_lookups { return preload('stalled_lookups', STALLED_SECONDS => $_[0]); }
 
 # movable_clock(): a value of LD_PRELOAD for a server whose clock is set by the
 # second thing that is returned, a function of the seconds that it is to be wrong, and
@@ -80,58 +88,7 @@ sub movable_clock
 	};
 
 	append_to_file("$dir/offset", pack('qq', 0, 0));
-	append_to_file("$dir/clock.c", <<"C");
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdint.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static volatile int64_t *offset;
-__attribute__((constructor)) static void
-map(void)
-{
-	offset = mmap(NULL, 2 * sizeof(*offset), PROT_READ | PROT_WRITE, MAP_SHARED, open("$dir/offset", O_RDWR | O_CLOEXEC), 0);
-}
-int
-clock_gettime(clockid_t clock, struct timespec *at)
-{
-	int rc = syscall(SYS_clock_gettime, clock, at);
-
-	if (rc == 0 && clock == CLOCK_REALTIME && offset != NULL)
-		at->tv_sec += *offset;
-	return rc;
-}
-int
-gettimeofday(struct timeval *at, void *zone)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (offset != NULL && offset[1] == getpid())
-	{
-		offset[1] = 0;
-		sleep(2);
-	}
-	at->tv_sec = now.tv_sec;
-	at->tv_usec = now.tv_nsec / 1000;
-	return 0;
-}
-time_t
-time(time_t *at)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (at != NULL)
-		*at = now.tv_sec;
-	return now.tv_sec;
-}
-C
-	system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/clock.so", "$dir/clock.c");
-	return (join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/clock.so"), $set);
+	return (preload('movable_clock', OFFSET_FILE => "\"$dir/offset\""), $set);
 }
 
 # reload($node): have the configuration read anew, and wait until every process has been
@@ -145,7 +102,8 @@ sub reload
 		my $before = ask($node, 'SELECT pg_conf_load_time()');
 
 		ask($node, 'SELECT pg_reload_conf()');
-		wait_for(sub { ask($node, 'SELECT pg_conf_load_time()') !~ /^(\Q$before\E)?$/ }) or die 'the configuration is not read';
+		wait_for(sub { ask($node, 'SELECT pg_conf_load_time()') !~ /^(\Q$before\E)?$/ })
+			or die 'the configuration is not read';
 	}
 	return;
 }
@@ -204,7 +162,8 @@ sub reread
 
 	$node->safe_psql('postgres', "ALTER DATABASE $database SET application_name = '$mark'");
 	$node->reload;
-	return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$database' AND application_name = '$mark'") eq '1' });
+	return wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+		"AND datname = '$database' AND application_name = '$mark'") eq '1' });
 }
 
 # wait_for(sub): until it says yes, at most two minutes, which is long enough for a

@@ -17,8 +17,10 @@ use Time::HiRes qw(sleep time);
 # What Seam does: issued and not told, told and not issued, slow, busy.
 my $generate = 'route=generate_instant_key';
 my @misbehaviour = (
-	"$generate,chance=0.03,reset_after", "$generate,chance=0.02,reset", "$generate,chance=0.02,status=500,issue", "$generate,chance=0.02,status=503",
-	"$generate,chance=0.02,status=429", "$generate,chance=0.01,hang_after", "$generate,chance=0.01,hang", "$generate,chance=0.01,truncate=30",
+	"$generate,chance=0.03,reset_after", "$generate,chance=0.02,reset", "$generate,chance=0.02,status=500,issue",
+		"$generate,chance=0.02,status=503",
+	"$generate,chance=0.02,status=429", "$generate,chance=0.01,hang_after", "$generate,chance=0.01,hang",
+		"$generate,chance=0.01,truncate=30",
 	"$generate,chance=0.05,delay=300", 'route=list,chance=0.1,status=500', 'route=list,chance=0.05,reset',
 	'route=delete,chance=0.1,reset_after', 'route=delete,chance=0.05,status=500');
 
@@ -36,8 +38,7 @@ sub new
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 		"seam_ik.endpoint = '" . $self->{fake}->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
 		'restart_after_crash = on', 'log_min_messages = warning', @conf);
-	append_to_file($self->{node}->data_dir . '/seam_api_key', 'seam_test_torture');
-	chmod 0600, $self->{node}->data_dir . '/seam_api_key' or die $!;
+	api_key_file($self->{node}, 'seam_test_torture');
 	return $self;
 }
 
@@ -49,7 +50,9 @@ sub kill_one
 	my %ways = (
 		worker => sub { $kill->("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); },
 		backend => sub { $kill->("SELECT pid $pgbench"); },
-		terminate => sub { ask($self->{node}, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"); },
+		terminate => sub {
+			ask($self->{node},
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"); },
 		'terminate backend' => sub { ask($self->{node}, "SELECT pg_terminate_backend(pid) $pgbench"); },
 		immediate => sub { $self->{node}->stop('immediate'); $self->{node}->start; },
 		reload => sub { ask($self->{node}, 'SELECT pg_reload_conf()'); },
@@ -76,7 +79,8 @@ sub run
 	{
 		my ($out, $err);
 		my $other = $beside ? $beside->() : undef;
-		my $bench = IPC::Run::start([ 'pgbench', '-n', '-j', 1, '-T', 2, @$options, '-f', $file, $self->{node}->connstr('postgres') ],
+		my $bench = IPC::Run::start(
+			[ 'pgbench', '-n', '-j', 1, '-T', 2, @$options, '-f', $file, $self->{node}->connstr('postgres') ],
 			'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
 
 		for (1 .. 2)
@@ -86,7 +90,8 @@ sub run
 		}
 		# a pgbench whose server went has failed, and that is fine
 		eval { $bench->finish; };
-		wait_for(sub { ask($self->{node}, 'SELECT 1') eq '1' }) or BAIL_OUT("SEED=$self->{seed}: the server does not come back");
+		wait_for(sub { ask($self->{node}, 'SELECT 1') eq '1' })
+			or BAIL_OUT("SEED=$self->{seed}: the server does not come back");
 		eval { $other->finish; } if $other;
 	}
 	return;
@@ -106,7 +111,8 @@ sub peace
 	is(ask($self->{node}, $left), '0', 'nothing is left to do');
 	ask($self->{node}, 'UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL');
 	ask($self->{node}, 'SELECT pg_reload_conf()');
-	ok(wait_for(sub { ask($self->{node}, 'SELECT count(*) FROM seam_instant_key_request WHERE look_again_at IS NOT NULL') eq '0' }), 'and no key is looked for any more');
+	ok(wait_for(sub { ask($self->{node}, 'SELECT count(*) FROM seam_instant_key_request WHERE look_again_at ' .
+		'IS NOT NULL') eq '0' }), 'and no key is looked for any more');
 	return;
 }
 
@@ -121,10 +127,12 @@ sub compare
 	my %owned = map { split /\|/ } @owned;
 
 	is(join(' ', grep { !exists $owned{$_} } sort keys %live), '', 'no other key lives');
-	is(join(' ', grep { ($live{$_} // '') ne $owned{$_} } sort keys %owned), '', 'each key that is owned lives, and is of that guest');
+	is(join(' ', grep { ($live{$_} // '') ne $owned{$_} } sort keys %owned), '',
+		'each key that is owned lives, and is of that guest');
 	is(scalar(keys %owned), scalar(@owned), 'no key is owned twice');
 	cmp_ok(scalar(@owned), '>', 0, 'there are keys');
-	note("SEED=$self->{seed}: $self->{rounds} rounds (" . join(', ', map { "$_ $self->{killed}{$_}" } sort keys %{ $self->{killed} }) . '), ' .
+	note("SEED=$self->{seed}: $self->{rounds} rounds (" .
+		join(', ', map { "$_ $self->{killed}{$_}" } sort keys %{ $self->{killed} }) . '), ' .
 		scalar(keys %live) . ' live keys of ' . scalar(@issued) . ' ever issued');
 	return;
 }

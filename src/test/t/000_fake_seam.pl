@@ -92,7 +92,8 @@ sub call
 {
 	my ($spec, %o) = @_;
 	my $s = $o{on} // dial();
-	$s->syswrite(request((defined $spec ? "/do/$spec" : '') . ($o{path} // $generate), $o{body} // { user_identity_id => $guest }, %o));
+	$s->syswrite(request((defined $spec ? "/do/$spec" : '') . ($o{path} // $generate),
+		$o{body} // { user_identity_id => $guest }, %o));
 	my ($got, $end) = receive($s, $o{done} // \&whole, $o{patience});
 	return { %{ parts($got) }, got => $got, end => $end, socket => $s };
 }
@@ -122,7 +123,8 @@ like($r->{head}, qr/^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r?$/m, 'an
 my $key = $r->{json}{instant_key};
 is(join(' ', sort keys %{ $r->{json} }), 'instant_key ok', 'two fields on top');
 is(join(' ', sort keys %$key),
-	'client_session_id created_at expires_at instant_key_id instant_key_url user_identity_id workspace_id', 'the required fields and no other');
+	'client_session_id created_at expires_at instant_key_id instant_key_url user_identity_id workspace_id',
+		'the required fields and no other');
 like($key->{$_}, qr/\A$uuid\z/, $_) for qw(client_session_id instant_key_id user_identity_id workspace_id);
 like($key->{$_}, qr/\A$stamp\z/, $_) for qw(created_at expires_at);
 is($key->{user_identity_id}, $guest, 'of the identity');
@@ -130,7 +132,8 @@ is($key->{user_identity_id}, $guest, 'of the identity');
 my ($q) = $fake->requests;
 is("$q->{method} $q->{path} $q->{status}", "POST $generate 200", 'recorded');
 is($q->{body}, qq({"user_identity_id":"$guest"}), 'with its body');
-ok(grep({ $_->[0] eq 'Authorization' && $_->[1] eq 'Bearer seam_test_key' } @{ $q->{headers} }), 'and its headers in their case');
+ok(grep({ $_->[0] eq 'Authorization' && $_->[1] eq 'Bearer seam_test_key' } @{ $q->{headers} }),
+	'and its headers in their case');
 is($q->{instant_key_id}, $key->{instant_key_id}, 'and what it was given');
 
 $r = call(undef, body => { user_identity_id => $guest, max_use_count => 7, customization_profile_id => $other });
@@ -171,16 +174,24 @@ is($r->{json}{instant_key}{workspace_id}, $other, 'the workspace that was asked 
 $fake->reset;
 my @keys = map { call(undef)->{json}{instant_key} } 1 .. 2;
 call(undef, body => { user_identity_id => $other });
-is_deeply(call(undef, path => '/instant_keys/get', body => { instant_key_id => $keys[0]{instant_key_id} })->{json}{instant_key}, $keys[0], 'get by id');
-is_deeply(call(undef, path => '/instant_keys/get', body => { instant_key_url => $keys[1]{instant_key_url} })->{json}{instant_key}, $keys[1], 'get by URL');
-is(call(undef, path => '/instant_keys/get', body => { instant_key_id => $other })->{status}, 404, 'get of an unknown key');
+is_deeply(call(undef, path => '/instant_keys/get',
+	body => { instant_key_id => $keys[0]{instant_key_id} })->{json}{instant_key}, $keys[0], 'get by id');
+is_deeply(call(undef, path => '/instant_keys/get',
+	body => { instant_key_url => $keys[1]{instant_key_url} })->{json}{instant_key}, $keys[1], 'get by URL');
+is(call(undef, path => '/instant_keys/get', body => { instant_key_id => $other })->{status}, 404,
+	'get of an unknown key');
 is(call(undef, path => '/instant_keys/get', body => {})->{status}, 400, 'get of nothing');
-is_deeply(call(undef, path => '/instant_keys/list', body => { user_identity_id => $guest })->{json}{instant_keys}, \@keys, 'list of an identity');
+is_deeply(call(undef, path => '/instant_keys/list', body => { user_identity_id => $guest })->{json}{instant_keys},
+	\@keys, 'list of an identity');
 is(scalar @{ call(undef, path => '/instant_keys/list', body => {})->{json}{instant_keys} }, 3, 'list of all');
-is_deeply(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $keys[0]{instant_key_id} })->{json}, { ok => JSON::PP::true }, 'delete');
-is(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $keys[0]{instant_key_id} })->{status}, 404, 'once');
-is(call(undef, path => '/instant_keys/get', body => { instant_key_url => $keys[0]{instant_key_url} })->{status}, 404, 'it is gone');
-is_deeply(call(undef, path => '/instant_keys/list', body => { user_identity_id => $guest })->{json}{instant_keys}, [ $keys[1] ], 'from the list, too');
+is_deeply(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $keys[0]{instant_key_id} })->{json},
+	{ ok => JSON::PP::true }, 'delete');
+is(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $keys[0]{instant_key_id} })->{status},
+	404, 'once');
+is(call(undef, path => '/instant_keys/get', body => { instant_key_url => $keys[0]{instant_key_url} })->{status}, 404,
+	'it is gone');
+is_deeply(call(undef, path => '/instant_keys/list', body => { user_identity_id => $guest })->{json}{instant_keys},
+	[ $keys[1] ], 'from the list, too');
 is(join(' ', map { $_->{revoked} ? 1 : 0 } $fake->keys), '1 0 0', 'but not from the record');
 my $name = call(undef, path => '/user_identities/create', body => { full_name => 'Ada' })->{json}{user_identity};
 is_deeply(call(undef, path => '/user_identities/list', body => {})->{json}{user_identities}, [$name], 'an identity');
@@ -263,8 +274,10 @@ is("$r->{status} " . issued(), '200 1', 'noissue: not done, although it succeeds
 is(call('status=201')->{json}{instant_key}{user_identity_id}, $guest, 'status below 300: the true answer');
 $r = call('status=204', done => sub { $_[0] =~ /\r\n\r\n/ });
 is("$r->{status} $r->{body}", '204 ', '204 has no body');
-$r = call('status=400,type=a%2Cb,message=c%20d,errors=' . join('', map { sprintf '%%%02x', ord } split //, '{"x":{"_errors":["y"]}}'));
-is_deeply($r->{json}{error}, { type => 'a,b', message => 'c d', validation_errors => { x => { _errors => ['y'] } } }, 'type, message, errors');
+$r = call('status=400,type=a%2Cb,message=c%20d,errors=' . join('', map { sprintf '%%%02x', ord } split //,
+	'{"x":{"_errors":["y"]}}'));
+is_deeply($r->{json}{error}, { type => 'a,b', message => 'c d', validation_errors => { x => { _errors => ['y'] } } },
+	'type, message, errors');
 like(call('status=429,retry_after=7')->{head}, qr/^Retry-After: 7\r?$/m, 'retry_after');
 like(call('status=429,retry_after=date+7')->{head}, qr/^Retry-After: \w{3}, .* GMT\r?$/m, 'retry_after as a date');
 $r = call('redirect=308');
@@ -316,7 +329,8 @@ is(scalar(grep { !exists $_->{expires_at} } @$list), 2, 'each key of a list');
 # ---------- another head ----------
 
 like(call('header=X-A:b%20c,header=X-D:e')->{head}, qr/^X-A: b c\r\nX-D: e/m, 'header');
-is(scalar(() = call('header=content-type:text%2Fplain')->{head} =~ /content-type/ig), 1, 'header in place of the usual one');
+is(scalar(() = call('header=content-type:text%2Fplain')->{head} =~ /content-type/ig), 1,
+	'header in place of the usual one');
 unlike(call('noheader=seam-request-id')->{head}, qr/seam-request-id/i, 'noheader');
 ok(length call('bigheader=100000')->{head} > 100000, 'bigheader');
 is(scalar(() = call('manyheaders=50')->{head} =~ /^x-many-/mg), 50, 'manyheaders');
@@ -361,7 +375,8 @@ is(call(undef, body => { user_identity_id => $other })->{status}, 200, 'behave: 
 is(join(' ', map { call(undef)->{status} } 1 .. 3), '500 500 200', 'behave: this one, so many times');
 $fake->behave('*', 'status=503,route=delete');
 is(call(undef)->{status}, 200, 'behave: another route');
-is(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $other })->{status}, 503, 'behave: everybody');
+is(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $other })->{status}, 503,
+	'behave: everybody');
 $fake->behave('*', '');
 is(call(undef, path => '/instant_keys/delete', body => { instant_key_id => $other })->{status}, 404, 'behave: no more');
 ok(!eval { $fake->behave($guest, 'statsu=500'); 1 }, 'behave: a typing error');
@@ -393,7 +408,8 @@ is(parts((receive($s, \&until_end))[0])->{status}, 400, 'no HTTP');
 $fake->clock(-300);
 $r = call(undef);
 my ($year, $month, $day, $hour, $minute, $second) = $r->{json}{instant_key}{created_at} =~ /(\d+)/g;
-my $created = do { local $ENV{TZ} = 'UTC'; POSIX::tzset(); POSIX::mktime($second, $minute, $hour, $day, $month - 1, $year - 1900) };
+my $created = do { local $ENV{TZ} = 'UTC'; POSIX::tzset();
+	POSIX::mktime($second, $minute, $hour, $day, $month - 1, $year - 1900) };
 ok(abs(time - 300 - $created) < 60, 'clock moves created_at');
 like($r->{head}, qr/^Date: .* \Q$hour:$minute:\E/m, 'and Date');
 $fake->clock(0);
@@ -420,12 +436,14 @@ is(issued(), 0, 'reset');
 
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 FakeSeam::make_certs($dir);
-foreach my $c ([ 'good', 'OK' ], [ 'expired', 'expired' ], [ 'selfsigned', 'self.signed' ], [ 'other', 'ostname mismatch' ])
+foreach my $c ([ 'good', 'OK' ], [ 'expired', 'expired' ], [ 'selfsigned', 'self.signed' ],
+	[ 'other', 'ostname mismatch' ])
 {
 	my ($cert, $verdict) = @$c;
 	my $tls = FakeSeam->start('--tls-cert', "$dir/$cert.pem", '--tls-key', "$dir/$cert.key");
 	my $port = $tls->port;
-	like(`openssl s_client -connect 127.0.0.1:$port -CAfile $dir/ca.pem -verify_hostname localhost -servername localhost </dev/null 2>&1`,
+	my $names = '-verify_hostname localhost -servername localhost';
+	like(`openssl s_client -connect 127.0.0.1:$port -CAfile $dir/ca.pem $names </dev/null 2>&1`,
 		qr/Verif\S+[^\n]*$verdict/i, "certificate: $cert");
 	is(scalar($tls->requests), 0, 'control without TLS');
 	$tls->stop;
@@ -435,7 +453,8 @@ $s = dial($mute->port);
 $s->syswrite("\x16\x03\x01");
 is((receive($s, sub { 0 }, 0.2))[1], 'open', '--stall-tls: connected, and silence');
 my $deaf = FakeSeam->start('--no-accept');
-ok(!IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $deaf->port, Timeout => 0.5), '--no-accept: not even connected');
+ok(!IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $deaf->port, Timeout => 0.5),
+	'--no-accept: not even connected');
 
 # ---------- the end ----------
 

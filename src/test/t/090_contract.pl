@@ -30,13 +30,15 @@ sub proxy_to
 
 	$prism->kill_kill if $prism;
 	$prism_out = '';
-	$prism = IPC::Run::start([ "$dir/node_modules/.bin/prism", 'proxy', '-h', '127.0.0.1', '-p', $port, '--errors', "$dir/seam.json", $fake->url($spec) ],
+	$prism = IPC::Run::start([ "$dir/node_modules/.bin/prism", 'proxy', '-h', '127.0.0.1', '-p', $port, '--errors',
+		"$dir/seam.json", $fake->url($spec) ],
 		'<', \undef, '>&', \$prism_out, IPC::Run::timeout(HANGS));
 	$prism->pump until $prism_out =~ /Prism is listening/;
 	return;
 }
 
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_contract'", "seam_ik.endpoint = 'http://127.0.0.1:$port'", "shared_preload_libraries = 'seam_ik'", "seam_ik.request_timeout = '60s'");
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_contract'", "seam_ik.endpoint = 'http://127.0.0.1:$port'",
+	"shared_preload_libraries = 'seam_ik'", "seam_ik.request_timeout = '60s'");
 sub sql
 {
 	my ($rc, $out, $err) = $node->psql('postgres', $_[0], extra_params => [ '-v', 'VERBOSITY=verbose' ]);
@@ -46,12 +48,16 @@ my $profile = '0a1b2c3d-0000-4000-8000-00000000000f';
 
 proxy_to();
 is(sql("SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'generate');
-is(sql("SELECT (seam_generate_instant_key('" . guest . "', 10, '$profile')).customization_profile_id"), $profile, 'generate with a profile');
-is(sql("SELECT (seam_generate_instant_key('" . guest . "', NULL)).user_identity_id"), guest, 'generate without a count');
+is(sql("SELECT (seam_generate_instant_key('" . guest . "', 10, '$profile')).customization_profile_id"), $profile,
+	'generate with a profile');
+is(sql("SELECT (seam_generate_instant_key('" . guest . "', NULL)).user_identity_id"), guest,
+	'generate without a count');
 is(sql("SELECT count(*) FROM seam_list_instant_keys('" . guest . "')"), 3, 'list');
 is(sql("SELECT count(*) FROM seam_list_instant_keys()"), 3, 'list all');
-is(sql("SELECT count((seam_get_instant_key(instant_key_id)).instant_key_id) FROM seam_list_instant_keys()"), 3, 'get by id');
-is(sql("SELECT count((seam_get_instant_key(instant_key_url)).instant_key_id) FROM seam_list_instant_keys()"), 3, 'get by URL');
+is(sql("SELECT count((seam_get_instant_key(instant_key_id)).instant_key_id) FROM seam_list_instant_keys()"), 3,
+	'get by id');
+is(sql("SELECT count((seam_get_instant_key(instant_key_url)).instant_key_id) FROM seam_list_instant_keys()"), 3,
+	'get by URL');
 is(sql("SELECT count(*) FROM seam_list_instant_keys() WHERE seam_delete_instant_key(instant_key_id)"), 3, 'delete');
 is(scalar(grep { !$_->{revoked} } $fake->keys), 0, 'all that came through to the fake');
 
@@ -59,11 +65,15 @@ is(scalar(grep { !$_->{revoked} } $fake->keys), 0, 'all that came through to the
 $fake->reset;
 my $http = HTTP::Tiny->new;
 my %json = (headers => { 'Content-Type' => 'application/json', 'Authorization' => 'Bearer seam_test_contract' });
-is($http->post("http://127.0.0.1:$port/user_identities/generate_instant_key", { %json, content => '{"user_identity_id":"x"}' })->{status}, 422, 'a bad request is refused by the proxy');
-is($http->post("http://127.0.0.1:$port/user_identities/generate_instant_key", { headers => { 'Content-Type' => 'application/json' }, content => '{"user_identity_id":"' . guest . '"}' })->{status}, 401, 'so is one without a key');
+is($http->post("http://127.0.0.1:$port/user_identities/generate_instant_key",
+	{ %json, content => '{"user_identity_id":"x"}' })->{status}, 422, 'a bad request is refused by the proxy');
+is($http->post("http://127.0.0.1:$port/user_identities/generate_instant_key",
+	{ headers => { 'Content-Type' => 'application/json' }, content => '{"user_identity_id":"' . guest .
+	'"}' })->{status}, 401, 'so is one without a key');
 is(scalar($fake->requests), 0, 'and does not reach the fake');
 proxy_to('missing=expires_at');
-like(sql("SELECT seam_generate_instant_key('" . guest . "')"), qr/58000.*HTTP status 500/s, 'a bad answer is caught by the proxy');
+like(sql("SELECT seam_generate_instant_key('" . guest . "')"), qr/58000.*HTTP status 500/s,
+	'a bad answer is caught by the proxy');
 
 $prism->kill_kill;
 $node->stop;

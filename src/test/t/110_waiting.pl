@@ -33,15 +33,23 @@ sub waiting
 	my $n = @_;
 	my $pids = join ', ', @_;
 	return wait_for(sub {
-		$node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids) AND state = 'active' AND wait_event_type = 'Extension'") == $n;
+		$node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid IN ($pids) " .
+			"AND state = 'active' AND wait_event_type = 'Extension'") == $n;
 	});
 }
 
 # set_up(what): SQL that makes the next call wait for this
-sub set_up { return "SET seam_ik.endpoint = '$waits{$_[0]}[0]'; SET seam_ik.max_retries = 0; SET seam_ik.connect_timeout = '60s'; SET seam_ik.request_timeout = '60s';"; }
+sub set_up
+{
+	return "SET seam_ik.endpoint = '$waits{$_[0]}[0]'; SET seam_ik.max_retries = 0; " .
+		"SET seam_ik.connect_timeout = '60s'; SET seam_ik.request_timeout = '60s';";
+}
 
 # context(what): the context line of a call that is ended while it waits for this
-sub context { return $waits{$_[0]}[1] ? qr/CONTEXT: .*the instant key may exist/ : qr/CONTEXT: .*no instant key was issued/; }
+sub context
+{
+	return $waits{$_[0]}[1] ? qr/CONTEXT: .*the instant key may exist/ : qr/CONTEXT: .*no instant key was issued/;
+}
 
 # Has a call that waits for this been seen at Seam?  (On a busy machine a timeout may come
 # before it is sent.)
@@ -74,14 +82,17 @@ foreach my $what (sort keys %waits)
 		my ($how, $before, $by, $expected) = @$end;
 
 		$fake->reset;
-		$s = background($node, "$set $before " . CALL . ";\nRESET statement_timeout; SET seam_ik.endpoint = '" . $fake->url . "';\nSELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id;");
-		ok(waiting($s->{pid}) && (!$sent || wait_for(sub { $fake->requests > 0 })), "$what, $how: the wait shows") unless $before;
+		$s = background($node, "$set $before " . CALL . ";\nRESET statement_timeout; SET seam_ik.endpoint = '" .
+			$fake->url . "';\nSELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id;");
+		ok(waiting($s->{pid}) && (!$sent || wait_for(sub { $fake->requests > 0 })), "$what, $how: the wait shows")
+			unless $before;
 		my $begin = time;
 		$node->safe_psql('postgres', $by->($s->{pid})) if $by;
 		($out, $took) = result_of($s);
 		$took = time - $begin;
 		like($out, $expected, "$what, $how: its SQLSTATE");
-		like($out, $before && !arrived($what) ? qr/CONTEXT: .*(may exist|no instant key was issued)/ : context($what), "$what, $how: says whether the key may exist");
+		like($out, $before && !arrived($what) ? qr/CONTEXT: .*(may exist|no instant key was issued)/ : context($what),
+			"$what, $how: says whether the key may exist");
 		cmp_ok($took, '<', 20, "$what, $how: at once");
 		like($out, qr/^then d92e0c7b/m, "$what, $how: the session goes on") unless $how eq 'pg_terminate_backend';
 	}
@@ -122,38 +133,50 @@ sub round
 }
 round("SET statement_timeout = '20ms';\n" . join(";\n", (CALL) x 10) . ";\nRESET statement_timeout", 'cancelled');
 round("SET seam_ik.connect_timeout = '20ms';\n" . join(";\n", (CALL) x 10), 'connect_timeout');
-round("SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" . join(";\n", (CALL) x 10), 'request_timeout');
-round("SELECT 'error rows: ' || count(*) FILTER (WHERE sqlstate = '08001') FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 50)))", 'batch');
+round("SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" . join(";\n", (CALL) x 10),
+	'request_timeout');
+round("SELECT 'error rows: ' || count(*) FILTER (WHERE sqlstate = '08001') " .
+	"FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 50)))", 'batch');
 like($looking->{out}, qr/^error rows: 50$/m, 'a batch of lookups');
 cmp_ok(threads(), '>', 1, 'lookups that were given up go on');
 cmp_ok(threads(), '<=', 1 + 16, 'and no more than sixteen');
 is(scalar(() = $looking->{err} =~ /57014/g), 10, 'cancelled while they looked up');
 like($looking->{err}, qr/08001.*name lookups that were given up/s, 'beyond that a call fails at once');
-round("SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" . $fake->url . "'; SELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id", 'no lookup');
+round("SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" . $fake->url .
+	"'; SELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id", 'no lookup');
 like($looking->{out}, qr/^then d92e0c7b/m, 'and one that needs no lookup does not');
 result_of($looking);
 
 # connect_timeout is over once there is a connection.
 my $begin = time;
-$s = background($node, set_up('an answer') . " SET seam_ik.connect_timeout = '1500ms'; SET seam_ik.request_timeout = '2500ms'; " . CALL . ';');
+$s = background($node, set_up('an answer') . " SET seam_ik.connect_timeout = '1500ms'; " .
+	"SET seam_ik.request_timeout = '2500ms'; " . CALL . ';');
 like((result_of($s))[0], qr/08007/, 'a connection in time, and no answer');
 cmp_ok(time - $begin, '>=', 2.5, 'request_timeout is waited for');
 
 # request_timeout is for all tries together: there is time for two tries, the
 # pause after which is at least 200 ms; and none for a pause that ends later.
 $fake->reset;
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=400,status=429') . "'; SET seam_ik.request_timeout = '1s'; SET seam_ik.max_retries = 10; " . CALL . ';');
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=400,status=429') .
+	"'; SET seam_ik.request_timeout = '1s'; SET seam_ik.max_retries = 10; " . CALL . ';');
 like((result_of($s))[0], qr/53400|08007/, 'request_timeout and retries');
 cmp_ok(scalar($fake->requests), '<=', 2, 'share their time');
 $begin = time;
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('status=429,retry_after=60') . "'; SET seam_ik.request_timeout = '30s'; " . CALL . ';');
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('status=429,retry_after=60') .
+	"'; SET seam_ik.request_timeout = '30s'; " . CALL . ';');
 like((result_of($s))[0], qr/53400/, 'a pause that is longer than request_timeout');
 cmp_ok(time - $begin, '<', 25, 'is not waited for');
 
 # The wait burns no CPU, and nothing wakes it but what it waits for.
 my %s = all_waiting();
 sub cpu_ticks { my @f = split / /, slurp_file("/proc/$_[0]/stat"); return $f[13] + $f[14]; }
-sub switches { my $n = 0; my $status = slurp_file("/proc/$_[0]/status"); $n += $1 while $status =~ /ctxt_switches:\s+(\d+)/g; return $n; }
+sub switches
+{
+	my $n = 0;
+	my $status = slurp_file("/proc/$_[0]/status");
+	$n += $1 while $status =~ /ctxt_switches:\s+(\d+)/g;
+	return $n;
+}
 sleep 0.5;
 my %before = map { $_ => [ cpu_ticks($s{$_}{pid}), switches($s{$_}{pid}) ] } keys %s;
 sleep 2;
@@ -196,7 +219,8 @@ $s = background($node, "SET client_connection_check_interval = '100ms'; " . set_
 ok(waiting($s->{pid}), 'it waits');
 $s->{run}->signal('KILL');
 my $gone = time;
-ok(wait_for(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $s->{pid}") == 0 }), 'a call ends when its client is gone');
+ok(wait_for(sub { $node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $s->{pid}") == 0 }),
+	'a call ends when its client is gone');
 cmp_ok(time - $gone, '<', 20, 'at once');
 result_of($s);
 
@@ -204,14 +228,17 @@ result_of($s);
 foreach my $endpoint ($fake->url('hang'), 'https://stalled.example')
 {
 	$fake->reset;
-	$s = background($node, "SET seam_ik.endpoint = '$endpoint'; SET seam_ik.max_concurrency = 50; SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 200)));");
+	$s = background($node, "SET seam_ik.endpoint = '$endpoint'; SET seam_ik.max_concurrency = 50; " .
+		"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() " .
+		"FROM generate_series(1, 200)));");
 	ok(waiting($s->{pid}), "a batch waits");
 	$endpoint =~ /hang/ ? wait_for(sub { $fake->requests == 50 }) : sleep 0.3;
 	my $begin = time;
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($s->{pid})");
 	my ($out) = result_of($s);
 	cmp_ok(time - $begin, '<', 20, 'a batch is cancelled at once');
-	like($out, $endpoint =~ /hang/ ? qr/57014.*CONTEXT: +0 of 200 .* 50 calls were in doubt/s : qr/57014.*CONTEXT: +0 of 200 .* 0 calls were in doubt/s, 'and says what was under way');
+	like($out, $endpoint =~ /hang/ ? qr/57014.*CONTEXT: +0 of 200 .* 50 calls were in doubt/s
+		: qr/57014.*CONTEXT: +0 of 200 .* 0 calls were in doubt/s, 'and says what was under way');
 }
 
 # What a batch had issued when it was ended is in the log: ids, not URLs.
@@ -223,7 +250,10 @@ foreach my $how ('cancel', 'terminate')
 	my $offset = -s $node->logfile;
 	$fake->reset;
 	$fake->behave($slow, 'hang');
-	$s = background($node, "SET seam_ik.endpoint = '" . $fake->url . "'; SET seam_ik.progress_interval = 50; SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)) || '$slow'::uuid);");
+	$s = background($node, "SET seam_ik.endpoint = '" . $fake->url .
+		"'; SET seam_ik.progress_interval = 50; SELECT count(*) " .
+		"FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() " .
+		"FROM generate_series(1, 5)) || '$slow'::uuid);");
 	wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /5 of 6 calls of Seam done/ && $fake->requests == 6 });
 	$node->safe_psql('postgres', "SELECT pg_${how}_backend($s->{pid})");
 	my ($out) = result_of($s);
@@ -241,31 +271,43 @@ $fake->behave(guest, 'delay=30,customization=' . '%7B' . join('%2C', map { "%22k
 foreach my $ms (25 .. 90)
 {
 	my $before = $fake->keys;
-	my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url . "'; SET statement_timeout = $ms; " . CALL);
+	my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url .
+		"'; SET statement_timeout = $ms; " . CALL);
 	next if $rc == 0;
 	my ($id) = $err =~ /instant key (\S+) had been issued/;
-	is($fake->keys - $before, 0, "statement_timeout = $ms ms: no key was issued, as it says") if $err =~ /no instant key was issued/;
+	is($fake->keys - $before, 0, "statement_timeout = $ms ms: no key was issued, as it says")
+		if $err =~ /no instant key was issued/;
 	next unless $id;
 	ok(scalar(grep { $_->{instant_key_id} eq $id } $fake->keys), "statement_timeout = $ms ms: the key that it names");
 }
 $fake->reset;
 
 # A batch tells how far it is.
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') . "'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = '150ms'; SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
+	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = '150ms'; " .
+	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
 like((result_of($s))[0], qr/NOTICE: .*[1-5] of 6 calls of Seam done, 0 of them failed, about \d+ s left/, 'progress');
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') . "'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = 0; SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
+	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = 0; " .
+	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
 unlike((result_of($s))[0], qr/NOTICE/, 'no progress');
 
 # Elements without a call are no wait, but many of them take their time, too.  (The
 # context line is there when the timeout came while they were being looked at.)
-$node->safe_psql('postgres', "CREATE TABLE nothing AS SELECT ids, '" . guest . "'::uuid || ids AS one FROM array_fill(NULL::uuid, ARRAY[1500000]) ids");
-$s = background($node, "SET statement_timeout = '200ms'; SELECT count(*) FROM nothing, seam_generate_instant_keys(ids);");
-like((result_of($s))[0], qr/57014.*CONTEXT:  0 of 0 instant keys had been issued/s, 'statement_timeout ends a batch of NULL elements');
+$node->safe_psql('postgres', "CREATE TABLE nothing AS SELECT ids, '" . guest .
+	"'::uuid || ids AS one FROM array_fill(NULL::uuid, ARRAY[1500000]) ids");
+$s = background(
+	$node, "SET statement_timeout = '200ms'; SELECT count(*) FROM nothing, seam_generate_instant_keys(ids);");
+like((result_of($s))[0], qr/57014.*CONTEXT:  0 of 0 instant keys had been issued/s,
+	'statement_timeout ends a batch of NULL elements');
 $fake->reset;
 $fake->behave(guest, 'delay=1');
-$s = background($node, "SET seam_ik.endpoint = '" . $fake->url . "'; SET statement_timeout = '500ms'; SELECT count(*) FROM nothing, seam_generate_instant_keys(one);");
+$s = background($node, "SET seam_ik.endpoint = '" . $fake->url .
+	"'; SET statement_timeout = '500ms'; SELECT count(*) FROM nothing, seam_generate_instant_keys(one);");
 # (where all is slow the timeout may come before the answer)
-like((result_of($s))[0], qr/57014.*CONTEXT:  (instant key [0-9a-f-]+ had been issued|.*the instant key may exist|no request to Seam was under way)/s, 'and one that begins with another');
+like((result_of($s))[0],
+	qr/57014.*CONTEXT:\ \ (instant\ key\ [0-9a-f-]+\ had\ been\ issued|.*the\ instant\ key\ may\ exist|
+		no\ request\ to\ Seam\ was\ under\ way)/sx, 'and one that begins with another');
 
 $fake->reset;
 
@@ -289,7 +331,8 @@ $begin = time;
 $node->kill9;
 foreach my $what (sort keys %s)
 {
-	like((result_of($s{$what}))[0], qr/connection to server was lost/, "$what: the backend goes when the postmaster dies");
+	like((result_of($s{$what}))[0], qr/connection to server was lost/,
+		"$what: the backend goes when the postmaster dies");
 	note(sprintf '%s: gone %.1f ms after the postmaster was killed', $what, 1000 * (time - $begin));
 }
 cmp_ok(time - $begin, '<', 40, 'at once');

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql lists_of quiet logged);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -14,16 +15,14 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_pace'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 1s');
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
+meet($node, $fake);
 sub requests_of { my ($guest) = @_; return grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub lists_of { return scalar grep { $_->{path} =~ m{/list} } requests_of($_[0]); }
 sub enqueue { return sql(join '', map { "SELECT seam_enqueue_instant_key('$_');" } @_); }
 sub set { return sql(join '', map { "ALTER SYSTEM SET seam_ik.$_;" } @_) . sql('SELECT pg_reload_conf()'); }
-sub all_issued { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status <> 'issued'") eq '0' }); }
-sub logged { return slurp_file($node->logfile, $_[0]); }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
+sub all_issued
+{
+	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status <> 'issued'") eq '0' });
+}
 
 # A batch of these guests, which is rolled back, so that what is in doubt of it must be
 # looked for; the rows, its messages, and how long it took.  What would wait for a very
@@ -32,8 +31,10 @@ sub batch
 {
 	my ($settings, @guests) = @_;
 	my $begin = time;
-	my ($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '90s'; " . join('', map { "SET seam_ik.$_;" } @$settings) .
-		"BEGIN; SELECT ordinality, sqlstate, replace(error, E'\\n', ' ') FROM seam_generate_instant_keys(ARRAY['" . join("','", @guests) . "']::uuid[]); ROLLBACK");
+	my ($rc, $out, $err) = $node->psql('postgres', "SET statement_timeout = '90s'; " .
+		join('', map { "SET seam_ik.$_;" } @$settings) .
+		"BEGIN; SELECT ordinality, sqlstate, replace(error, E'\\n', ' ') FROM seam_generate_instant_keys(ARRAY['" .
+			join("','", @guests) . "']::uuid[]); ROLLBACK");
 	return ($out, $err, time - $begin);
 }
 
@@ -66,8 +67,12 @@ my @guests = map { new_guest } 1 .. 3;
 $log = -s $node->logfile;
 $fake->behave($_, 'delay=300,status=429,retry_after=86400', 1) foreach @guests;
 enqueue(@guests);
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'pending' AND sqlstate = '53400'") eq '3' }), 'Seam asks to wait for a day');
-like(logged($log), qr/WARNING:  the outbox of database "postgres" waits for 3600 s: Seam's rate limit was reached\n.*DETAIL:  Seam asks to wait 86400 s\.\n.*HINT:  A reload/, 'the worker waits for an hour, and says so');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'pending' " .
+	"AND sqlstate = '53400'") eq '3' }), 'Seam asks to wait for a day');
+like(logged($log),
+	qr/WARNING:\ \ the\ outbox\ of\ database\ "postgres"\ waits\ for\ 3600\ s:\ Seam's\ rate\ limit\ was\ reached\n
+		.*DETAIL:\ \ Seam\ asks\ to\ wait\ 86400\ s\.\n.*HINT:\ \ A\ reload/x,
+	'the worker waits for an hour, and says so');
 is(scalar(() = logged($log) =~ /WARNING/g), 1, 'once');
 push @guests, new_guest;
 enqueue($guests[3]);
@@ -83,7 +88,10 @@ is(join(' ', map { scalar requests_of($_) } @guests), '2 2 2 1', 'each is asked 
 @guests = map { new_guest } 1 .. 6;
 $fake->behave($_, 'status=429,retry_after=86400,message=slowly') foreach @guests;
 my ($rows, $messages, $took) = batch([ 'max_concurrency = 2' ], @guests);
-is(scalar(() = $rows =~ /^\d\|53400\|Seam's rate limit was reached HTTP status 429, type "fake_error": slowly seam-request-id: [0-9a-f-]+ Seam asks to wait 86400 s\.$/mg), 6, 'Seam asks a batch to wait for a day: each element says so');
+my $limit = qr/Seam's rate limit was reached HTTP status 429/;
+is(scalar(() = $rows =~ /^\d\|53400\|$limit,\ type\ "fake_error":\ slowly\ seam-request-id:\ [0-9a-f-]+
+		\ Seam\ asks\ to\ wait\ 86400\ s\.$/mgx), 6,
+	'Seam asks a batch to wait for a day: each element says so');
 cmp_ok($took, '<', 80, 'and it is not waited for');
 is(join(' ', map { scalar requests_of($_) } @guests), '1 1 0 0 0 0', 'what has not begun sends nothing');
 ok(quiet(), 'nothing is in doubt');
@@ -115,11 +123,15 @@ cmp_ok($left[0], '>', $left[-1], 'and for how long: ' . join(' ', @left));
 @guests = map { new_guest } 1 .. 3;
 $fake->behave($guests[0], 'status=429,retry_after=20', 1);
 $fake->behave($guests[1], 'delay=500,status=401', 1);
+my $no_key = 'Seam did not accept the API key';
 ($rows) = batch([ 'max_concurrency = 2' ], @guests);
-like($rows, qr/^1\|53400\|Seam's rate limit was reached HTTP status 429.*\n2\|28000\|Seam did not accept the API key.*\n3\|28000\|not sent: Seam did not accept the API key$/, 'a 401 while another element waits for its next try');
+like($rows,
+	qr/^1\|53400\|$limit.*\n2\|28000\|$no_key.*\n3\|28000\|not sent: $no_key$/,
+	'a 401 while another element waits for its next try');
 is(join(' ', map { scalar requests_of($_) } @guests), '1 1 0', 'nothing is sent after it');
 ok(quiet(), 'nothing is in doubt');
 is(join(' ', map { lists_of($_) } @guests), '0 0 0', 'nothing is looked for');
 
 $node->stop;
 done_testing();
+

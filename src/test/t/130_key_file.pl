@@ -18,7 +18,8 @@ my $call = "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id
 sub call_with
 {
 	my ($file, $before) = @_;
-	my ($rc, $out, $err) = $node->psql('postgres', ($before // '') . "SET seam_ik.api_key_file = '$file'; $call", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	my ($rc, $out, $err) = $node->psql('postgres', ($before // '') . "SET seam_ik.api_key_file = '$file'; $call",
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 	return $rc == 0 ? $out : $err;
 }
 
@@ -82,15 +83,19 @@ my ($rotated) = result_of($s);
 is(scalar(() = $rotated =~ /^d92e0c7b/mg), 3, 'a set key comes before the file');
 like($rotated, qr/F0000/, 'a rotated file that others can read is refused');
 my @keys = map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests;
-is_deeply(\@keys, [ 'Bearer seam_test_one', 'Bearer seam_test_two', 'Bearer seam_test_set' ], 'each call used the key of its moment');
+is_deeply(\@keys, [ 'Bearer seam_test_one', 'Bearer seam_test_two', 'Bearer seam_test_set' ],
+	'each call used the key of its moment');
 
 # whoever was granted the setting, and nobody else
-$node->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE porter; GRANT SET ON PARAMETER seam_ik.api_key_file TO clerk; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO clerk, porter');
+$node->safe_psql('postgres', 'CREATE ROLE clerk; CREATE ROLE porter; GRANT SET ON PARAMETER seam_ik.api_key_file TO ' .
+	'clerk; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO clerk, porter');
 write_key('k', 'seam_test_four');
 is(call_with("$dir/k", 'SET ROLE clerk; '), guest, 'a role that was granted SET');
 like(call_with("$dir/k", 'SET ROLE porter; '), qr/42501/, 'a role that was not');
-is($node->safe_psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; $call"), guest, 'which may still call with the file that is set');
-like(($node->psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; SHOW seam_ik.api_key_file"))[2], qr/must be superuser|permission denied/, 'and not see which');
+is($node->safe_psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; $call"), guest,
+	'which may still call with the file that is set');
+like(($node->psql('postgres', "SET seam_ik.api_key_file = '$dir/k'; SET ROLE porter; SHOW seam_ik.api_key_file"))[2],
+	qr/must be superuser|permission denied/, 'and not see which');
 
 # a file that has rested is looked at only, but a change of it shows
 $fake->reset;
@@ -109,7 +114,8 @@ chmod 0644, "$dir/k";
 $s->{in} .= "$call;\n";
 like((result_of($s))[0], qr/F0000/, 'a rested file that others can read now');
 @keys = map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests;
-is_deeply(\@keys, [ 'Bearer seam_test_old', 'Bearer seam_test_old', 'Bearer seam_test_new' ], 'a rested file that was changed in place');
+is_deeply(\@keys, [ 'Bearer seam_test_old', 'Bearer seam_test_old', 'Bearer seam_test_new' ],
+	'a rested file that was changed in place');
 
 $node->stop;
 done_testing();

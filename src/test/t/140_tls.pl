@@ -12,16 +12,19 @@ use Time::HiRes qw(time);
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 chmod 0755, $dir;
 FakeSeam::make_certs($dir);
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_tls'", "seam_ik.ca_file = '$dir/ca.pem'", "shared_preload_libraries = 'seam_ik'");
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_tls'", "seam_ik.ca_file = '$dir/ca.pem'",
+	"shared_preload_libraries = 'seam_ik'");
 
 sub call_of
 {
 	my ($endpoint, $before) = @_;
-	my ($rc, $out, $err) = $node->psql('postgres', ($before // '') . "SET seam_ik.endpoint = '$endpoint'; " . CALL, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	my ($rc, $out, $err) = $node->psql('postgres', ($before // '') . "SET seam_ik.endpoint = '$endpoint'; " . CALL,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 	return $rc == 0 ? 'a key' : $err;
 }
 
-my %fakes = map { $_ => FakeSeam->start('--tls-cert', "$dir/$_.pem", '--tls-key', "$dir/$_.key") } qw(good other expired selfsigned);
+my %fakes = map { $_ => FakeSeam->start('--tls-cert', "$dir/$_.pem", '--tls-key', "$dir/$_.key") } qw(good other
+	expired selfsigned);
 
 is(call_of($fakes{good}->url), 'a key', 'a certificate of the CA in seam_ik.ca_file');
 is(scalar($fakes{good}->requests), 1, 'one request');
@@ -36,19 +39,23 @@ foreach my $case ([ other => qr/subject name/ ], [ expired => qr/expired/ ], [ s
 	like($error, $why, 'which the error says');
 	cmp_ok(time - $begin, '<', 40, 'is not tried again');
 }
-like(call_of($fakes{good}->url(undef, '127.0.0.1')), qr/08001: could not verify/, 'a name that the certificate does not have');
-like(call_of($fakes{good}->url, 'RESET seam_ik.ca_file; SET seam_ik.ca_file = \'\';'), qr/08001: could not verify/, "a CA that is not the system's");
+like(call_of($fakes{good}->url(undef, '127.0.0.1')), qr/08001: could not verify/,
+	'a name that the certificate does not have');
+like(call_of($fakes{good}->url, 'RESET seam_ik.ca_file; SET seam_ik.ca_file = \'\';'), qr/08001: could not verify/,
+	"a CA that is not the system's");
 like(call_of($fakes{good}->url, "SET seam_ik.ca_file = '$dir/none.pem';"), qr/08001/, 'no CA file');
 like(call_of($fakes{good}->url, "SET seam_ik.ca_file = '$dir/ca.key';"), qr/08001/, 'a CA file without certificates');
 my $plain = FakeSeam->start;
-like(call_of($plain->url =~ s/^http:/https:/r, "SET seam_ik.connect_timeout = '300ms'; SET seam_ik.max_retries = 0;"), qr/08001/, 'a server without TLS');
+like(call_of($plain->url =~ s/^http:/https:/r, "SET seam_ik.connect_timeout = '300ms'; SET seam_ik.max_retries = 0;"),
+	qr/08001/, 'a server without TLS');
 is(scalar(map { $_->requests } values %fakes, $plain), 0, 'nothing was sent to any of them');
 
 # one session: from the one CA to the other, and back; connections are not mixed up
 my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fakes{good}->url . "';
 DO \$\$ DECLARE ok text := ''; BEGIN
 	FOR i IN 1 .. 6 LOOP
-		PERFORM set_config('seam_ik.ca_file', CASE WHEN i % 2 = 1 THEN '$dir/ca.pem' ELSE '$dir/selfsigned.pem' END, false);
+		PERFORM set_config('seam_ik.ca_file',
+			CASE WHEN i % 2 = 1 THEN '$dir/ca.pem' ELSE '$dir/selfsigned.pem' END, false);
 		BEGIN
 			PERFORM seam_generate_instant_key('" . guest . "');
 			ok := ok || 'y';
@@ -71,7 +78,8 @@ sub trust
 	return;
 }
 trust('ca');
-$node->append_conf('postgresql.conf', "seam_ik.ca_file = '$live'\nseam_ik.endpoint = '" . $fakes{good}->url . "'\nseam_ik.connect_timeout = '10s'");
+$node->append_conf('postgresql.conf', "seam_ik.ca_file = '$live'\nseam_ik.endpoint = '" . $fakes{good}->url .
+	"'\nseam_ik.connect_timeout = '10s'");
 $node->reload;
 my $s = background($node, 'SET seam_ik.max_retries = 0;');
 my $n = 0;
@@ -85,14 +93,20 @@ sub call_again
 	return $s->{err} eq '' ? 'a key' : $s->{err} =~ /(08001: could not verify)/ ? $1 : $s->{err};
 }
 sub enqueue { return $node->safe_psql('postgres', "SELECT seam_enqueue_instant_key('" . guest . "')"); }
-sub request { return $node->safe_psql('postgres', "SELECT status || coalesce(' ' || sqlstate, '') FROM seam_instant_key_request WHERE request_id = $_[0]"); }
+sub request
+{
+	return $node->safe_psql('postgres',
+		"SELECT status || coalesce(' ' || sqlstate, '') FROM seam_instant_key_request WHERE request_id = $_[0]");
+}
 is(call_again(), 'a key', 'a CA file');
 my $id = enqueue();
 ok(wait_for(sub { request($id) eq 'issued' }), 'and the worker has one');
 my $replaced = time;
 trust('selfsigned');
-ok(wait_for(sub { call_again() eq '08001: could not verify' }), 'a CA file is replaced: a session trusts its server no more');
-ok(wait_for(sub { $id = enqueue(); wait_for(sub { request($id) =~ /issued|08001/ }); request($id) eq 'pending 08001' }), 'nor does the worker');
+ok(wait_for(sub { call_again() eq '08001: could not verify' }),
+	'a CA file is replaced: a session trusts its server no more');
+ok(wait_for(sub { $id = enqueue(); wait_for(sub { request($id) =~ /issued|08001/ }); request($id) eq 'pending 08001' }),
+	'nor does the worker');
 trust('ca');
 ok(wait_for(sub { call_again() eq 'a key' }), 'and back: a session has its key');
 $node->safe_psql('postgres', "UPDATE seam_instant_key_request SET next_attempt_at = now() WHERE request_id = $id");
@@ -103,7 +117,11 @@ result_of($s);
 # a batch over HTTP/2: over few connections, and from a server that ends each
 # connection after 50 requests
 my ($port, $ending_port, $single_port, $before_port) = map { PostgreSQL::Test::Cluster::get_free_port() } 1 .. 4;
-my $key = '{"instant_key":{"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9","instant_key_url":"https://ik.seam.co/ABCXYZ","user_identity_id":"' . guest . '","client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6","workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a","created_at":"2025-06-14T16:54:17.946559Z","expires_at":"2025-06-16T16:54:17.946559Z"},"ok":true}';
+my $key = '{"instant_key":{"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9",' .
+	'"instant_key_url":"https://ik.seam.co/ABCXYZ","user_identity_id":"' . guest . '",' .
+	'"client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6",' .
+	'"workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a",' .
+	'"created_at":"2025-06-14T16:54:17.946559Z","expires_at":"2025-06-16T16:54:17.946559Z"},"ok":true}';
 sub server
 {
 	my ($server_port, $requests) = @_;
@@ -117,7 +135,9 @@ sub server
 	}
 CONF
 }
-append_to_file("$dir/nginx.conf", <<"CONF" . server($port, 100000) . server($ending_port, 50) . server($single_port, 1000) . server($before_port, 50) . "}\n");
+my $servers = join '', server($port, 100000), server($ending_port, 50), server($single_port, 1000),
+	server($before_port, 50);
+append_to_file("$dir/nginx.conf", <<"CONF");
 worker_processes 1;
 pid $dir/nginx.pid;
 error_log $dir/nginx.err;
@@ -131,6 +151,7 @@ http {
 	fastcgi_temp_path $dir/fastcgi;
 	uwsgi_temp_path $dir/uwsgi;
 	scgi_temp_path $dir/scgi;
+$servers}
 CONF
 my @nginx = (-x '/usr/sbin/nginx' ? '/usr/sbin/nginx' : 'nginx', '-c', "$dir/nginx.conf", '-e', "$dir/nginx.err");
 system_or_bail(@nginx);
@@ -138,8 +159,10 @@ system_or_bail(@nginx);
 sub batch
 {
 	my ($endpoint, $n, $at_once, $before) = @_;
-	return $node->safe_psql('postgres', ($before // '') . "SET seam_ik.endpoint = '$endpoint'; SET seam_ik.max_concurrency = $at_once;
-SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest . "'::uuid FROM generate_series(1, $n))) GROUP BY 1 ORDER BY 1 NULLS FIRST");
+	return $node->safe_psql('postgres', ($before // '') . "SET seam_ik.endpoint = '$endpoint';
+		SET seam_ik.max_concurrency = $at_once;
+SELECT sqlstate, count(*) FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest .
+	"'::uuid FROM generate_series(1, $n))) GROUP BY 1 ORDER BY 1 NULLS FIRST");
 }
 my (%calls, %keys);
 foreach my $p ($port, $ending_port)
@@ -153,12 +176,15 @@ foreach my $p ($port, $ending_port)
 }
 # what is known of those connections holds for no other one
 $fakes{good}->reset;
-like(batch($fakes{good}->url('die_on_reuse'), 40, 20, "SET seam_ik.max_concurrency = 100; SET seam_ik.endpoint = 'https://localhost:$before_port'; DO \$\$ BEGIN PERFORM count(*) FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest . "'::uuid FROM generate_series(1, 200))); END \$\$;"),
+like(batch($fakes{good}->url('die_on_reuse'), 40, 20, "SET seam_ik.max_concurrency = 100; " .
+	"SET seam_ik.endpoint = 'https://localhost:$before_port'; DO \$\$ BEGIN PERFORM count(*) " .
+	"FROM seam_generate_instant_keys(ARRAY(SELECT '" . guest . "'::uuid FROM generate_series(1, 200))); END \$\$;"),
 	qr/^\|\d+\n08007\|\d+$/, 'then a batch over connections that die after a request: in doubt');
 is(scalar($fakes{good}->requests), 40, 'each request came once');
 is(scalar($fakes{good}->keys), 40, 'and made one key');
 # the calls of a session share a connection, too
-$node->safe_psql('postgres', "SET seam_ik.endpoint = 'https://localhost:$single_port'; SELECT (seam_generate_instant_key('" . guest . "')).workspace_id FROM generate_series(1, 20)");
+$node->safe_psql('postgres', "SET seam_ik.endpoint = 'https://localhost:$single_port'; " .
+	"SELECT (seam_generate_instant_key('" . guest . "')).workspace_id FROM generate_series(1, 20)");
 system_or_bail(@nginx, '-s', 'quit');
 my @log = split /\n/, slurp_file("$dir/nginx.log");
 foreach my $p ($port, $ending_port)

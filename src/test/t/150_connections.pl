@@ -17,7 +17,8 @@ my $tls = FakeSeam->start('--tls-cert', "$dir/good.pem", '--tls-key', "$dir/good
 # a proxy in the server's environment is not honoured
 delete local @ENV{qw(no_proxy NO_PROXY)};
 local @ENV{qw(http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY all_proxy)} = ($proxy->url) x 6;
-my $node = seam_cluster("seam_ik.api_key = 'seam_test_conn'", "seam_ik.endpoint = '" . $fake->url . "'", "shared_preload_libraries = 'seam_ik'");
+my $node = seam_cluster("seam_ik.api_key = 'seam_test_conn'", "seam_ik.endpoint = '" . $fake->url . "'",
+	"shared_preload_libraries = 'seam_ik'");
 
 sub connections { my %c = map { $_->{connection} => 1 } $fake->requests; return scalar keys %c; }
 
@@ -55,7 +56,8 @@ is(scalar($fake->requests), 4, 'and no request is made twice');
 
 foreach my $spec ('die_on_reuse', 'chunked,die_on_reuse')
 {
-	is(states($spec, 6), 'ok 08007 ok 08007 ok 08007', "$spec: a kept connection that dies after the request: in doubt");
+	is(states($spec, 6), 'ok 08007 ok 08007 ok 08007',
+		"$spec: a kept connection that dies after the request: in doubt");
 	is(scalar($fake->requests), 6, 'each request came once');
 	is(scalar($fake->keys), 6, 'and made one key');
 }
@@ -66,9 +68,12 @@ foreach my $spec (qw(reset reset_after close close_after truncate=50))
 }
 # in a batch, too
 $fake->reset;
-is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('die_on_reuse') . "'; SET seam_ik.max_concurrency = 4;
-SELECT count(*) FILTER (WHERE sqlstate IS NULL) + count(*) FILTER (WHERE sqlstate = '08007'), count(*) FILTER (WHERE sqlstate = '08007') > 5
-FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 40)))"), '40|t', 'a batch whose connections die');
+is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('die_on_reuse') .
+	"'; SET seam_ik.max_concurrency = 4;
+SELECT count(*) FILTER (WHERE sqlstate IS NULL) + count(*) FILTER (WHERE sqlstate = '08007'),
+	count(*) FILTER (WHERE sqlstate = '08007') > 5
+FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 40)))"), '40|t',
+	'a batch whose connections die');
 is(scalar($fake->requests), 40, 'each request came once');
 is(scalar($fake->keys), 40, 'and made one key');
 
@@ -80,7 +85,8 @@ foreach my $to ($elsewhere->url . '/user_identities/generate_instant_key', 'file
 	is(scalar($fake->requests), 1, 'is not followed');
 }
 is(scalar($elsewhere->requests), 0, 'nothing came there');
-is($node->safe_psql('postgres', "SET seam_ik.ca_file = '$dir/ca.pem'; SET seam_ik.endpoint = '" . $tls->url . "'; SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'a call with TLS');
+is($node->safe_psql('postgres', "SET seam_ik.ca_file = '$dir/ca.pem'; SET seam_ik.endpoint = '" . $tls->url .
+	"'; SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'a call with TLS');
 is(scalar($proxy->requests), 0, 'nothing came to the proxy');
 
 # a limit for answers, and answers of every form
@@ -98,33 +104,19 @@ is(states('http10', 2), 'ok ok', 'HTTP/1.0');
 is(states('drip=1', 1), 'ok', 'byte by byte');
 
 # the request id is that of the final answer
-my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('info,status=400') . "'; " . CALL);
+my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('info,status=400') .
+	"'; " . CALL);
 like($err, qr/seam-request-id: [0-9a-f]{8}-/, 'the request id of the final answer');
 
 # Of a libcurl that cannot look names up beside something else a session is told, once.
 $node->stop;
-append_to_file("$dir/info.c", <<'C');
-#define _GNU_SOURCE
-#include <curl/curl.h>
-#include <dlfcn.h>
-curl_version_info_data *
-curl_version_info(CURLversion age)
 {
-	curl_version_info_data *(*next) (CURLversion) = dlsym(dlopen("libcurl.so.4", RTLD_LAZY | RTLD_NOLOAD), "curl_version_info");
-	static curl_version_info_data info;
-
-	info = *next(age);
-	info.features &= ~CURL_VERSION_ASYNCHDNS;
-	return &info;
-}
-C
-system_or_bail('cc', '-shared', '-fPIC', '-o', "$dir/info.so", "$dir/info.c", '-ldl');
-{
-	local $ENV{LD_PRELOAD} = join(':', grep { defined && length } $ENV{LD_PRELOAD}, "$dir/info.so");
+	local $ENV{LD_PRELOAD} = preload('no_async_lookups');
 	$node->start;
 }
 ($rc, $out, $err) = $node->psql('postgres', CALL . '; ' . CALL);
-is(scalar(() = $err =~ /WARNING:  host names are looked up without an end in time/g), 1, 'a libcurl without asynchronous lookups');
+is(scalar(() = $err =~ /WARNING:  host names are looked up without an end in time/g), 1,
+	'a libcurl without asynchronous lookups');
 is($rc, 0, 'and calls are made');
 
 $node->stop;

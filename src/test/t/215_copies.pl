@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql live_keys sent wait_sent enqueue state_of wait_state worker_of);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -19,41 +20,25 @@ $primary->append_conf('postgresql.conf', join("\n",
 	"seam_ik.endpoint = '" . $fake->url . "'",
 	'seam_ik.request_timeout = 1s',
 	'seam_ik.settle_delay = 1s') . "\n");
-append_to_file($primary->data_dir . '/seam_api_key', 'seam_test_copies');
-chmod 0600, $primary->data_dir . '/seam_api_key' or die $!;
-my $node = $primary;			# the one that sql() asks
-
-sub sql { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-
-# The identities are told apart by their last digits.
-my $guests = 0;
-sub new_guest { return sprintf('00000000-0000-4000-8000-%012d', ++$guests); }
-
-sub enqueue { my ($db, $guest) = @_; return sql($db, "SELECT seam_enqueue_instant_key('$guest')"); }
-
-# A request as "status sqlstate".
-sub state_of { my ($db, $id) = @_; return sql($db, "SELECT status || ' ' || coalesce(sqlstate, '-') FROM seam_instant_key_request WHERE request_id = $id"); }
-
-sub wait_state { my ($db, $id, $state) = @_; return wait_for(sub { state_of($db, $id) eq $state }); }
+api_key_file($primary, 'seam_test_copies');
+my $node = $primary;
+meet($node, $fake);
 
 # is_state(database, request, state, name): soon
 sub is_state
 {
 	my ($db, $id, $state, $name) = @_;
 
-	ok(wait_state($db, $id, $state), $name) or diag sql($db, "SELECT * FROM seam_instant_key_request WHERE request_id = $id");
+	ok(wait_state($db, $id, $state), $name)
+		or diag sql($db, "SELECT * FROM seam_instant_key_request WHERE request_id = $id");
 	return;
 }
 
-sub error_of { my ($db, $id) = @_; return sql($db, "SELECT error FROM seam_instant_key_request WHERE request_id = $id"); }
-
-# The ids of the keys of an identity that open a door.
-sub live { my ($guest) = @_; return map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys; }
-
-# How many requests of this identity have come to issue a key.
-sub sent { my ($guest) = @_; return scalar grep { $_->{path} =~ /generate/ && $_->{body} =~ /$guest/ } $fake->requests; }
-
-sub wait_sent { my ($guest) = @_; return wait_for(sub { sent($guest) }); }
+sub error_of
+{
+	my ($db, $id) = @_;
+	return sql($db, "SELECT error FROM seam_instant_key_request WHERE request_id = $id");
+}
 
 # works(database, name): a request goes its way
 sub works
@@ -62,13 +47,11 @@ sub works
 	my $guest = new_guest;
 
 	is_state($db, enqueue($db, $guest), 'issued -', $name);
-	is(scalar(live($guest)), 1, '(with one key)');
+	is(scalar(live_keys($guest)), 1, '(with one key)');
 	return;
 }
 
 sub processes { return sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'seam_ik%'"); }
-
-sub worker_of { return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
 
 # The setting of a database, which its worker obeys when this returns.
 sub set_worker
@@ -81,7 +64,12 @@ sub set_worker
 }
 
 # How often the log says that another database's requests wait.
-sub warnings_of { my ($db) = @_; return scalar(() = slurp_file($node->logfile) =~ /WARNING: +\d+ requests for instant keys of another database wait in the outbox of database "$db"/g); }
+sub warnings_of
+{
+	my ($db) = @_;
+	return scalar(() = slurp_file($node->logfile)
+		=~ /WARNING: +\d+ requests for instant keys of another database wait in the outbox of database "$db"/g);
+}
 
 # ---------- a standby ----------
 
@@ -89,8 +77,10 @@ $primary->start;
 sql('postgres', 'CREATE DATABASE hotel');
 sql('hotel', q{CREATE EXTENSION seam_ik;
 CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')});
+CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')});
 works('hotel', 'the primary works');
 $primary->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
@@ -109,14 +99,16 @@ wait_sent($g{$_}) for qw(lost cancelled never);
 set_worker('hotel', 'off');
 is_state('hotel', $id{$_}, 'in_flight 08007', "$_ is in doubt") for qw(lost cancelled never);
 $id{pending} = enqueue('hotel', $g{pending});
-is(sql('hotel', "SELECT seam_cancel_instant_key_request($id{$_})"), 'revoking', "$_ is to be revoked") for qw(cancelled revoke);
-my %keys = map { $_ => [ live($g{$_}) ] } qw(lost cancelled);
+is(sql('hotel', "SELECT seam_cancel_instant_key_request($id{$_})"), 'revoking', "$_ is to be revoked")
+	for qw(cancelled revoke);
+my %keys = map { $_ => [ live_keys($g{$_}) ] } qw(lost cancelled);
 
 # a session's own call, whose transaction is open when the primary fails
 my $open = new_guest;
-my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'), '-c', 'BEGIN', '-c', "SELECT seam_generate_instant_key('$open')", '-c', 'SELECT pg_sleep(600)' ],
+my $session = IPC::Run::start([ 'psql', '-Xq', '-d', $primary->connstr('hotel'), '-c', 'BEGIN', '-c',
+	"SELECT seam_generate_instant_key('$open')", '-c', 'SELECT pg_sleep(600)' ],
 	'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(HANGS));
-ok(wait_for(sub { live($open) == 1 }), 'a call in an open transaction');
+ok(wait_for(sub { live_keys($open) == 1 }), 'a call in an open transaction');
 
 # in a copy of the files that is started as it is, that transaction has ended by a crash
 $primary->backup('c');
@@ -125,19 +117,27 @@ $copy->init_from_backup($primary, 'c');
 chmod 0600, $copy->data_dir . '/seam_api_key' or die $!;
 $copy->start;
 $node = $copy;
-ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan WHERE user_identity_id = '$open'") eq 'failed 08007' }), 'a physical copy reports the key of the open transaction');
-is(scalar(live($open)), 1, 'and does not revoke it');
+meet($node);
+ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan " .
+	"WHERE user_identity_id = '$open'") eq 'failed 08007' }),
+	'a physical copy reports the key of the open transaction');
+is(scalar(live_keys($open)), 1, 'and does not revoke it');
 $copy->stop;
 
 $primary->wait_for_catchup($standby, 'replay');
 $node = $standby;
+meet($node);
 is(state_of('hotel', $id{pending}), 'pending -', 'the standby has it all');
 is(processes(), '0', 'and no process of ours');
-my ($rc, $out, $err) = $node->psql('hotel', "SELECT seam_enqueue_instant_key('$g{issued}')", extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
+my ($rc, $out, $err) = $node->psql('hotel', "SELECT seam_enqueue_instant_key('$g{issued}')",
+	extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
 like($err, qr/25006/, 'nothing is enqueued on a standby');
 ($rc, $out, $err) = $node->psql('hotel', 'SELECT seam_generate_instant_key(gen_random_uuid())');
-like($err, qr/WARNING:  an instant key will stay alive if its transaction rolls back\nDETAIL:  This server is a standby/, 'a call there is not protected');
-is(sql('hotel', "SELECT (seam_instant_key_request_result($id{issued})).user_identity_id"), $g{issued}, 'a result is read there');
+like($err,
+	qr/WARNING:  an instant key will stay alive if its transaction rolls back\nDETAIL:  This server is a standby/,
+	'a call there is not protected');
+is(sql('hotel', "SELECT (seam_instant_key_request_result($id{issued})).user_identity_id"), $g{issued},
+	'a result is read there');
 is(sql('hotel', "SELECT count FROM seam_instant_key_queue WHERE status = 'in_flight'"), '2', 'and the queue');
 
 $primary->stop('immediate');
@@ -146,20 +146,22 @@ $standby->promote;
 ok(wait_for(sub { worker_of('hotel') ne '' }), 'promotion wakes the worker');
 set_worker('hotel', 'on');
 is_state('hotel', $id{pending}, 'issued -', 'what was pending goes on');
-is(scalar(live($g{pending})), 1, 'with one key');
+is(scalar(live_keys($g{pending})), 1, 'with one key');
 is_state('hotel', $id{revoke}, 'revoked -', 'what was to be revoked is');
-is(scalar(live($g{revoke})), 0, 'its key is gone');
+is(scalar(live_keys($g{revoke})), 0, 'its key is gone');
 foreach my $case (qw(lost cancelled))
 {
 	is_state('hotel', $id{$case}, 'failed 08007', "$case: what was in doubt is reported");
 	like(error_of('hotel', $id{$case}), qr/$keys{$case}[0]/, 'with the key that there is');
-	is_deeply([ live($g{$case}) ], $keys{$case}, 'which is neither revoked nor issued again');
+	is_deeply([ live_keys($g{$case}) ], $keys{$case}, 'which is neither revoked nor issued again');
 }
-ok(wait_for(sub { state_of('hotel', $id{never}) =~ /^(failed 08007|issued)/ }), 'what was in doubt and has no key is reported, or issued');
-cmp_ok(scalar(live($g{never})), '<=', 1, 'once');
-is(scalar(live($g{issued})), 1, 'what was issued stays');
-ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan WHERE user_identity_id = '$open'") eq 'failed 08007' }), 'the key of the open transaction is reported');
-is(scalar(live($open)), 1, 'and not revoked');
+ok(wait_for(sub { state_of('hotel', $id{never}) =~ /^(failed 08007|issued)/ }),
+	'what was in doubt and has no key is reported, or issued');
+cmp_ok(scalar(live_keys($g{never})), '<=', 1, 'once');
+is(scalar(live_keys($g{issued})), 1, 'what was issued stays');
+ok(wait_for(sub { sql('hotel', "SELECT status || ' ' || sqlstate FROM seam_instant_key_orphan " .
+	"WHERE user_identity_id = '$open'") eq 'failed 08007' }), 'the key of the open transaction is reported');
+is(scalar(live_keys($open)), 1, 'and not revoked');
 $session->kill_kill;
 works('hotel', 'new requests are sent');
 
@@ -178,7 +180,7 @@ $id{pending} = enqueue('hotel', $g{pending});
 sql('hotel', "INSERT INTO booking VALUES (3, '$g{booked}')");
 $id{booked} = sql('hotel', "SELECT request_id FROM seam_instant_key_request WHERE user_identity_id = '$g{booked}'");
 is_state('hotel', $id{lost}, 'in_flight 08007', 'one is in doubt');
-my ($lost) = live($g{lost});
+my ($lost) = live_keys($g{lost});
 my $rows = 'SELECT count(*), max(request_id) FROM seam_instant_key_request';
 my $count = sql('hotel', $rows);
 
@@ -191,10 +193,12 @@ $node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('resto
 sql('postgres', 'CREATE DATABASE late');
 sql('late', 'CREATE EXTENSION seam_ik; CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid, url text)');
 ok(wait_for(sub { worker_of('late') ne '' }), 'a database with a worker');
-$node->command_ok([ 'pg_restore', '--exit-on-error', '--data-only', '-d', $node->connstr('late'), $dump ], 'pg_restore of the data only');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '--data-only', '-d', $node->connstr('late'), $dump ],
+	'pg_restore of the data only');
 my $other = PostgreSQL::Test::Cluster->new('other');
 $other->init;
-$other->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = '" . $node->data_dir . "/seam_api_key'",
+$other->append_conf('postgresql.conf',
+	join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = '" . $node->data_dir . "/seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s') . "\n");
 $other->start;
 $other->safe_psql('postgres', 'CREATE DATABASE abroad');
@@ -215,9 +219,10 @@ foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'l
 
 # The origin goes on: each of its requests gets one key.
 $node = $standby;
+meet($node);
 set_worker('hotel', 'on');
 is_state('hotel', $id{$_}, 'issued -', "the origin issues $_") for qw(lost pending booked);
-is_deeply([ live($g{lost}) ], [$lost], 'with the key that there was, where there was one');
+is_deeply([ live_keys($g{lost}) ], [$lost], 'with the key that there was, where there was one');
 
 foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'late' ], [ $other, 'abroad' ])
 {
@@ -232,7 +237,8 @@ foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'l
 	# everything is looked at once more
 	$node->reload;
 	works($db, "$db: new requests are sent");
-	is_deeply([ map { scalar live($g{$_}) } qw(issued lost pending booked written deleted) ], [ (1) x 6 ], "$db: nothing was issued or revoked for those that came along");
+	is_deeply([ map { scalar live_keys($g{$_}) } qw(issued lost pending booked written deleted) ], [ (1) x 6 ],
+		"$db: nothing was issued or revoked for those that came along");
 	is(state_of($db, $id{pending}), 'pending -', "$db: they wait");
 	is(warnings_of($db), 1, "$db: one warning");
 }
@@ -243,40 +249,47 @@ foreach my $copy ([ $standby, 'twin' ], [ $other, 'abroad' ])
 {
 	my $db;
 	($node, $db) = @$copy;
-	my %had = map { $_ => scalar live($g{$_}) } qw(pending booked issued written deleted);
+	my %had = map { $_ => scalar live_keys($g{$_}) } qw(pending booked issued written deleted);
 	cmp_ok(sql($db, 'SELECT seam_adopt_instant_key_requests()'), '>=', 3, "$db: adopted");
 	is_state($db, $id{$_}, 'issued -', "$db: $_ is issued now") for qw(pending booked);
-	is(live($g{$_}), $had{$_} + 1, 'once more') for qw(pending booked);
-	ok(wait_for(sub { sql($db, "SELECT b.key_id = (r.instant_key).instant_key_id FROM booking b, seam_instant_key_request r WHERE b.id = 3 AND r.request_id = $id{booked}") eq 't' }), "$db: and written to its row there");
+	is(live_keys($g{$_}), $had{$_} + 1, 'once more') for qw(pending booked);
+	ok(wait_for(
+		sub { sql($db, "SELECT b.key_id = (r.instant_key).instant_key_id FROM booking b, seam_instant_key_request r " .
+		"WHERE b.id = 3 AND r.request_id = $id{booked}") eq 't' }), "$db: and written to its row there");
 	is_state($db, $id{lost}, 'failed 08007', "$db: what was in doubt is reported");
 	like(error_of($db, $id{lost}), qr/$lost/, 'with the key');
-	is_deeply([ live($g{lost}) ], [$lost], 'which is neither revoked nor issued again');
+	is_deeply([ live_keys($g{lost}) ], [$lost], 'which is neither revoked nor issued again');
 	is(sql($db, 'SELECT seam_adopt_instant_key_requests()'), '0', "$db: there is nothing more to adopt");
 	is_state($db, $id{issued}, 'revoked -', "$db: what was cancelled is revoked now");
-	is(scalar(live($g{deleted})), 0, 'also what a trigger cancelled');
+	is(scalar(live_keys($g{deleted})), 0, 'also what a trigger cancelled');
 	# what was finished belongs to it, too
 	sql($db, 'DELETE FROM booking WHERE id = 1');
-	ok(wait_for(sub { sql($db, "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$g{written}'") eq 'revoked' }), "$db: a key that came along can be revoked");
-	is(scalar(live($g{written})), 0, 'and is');
+	ok(wait_for(sub { sql($db, "SELECT status FROM seam_instant_key_request " .
+		"WHERE user_identity_id = '$g{written}'") eq 'revoked' }), "$db: a key that came along can be revoked");
+	is(scalar(live_keys($g{written})), 0, 'and is');
 }
 
 # ---------- pg_upgrade ----------
 
 $node = $other;
+meet($node);
 set_worker('abroad', 'off');
 my $guest = new_guest;
 my $id = enqueue('abroad', $guest);
 $other->stop;
 my $upgraded = PostgreSQL::Test::Cluster->new('upgraded');
 $upgraded->init;
-$upgraded->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = '" . $standby->data_dir . "/seam_api_key'",
+$upgraded->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'",
+	"seam_ik.api_key_file = '" . $standby->data_dir . "/seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s') . "\n");
 my $bin = $upgraded->config_data('--bindir');
 chdir $upgraded->basedir or die $!;
-$upgraded->command_ok([ 'pg_upgrade', '--no-sync', '-b', $bin, '-B', $bin, '-d', $other->data_dir, '-D', $upgraded->data_dir,
+$upgraded->command_ok([ 'pg_upgrade', '--no-sync', '-b', $bin, '-B', $bin, '-d', $other->data_dir, '-D',
+	$upgraded->data_dir,
 	'-p', $other->port, '-P', $upgraded->port, '-s', $upgraded->host ], 'pg_upgrade');
-is(scalar(live($guest)), 0, 'sends nothing');
+is(scalar(live_keys($guest)), 0, 'sends nothing');
 $node = $upgraded;
+meet($node);
 $node->start;
 sql('postgres', 'ALTER DATABASE abroad RESET ALL');
 $node->reload;
@@ -285,6 +298,6 @@ ok(wait_for(sub { warnings_of('abroad') > 0 }), 'upgraded: a warning');
 is(state_of('abroad', $id), 'pending -', 'of those that wait');
 is(sql('abroad', 'SELECT seam_adopt_instant_key_requests() > 0'), 't', 'adopted');
 is_state('abroad', $id, 'issued -', 'they are issued');
-is(scalar(live($guest)), 1, 'with one key');
+is(scalar(live_keys($guest)), 1, 'with one key');
 $_->stop for $standby, $upgraded;
 done_testing();

@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live enqueue states_of owned worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -13,25 +14,19 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
 	'restart_after_crash = on');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_doubt');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_doubt');
 $node->reload;
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub enqueue { my ($guest, @more) = @_; return sql('SELECT seam_enqueue_instant_key(' . join(', ', "'$guest'", @more) . ')'); }
+meet($node, $fake);
 
 # The statuses of an identity's requests, once all have ended.
 sub outcome
 {
 	my ($guest) = @_;
-	wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$guest' AND next_attempt_at IS NOT NULL") eq '0' });
-	return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, '') || ' ' || attempts, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
+	wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$guest' " .
+		"AND next_attempt_at IS NOT NULL") eq '0' });
+	return states_of($guest);
 }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub owned { return sql("SELECT string_agg((instant_key).instant_key_id::text, ',' ORDER BY (instant_key).instant_key_id::text) FROM seam_instant_key_request WHERE user_identity_id = '$_[0]' AND status = 'issued'"); }
 # What is alive is what the requests have, and so many keys were ever issued.
 sub is_right
 {
@@ -43,7 +38,8 @@ my $at = 'route=generate_instant_key';
 
 # Issued, but the answer is lost or of no use: adopted.  Not issued: tried again.
 my @cases = map { [ @$_, new_guest ] } (
-	[ 'reset_after', 'issued 1' ], [ 'close_after', 'issued 1' ], [ 'hang_after', 'issued 1' ], [ 'truncate=20', 'issued 1' ],
+	[ 'reset_after', 'issued 1' ], [ 'close_after', 'issued 1' ], [ 'hang_after', 'issued 1' ],
+		[ 'truncate=20', 'issued 1' ],
 	[ 'status=500,issue', 'issued 1' ], [ 'status=408,issue', 'issued 1' ], [ 'notjson', 'issued 1' ],
 	[ 'missing=instant_key_url', 'issued 1' ], [ 'big=3000000', 'issued 1' ],
 	[ 'reset', 'issued 2' ], [ 'status=503', 'issued 2' ], [ 'status=408', 'issued 2' ], [ 'hang', 'issued 2' ]);
@@ -92,14 +88,16 @@ $fake->behave($profiles, "$at,reset_after", 2);
 sql("SELECT seam_enqueue_instant_key('$same') FROM generate_series(1, 3)");
 sql("SELECT seam_enqueue_instant_key('$fewer') FROM generate_series(1, 2)");
 sql("SELECT seam_enqueue_instant_key('$differ', g) FROM generate_series(1, 2) g");
-sql("SELECT seam_enqueue_instant_key('$profiles', g, CASE WHEN g = 1 THEN '11111111-1111-4111-8111-111111111111'::uuid END) FROM generate_series(1, 2) g");
+sql("SELECT seam_enqueue_instant_key('$profiles', g, CASE WHEN g = 1 THEN " .
+	"'11111111-1111-4111-8111-111111111111'::uuid END) FROM generate_series(1, 2) g");
 is(outcome($same), 'issued 1, issued 1, issued 1', 'three lost, alike');
 is_right($same, 3, 3, 'three lost, alike');
 like(outcome($fewer), qr/^issued [12], issued [12]$/, 'two lost, one of them issued');
 is_right($fewer, 2, 2, 'two lost, one of them issued');
 is(outcome($profiles), 'issued 1, issued 1', 'two lost, of different profiles');
 is_right($profiles, 2, 2, 'two lost, of different profiles');
-is(sql("SELECT bool_and((instant_key).customization_profile_id IS NOT DISTINCT FROM customization_profile_id) FROM seam_instant_key_request WHERE user_identity_id = '$profiles'"), 't', 'each has the key of its profile');
+is(sql("SELECT bool_and((instant_key).customization_profile_id IS NOT DISTINCT FROM customization_profile_id) " .
+	"FROM seam_instant_key_request WHERE user_identity_id = '$profiles'"), 't', 'each has the key of its profile');
 like(outcome($differ), qr/issued 2, issued 2, revoked 1, revoked 1/, 'two lost, that asked for different things');
 is_right($differ, 2, 4, 'two lost, that asked for different things');
 
@@ -134,11 +132,13 @@ my ($doubtful, $free) = (new_guest, new_guest);
 $fake->behave($doubtful, "$at,reset_after", 1);
 my $begin = time;
 enqueue($doubtful);
-wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$doubtful' AND sqlstate = '08007'") eq '1' });
+wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$doubtful' " .
+	"AND sqlstate = '08007'") eq '1' });
 enqueue($doubtful);
 enqueue($free);
 is(outcome($free), 'issued 1', 'another identity');
-is(sql("SELECT string_agg(status, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$doubtful'"), 'in_flight, pending', 'the same one does');
+is(sql("SELECT string_agg(status, ', ' ORDER BY request_id) FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$doubtful'"), 'in_flight, pending', 'the same one does');
 is(outcome($doubtful), 'issued 1, issued 1', 'until it is settled');
 cmp_ok(time - $begin, '>', 8, 'after settle_delay');
 $node->append_conf('postgresql.conf', 'seam_ik.settle_delay = 1s');
@@ -189,12 +189,15 @@ foreach my $n (0 .. $#killed)
 {
 	$fake->behave($killed[$n], $at . ($n % 2 ? ',hang' : ',hang_after'), 1);
 }
-sub in_flight { return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight'") eq '3' }); }
+sub in_flight
+{
+	return wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight'") eq '3' });
+}
 sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[0 .. 2]);
 in_flight();
-kill 'KILL', sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'");
+kill 'KILL', worker_of();
 wait_for(sub { ask($node, 'SELECT 1') eq '1' });
-wait_for(sub { ask($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'") eq '1' });
+up();
 outcome($_) foreach @killed[0 .. 2];
 sql(join '; ', map { "SELECT seam_enqueue_instant_key('$_')" } @killed[3 .. 5]);
 in_flight();

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live asked enqueue states_of reported quiet worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -12,54 +13,41 @@ my ($fake, $elsewhere) = (FakeSeam->start, FakeSeam->start);
 $elsewhere->clock(300);
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0');
-my $key_file = $node->data_dir . '/seam_api_key';
-# Have this API key from now on.
-sub api_key
-{
-	open my $file, '>', "$key_file.new" or die $!;
-	print $file $_[0];
-	close $file;
-	chmod 0600, "$key_file.new" or die $!;
-	rename "$key_file.new", $key_file or die $!;
-	return;
-}
-api_key('seam_test_first');
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+		'seam_ik.max_retries = 0');
+api_key_file($node, 'seam_test_first');
+meet($node, $fake);
 
-my $guests = 0;
 my $at = 'route=generate_instant_key';
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub q1 { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-sub sql { return q1('postgres', $_[0]); }
-sub enqueue { my ($guest, $db) = @_; return q1($db // 'postgres', "SELECT seam_enqueue_instant_key('$guest')"); }
-sub keys_of { my ($guest, $of) = @_; return grep { $_->{user_identity_id} eq $guest } ($of // $fake)->keys; }
-sub live { my ($guest, $of) = @_; return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($guest, $of); }
-sub state_of { my ($guest, $db) = @_; return q1($db // 'postgres', "SELECT string_agg(status || coalesce(' ' || sqlstate, '') || ' ' || attempts, ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$guest'"); }
-sub becomes { my ($guest, $state, $name) = @_; wait_for(sub { state_of($guest) =~ $state }); return like(state_of($guest), $state, $name); }
-sub reported { return sql("SELECT coalesce(string_agg(last_error, ' '), '-') FROM seam_instant_key_orphan WHERE user_identity_id = '$_[0]'"); }
+sub becomes
+{
+	my ($guest, $state, $name) = @_;
+	wait_for(sub { states_of($guest) =~ $state });
+	return like(states_of($guest), $state, $name);
+}
 sub request_of { return sql("SELECT request_id FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'"); }
 sub cancel { return sql('SELECT seam_cancel_instant_key_request(' . request_of($_[0]) . ')'); }
 sub retry { return sql('SELECT seam_retry_instant_key_request(' . request_of($_[0]) . ')'); }
-sub quiet { my ($db) = @_; return wait_for(sub { ask($node, UNSETTLED, $db) eq '0' }); }
-sub asked { my ($of, $route, $guest) = @_; return scalar grep { $_->{path} =~ /\Q$route\E$/ && $_->{body} =~ /$guest/ } $of->requests; }
 # The worker obeys these settings when this returns.
 sub set
 {
 	my (%settings) = @_;
 	my $loaded = sql('SELECT pg_conf_load_time()');
-	my $worker = worker();
-	sql(join(' ', map { "ALTER SYSTEM SET seam_ik.$_ = '$settings{$_}';" } sort keys %settings) . ' SELECT pg_reload_conf()');
+	my $worker = worker_of();
+	sql(join(' ', map { "ALTER SYSTEM SET seam_ik.$_ = '$settings{$_}';" } sort keys %settings) .
+		' SELECT pg_reload_conf()');
 	wait_for(sub { sql('SELECT pg_conf_load_time()') ne $loaded });
 	kill 'HUP', $worker;
 	return;
 }
-sub worker { return sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'"); }
 sub issued { my ($guest, $name) = @_; enqueue($guest); return becomes($guest, qr/^issued/, $name); }
 
 sql(q{
 CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
 });
 
 # ---------- no identity, no key ----------
@@ -84,8 +72,8 @@ enqueue($unknown);
 becomes($unknown, qr/^failed P0002 2, failed P0002 1$/, 'whose identity Seam does not know: nobody waits for it');
 becomes($unwanted, qr/^revoked/, 'one that is cancelled has no key');
 is(reported($unknown) . reported($unwanted), '--', 'nothing is reported');
-ok(wait_for(sub { asked($fake, 'list', $proxied) > 1 }), "a 404 that is not Seam's is no answer");
-is(state_of($proxied), 'in_flight 08007 1', 'the request waits for one');
+ok(wait_for(sub { asked($proxied, 'list') > 1 }), "a 404 that is not Seam's is no answer");
+is(states_of($proxied), 'in_flight 08007 1', 'the request waits for one');
 $fake->behave($proxied, '');
 becomes($proxied, qr/^issued 2$/, 'and goes on then');
 
@@ -102,10 +90,10 @@ foreach my $guest (@reported)
 }
 becomes($_, qr/^failed 08007/, 'a request of which it is not known which key it has') foreach @reported;
 is(cancel($reported[0]), 'failed', 'is not said to be cancelled');
-is(state_of($reported[0]), 'failed 08007 1', 'nor is it');
+is(states_of($reported[0]), 'failed 08007 1', 'nor is it');
 is(reported($reported[0]), '-', 'but somebody has looked at it');
 sql('DELETE FROM booking');
-is(state_of($reported[1]), 'failed 08007 1', 'when its booking goes, it stays');
+is(states_of($reported[1]), 'failed 08007 1', 'when its booking goes, it stays');
 like(reported($reported[1]), qr/another issuer/, 'and is reported still');
 
 # ---------- another endpoint ----------
@@ -123,8 +111,10 @@ is(live($there, $elsewhere) ne '', 1, 'is used from now on');
 is(cancel($booked), 'revoking', 'a request of before is cancelled');
 becomes($_, qr/^failed 08007/, 'what is not found there is reported') foreach $booked, $lost, $doomed;
 like(reported($booked), qr/^the instant key was issued with another API key, endpoint or workspace/, 'as a key');
-like(reported($_), qr/^the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found/, 'as a lost answer') foreach $lost, $doomed;
-is(asked($elsewhere, 'generate_instant_key', $lost), 0, 'and not issued anew');
+my $present = 'the present API key, endpoint and workspace, which are others';
+like(reported($_), qr/^the answer was lost, and with $present, no instant key is found/,
+	'as a lost answer') foreach $lost, $doomed;
+is(scalar(asked($lost, 'generate_instant_key', $elsewhere)), 0, 'and not issued anew');
 is(scalar(map { split /,/, live($_) } $booked, $lost, $doomed), 3, 'the keys live');
 set(endpoint => $fake->url);
 is(retry($booked), 'revoking', 'with the first endpoint the key is revoked, when that is tried again');
@@ -140,7 +130,7 @@ $fake->behave($_, 'route=delete,status=404,type=instant_key_not_found') foreach 
 $fake->behave($in_doubt, "$at,hang", 1);
 enqueue($in_doubt);
 becomes($in_doubt, qr/^in_flight/, 'another one is in flight');
-api_key('seam_test_second');
+api_key_file($node, 'seam_test_second');
 is(cancel($_), 'revoking', 'those are cancelled with another API key') foreach $found, $expired;
 becomes($found, qr/^revoked/, 'a key that is found is revoked');
 becomes($expired, qr/^failed 08007/, 'one that is not found is reported');
@@ -153,7 +143,7 @@ my $rotated = new_guest;
 $fake->behave($rotated, "$at,hang", 1);
 enqueue($rotated);
 becomes($rotated, qr/^in_flight/, 'a request in flight');
-api_key('seam_test_third');
+api_key_file($node, 'seam_test_third');
 issued(new_guest, 'a third API key');
 becomes($rotated, qr/^issued 2$/, 'of the same workspace: what has no key is issued anew');
 
@@ -162,11 +152,11 @@ becomes($rotated, qr/^issued 2$/, 'of the same workspace: what has no key is iss
 # Where it is set, tokens may be rotated.
 my ($first, $second) = map { "$_-2222-4222-8222-222222222222" } '11111111', '22222222';
 my ($kept, $moved) = (new_guest, new_guest);
-api_key('seam_at1_first');
+api_key_file($node, 'seam_at1_first');
 set(workspace_id => $first);
 issued($_, 'a request with a workspace') foreach $kept, $moved;
 $fake->behave($_, 'route=delete,status=404,type=instant_key_not_found') foreach $kept, $moved;
-api_key('seam_at1_second');
+api_key_file($node, 'seam_at1_second');
 cancel($kept);
 becomes($kept, qr/^revoked/, 'with another token of the same one, a key that is not found does not exist');
 set(workspace_id => $second);
@@ -176,7 +166,7 @@ becomes($moved, qr/^failed 08007/, 'with another one it is reported');
 cancel($gone);
 becomes($gone, qr/^failed 08007/, 'also if the API key itself has told the first one');
 sql('ALTER SYSTEM RESET seam_ik.workspace_id');
-api_key('seam_test_first');
+api_key_file($node, 'seam_test_first');
 $node->reload;
 ok(quiet('postgres'), 'nothing else is to be done');
 
@@ -187,20 +177,21 @@ ok(quiet('postgres'), 'nothing else is to be done');
 sql('CREATE DATABASE stays');
 sql("ALTER DATABASE stays SET seam_ik.endpoint = '" . $fake->url . "'");
 sql("CREATE ROLE tenant LOGIN; ALTER ROLE tenant IN DATABASE stays SET seam_ik.endpoint = '" . $elsewhere->url . "'");
-q1('stays', 'CREATE EXTENSION seam_ik; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant');
+sql('stays', 'CREATE EXTENSION seam_ik; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant');
 my ($tenant, $stays, $changes) = map { new_guest } 1 .. 3;
 foreach my $db ('postgres', 'stays')
 {
-	enqueue(new_guest, $db);
+	enqueue($db, new_guest);
 	ok(quiet($db), "$db: the clock of the endpoint is known");
 }
 $node->psql('stays', "SELECT seam_generate_instant_key('$tenant')", extra_params => [ '-U', 'tenant' ]);
 is(scalar(keys_of($tenant, $elsewhere)), 1, "a role's own endpoint is asked");
-is(q1('stays', "SELECT seam_time IS NULL FROM seam_instant_key_call WHERE user_identity_ids[1] = '$tenant'"), 't', "and the call is not dated by the worker's");
+is(sql('stays', "SELECT seam_time IS NULL FROM seam_instant_key_call WHERE user_identity_ids[1] = '$tenant'"), 't',
+	"and the call is not dated by the worker's");
 set(endpoint => $elsewhere->url, request_timeout => '2s');
 $fake->behave($stays, "$at,hang_after", 1);
 $elsewhere->behave($changes, "$at,hang_after", 1);
-enqueue($stays, 'stays');
+enqueue('stays', $stays);
 enqueue($changes);
 ok(wait_for(sub { keys_of($stays) && keys_of($changes, $elsewhere) }), 'requests to both');
 $node->stop('immediate');
@@ -209,7 +200,7 @@ foreach my $case ([ 'stays', $stays, $fake ], [ 'postgres', $changes, $elsewhere
 {
 	my ($db, $guest, $of) = @$case;
 	ok(quiet($db), "$db: a request that a crash met is settled");
-	is(state_of($guest, $db), 'issued 1', 'its key is found');
+	is(states_of($db, $guest), 'issued 1', 'its key is found');
 	is(scalar(keys_of($guest, $of)), 1, 'and is the only one');
 }
 

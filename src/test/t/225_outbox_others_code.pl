@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live settled);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -13,18 +14,22 @@ my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_others');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_others');
 $node->reload;
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub try { my ($sql) = @_; my ($rc, $out, $err) = $node->psql('postgres', $sql, on_error_stop => 0, extra_params => [ '-v', 'VERBOSITY=verbose' ]); return $err; }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub settled { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') eq '0' }); }
-sub of { return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, ''), ', ' ORDER BY request_id) FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'"); }
+meet($node, $fake);
+sub try
+{
+	my ($sql) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', $sql, on_error_stop => 0,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+	return $err;
+}
+sub of
+{
+	return sql("SELECT string_agg(status || coalesce(' ' || sqlstate, ''), ', ' ORDER BY request_id) " .
+		"FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'");
+}
 my $fields = "'user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url'";
 # A table with both triggers.
 sub table
@@ -32,7 +37,8 @@ sub table
 	my ($name, $columns, $more) = @_;
 	sql("CREATE TABLE $name ($columns, guest uuid, key_id uuid, url text" . ($more // '') . ";
 CREATE TRIGGER enqueue AFTER INSERT ON $name FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields);
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON $name FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')");
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON $name FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')");
 	return;
 }
 
@@ -41,12 +47,16 @@ sql(q{
 CREATE ROLE mallory; CREATE SCHEMA m AUTHORIZATION mallory;
 GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key_trigger() TO mallory;
 SET SESSION AUTHORIZATION mallory;
-CREATE FUNCTION m.evil(int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'mallory' THEN EXECUTE 'ALTER ROLE mallory SUPERUSER'; END IF; RETURN true; END $$;
+CREATE FUNCTION m.evil(int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'mallory' THEN
+	EXECUTE 'ALTER ROLE mallory SUPERUSER'; END IF; RETURN true; END $$;
 CREATE DOMAIN m.d AS int CHECK (m.evil(VALUE));
-CREATE TABLE m.t (id m.d[], place int, guest uuid, key_id uuid, url text, PRIMARY KEY (id, place)) PARTITION BY LIST (place);
+CREATE TABLE m.t (id m.d[], place int, guest uuid, key_id uuid, url text, PRIMARY KEY (id, place))
+	PARTITION BY LIST (place);
 CREATE TABLE m.t1 PARTITION OF m.t FOR VALUES IN (1);
 CREATE TABLE m.t2 PARTITION OF m.t FOR VALUES IN (2)});
-sql("SET SESSION AUTHORIZATION mallory; CREATE TRIGGER enqueue AFTER INSERT ON m.t FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields)");
+sql("SET SESSION AUTHORIZATION mallory; " .
+	"CREATE TRIGGER enqueue AFTER INSERT ON m.t FOR EACH ROW " .
+	"EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields)");
 my $guest = new_guest;
 sql("SET SESSION AUTHORIZATION mallory; INSERT INTO m.t VALUES (array[1], 1, '$guest'); UPDATE m.t SET place = 2");
 ok(settled, "a primary key whose type runs its owner's code");
@@ -54,10 +64,14 @@ is(sql('SELECT key_id FROM m.t'), live($guest), 'its row has its key');
 is(sql("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'"), 'f', 'and its owner no more rights than before');
 
 # Who may write to the outbox cannot have other tables written.
-sql(q{CREATE TABLE salary (id int PRIMARY KEY, who uuid, note text); INSERT INTO salary VALUES (1, '00000000-0000-4000-8000-0000000000aa', 'none');
-INSERT INTO seam_instant_key_request (user_identity_id, target_table, target_key, target_fields, status, next_attempt_at, instant_key, system_identifier, origin)
-SELECT '00000000-0000-4000-8000-0000000000aa', 'salary', '[1]', '{user_identity_id=who,instant_key_url=note}', 'issued', now(),
-	ROW(gen_random_uuid(), 'forged', '00000000-0000-4000-8000-0000000000aa', gen_random_uuid(), gen_random_uuid(), NULL, NULL, now(), now())::seam_instant_key, (pg_control_system()).system_identifier,
+sql(q{CREATE TABLE salary (id int PRIMARY KEY, who uuid, note text);
+	INSERT INTO salary VALUES (1, '00000000-0000-4000-8000-0000000000aa', 'none');
+INSERT INTO seam_instant_key_request (user_identity_id, target_table, target_key, target_fields, status,
+	next_attempt_at, instant_key, system_identifier, origin)
+SELECT '00000000-0000-4000-8000-0000000000aa', 'salary', '[1]', '{user_identity_id=who,instant_key_url=note}',
+	'issued', now(),
+	ROW(gen_random_uuid(), 'forged', '00000000-0000-4000-8000-0000000000aa', gen_random_uuid(), gen_random_uuid(), NULL,
+		NULL, now(), now())::seam_instant_key, (pg_control_system()).system_identifier,
 	(SELECT origin FROM seam_instant_key_request LIMIT 1);
 SELECT pg_reload_conf()});
 ok(settled, 'a forged request');
@@ -66,7 +80,8 @@ is(sql('SELECT note FROM salary'), 'none', 'and writes nothing');
 
 # A trigger of the table that undoes the write-back.
 table('undone', 'id int PRIMARY KEY', ')');
-sql(q{CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.key_id IS NOT NULL THEN DELETE FROM public.undone WHERE id = NEW.id; END IF; RETURN NULL; END $$;
+sql(q{CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.key_id IS NOT NULL THEN DELETE
+	FROM public.undone WHERE id = NEW.id; END IF; RETURN NULL; END $$;
 CREATE TRIGGER undo AFTER UPDATE ON undone FOR EACH ROW EXECUTE FUNCTION undo()});
 $guest = new_guest;
 sql("INSERT INTO undone VALUES (1, '$guest')");
@@ -110,11 +125,13 @@ is(length(live($renumbered)), 36, 'one');
 
 # Rebooked to another partition, and the place given to another guest.
 table('room', 'room int, day date', ', PRIMARY KEY (room, day)) PARTITION BY RANGE (day)');
-sql("CREATE TABLE room26 PARTITION OF room FOR VALUES FROM ('2026-01-01') TO ('2027-01-01'); CREATE TABLE room27 PARTITION OF room FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')");
+sql("CREATE TABLE room26 PARTITION OF room FOR VALUES FROM ('2026-01-01') TO ('2027-01-01'); " .
+	"CREATE TABLE room27 PARTITION OF room FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')");
 my ($moves, $follows) = (new_guest, new_guest);
 sql("INSERT INTO room VALUES (500, '2026-05-01', '$moves')");
 settled;
-sql("BEGIN; UPDATE room SET day = '2027-05-01' WHERE room = 500; INSERT INTO room VALUES (500, '2026-05-01', '$follows'); COMMIT");
+sql("BEGIN; UPDATE room SET day = '2027-05-01' WHERE room = 500; " .
+	"INSERT INTO room VALUES (500, '2026-05-01', '$follows'); COMMIT");
 ok(settled, 'a row that moves, and another one in its place');
 is(sql("SELECT key_id FROM room WHERE guest = '$_'"), live($_), 'each has its key') foreach $moves, $follows;
 is(length(live($follows)), 36, 'also the second');
@@ -145,7 +162,8 @@ result_of($s);
 
 # A temporary table is of one session.
 like(try("CREATE TEMP TABLE t (id int PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields); INSERT INTO t VALUES (1, gen_random_uuid())"), qr/ERROR:  0A000: /, 'a temporary table');
+CREATE TRIGGER enqueue AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields);
+	INSERT INTO t VALUES (1, gen_random_uuid())"), qr/ERROR:  0A000: /, 'a temporary table');
 
 # What a DBA does to the table, and sessions in subtransactions.
 sql('ALTER TABLE seam_instant_key_request ADD CONSTRAINT few CHECK (max_use_count < 100)');
@@ -153,12 +171,15 @@ like(try("SELECT seam_enqueue_instant_key(gen_random_uuid(), 100)"), qr/ERROR:  
 sql('ALTER TABLE seam_instant_key_request DROP CONSTRAINT few');
 my $truncating = new_guest;
 is(try("BEGIN; SELECT seam_enqueue_instant_key('$truncating');
-DO \$\$ BEGIN BEGIN TRUNCATE seam_instant_key_request; PERFORM seam_enqueue_instant_key(gen_random_uuid()); RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception THEN NULL; END; END \$\$;
+DO \$\$ BEGIN BEGIN TRUNCATE seam_instant_key_request; PERFORM seam_enqueue_instant_key(gen_random_uuid());
+	RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception THEN NULL; END; END \$\$;
 SELECT seam_enqueue_instant_key('$truncating'); COMMIT"), '', 'TRUNCATE in a subtransaction that rolls back');
 ok(settled, '(settled)');
 is(of($truncating), 'issued, issued', 'loses nothing');
 sql('CREATE DATABASE fresh');
-is(scalar(($node->psql('fresh', "DO \$\$ BEGIN BEGIN CREATE EXTENSION seam_ik; PERFORM seam_enqueue_instant_key(gen_random_uuid()); RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception THEN NULL; END; END \$\$"))[2]), '', 'CREATE EXTENSION in one');
+is(scalar(($node->psql('fresh', "DO \$\$ BEGIN BEGIN CREATE EXTENSION seam_ik; " .
+	"PERFORM seam_enqueue_instant_key(gen_random_uuid()); RAISE EXCEPTION 'x'; " .
+	"EXCEPTION WHEN raise_exception THEN NULL; END; END \$\$"))[2]), '', 'CREATE EXTENSION in one');
 
 # A session that has locked a request in doubt: it is not asked for again and again.
 my $held = new_guest;
@@ -168,7 +189,8 @@ wait_for(sub { of($held) eq 'in_flight 08007' });
 $s = background($node, "BEGIN; SELECT 'held ' || seam_cancel_instant_key_request($id);");
 wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /held/ });
 sleep 2;
-cmp_ok(scalar(grep { $_->{path} =~ m{/instant_keys/list} && $_->{body} =~ /\Q$held\E/ } $fake->requests), '<=', 3, 'a doubt that a session has locked');
+cmp_ok(scalar(grep { $_->{path} =~ m{/instant_keys/list} && $_->{body} =~ /\Q$held\E/ } $fake->requests), '<=', 3,
+	'a doubt that a session has locked');
 $free = new_guest;
 sql("SELECT seam_enqueue_instant_key('$free')");
 ok(wait_for(sub { of($free) eq 'issued' }), 'others go on');
@@ -179,14 +201,16 @@ is(of($held), 'revoked', 'as the session wanted');
 
 # A trigger that does not let itself be cancelled.
 table('stubborn', 'id int PRIMARY KEY', ')');
-sql(q{CREATE FUNCTION hangs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN LOOP BEGIN PERFORM pg_sleep(1); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$;
+sql(q{CREATE FUNCTION hangs() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN LOOP BEGIN PERFORM pg_sleep(1);
+	EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$;
 CREATE TRIGGER hangs BEFORE UPDATE ON stubborn FOR EACH ROW EXECUTE FUNCTION hangs()});
 my ($stuck, $next) = (new_guest, new_guest);
 sql("INSERT INTO stubborn VALUES (1, '$stuck')");
 wait_for(sub { of($stuck) eq 'issued' });
 sql("SELECT seam_enqueue_instant_key('$next')");
 ok(wait_for(sub { of($next) eq 'issued' }), 'a trigger that catches the cancel stops the others for seconds only');
-ok(wait_for(sub { sql("SELECT next_attempt_at > now() + interval '20 s' FROM seam_instant_key_request WHERE user_identity_id = '$stuck'") eq 't' }), 'and its row is put off');
+ok(wait_for(sub { sql("SELECT next_attempt_at > now() + interval '20 s' FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$stuck'") eq 't' }), 'and its row is put off');
 
 $node->stop('immediate');
 done_testing();

@@ -14,9 +14,12 @@ my $node = $torture->{node};
 my $wanted = $ENV{REQUESTS} // 5000;
 
 $node->safe_psql('postgres', q{
-CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, cleared boolean NOT NULL DEFAULT false, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, cleared boolean
+	NOT NULL DEFAULT false, key_id uuid, url text);
+CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
+CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
 });
 
 # What sessions do.  Some identities are shared by many bookings.
@@ -52,25 +55,33 @@ BEGIN;
 DELETE FROM booking WHERE id = (SELECT (random() * max(id))::bigint FROM booking);
 ROLLBACK;
 \elif :r <= 97
-UPDATE booking SET cleared = true, key_id = NULL, url = NULL WHERE id = (SELECT (random() * max(id))::bigint FROM booking);
+UPDATE booking SET cleared = true, key_id = NULL, url = NULL WHERE id = (SELECT (random() * max(id))::bigint
+	FROM booking);
 \else
 INSERT INTO booking (guest) SELECT gen_random_uuid() FROM generate_series(1, 10);
 \endif
 };
 # an idle session that holds its rows for a while
 my $locker = sub {
-	return IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'BEGIN', '-c', 'SELECT 1 FROM booking ORDER BY id DESC LIMIT 3 FOR UPDATE', '-c', '\! sleep 1.5' ],
+	return IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'BEGIN', '-c',
+		'SELECT 1 FROM booking ORDER BY id DESC LIMIT 3 FOR UPDATE', '-c', '\! sleep 1.5' ],
 		'<', \undef, '>', \my $ignored, '2>', \my $ignored_too, IPC::Run::timeout(HANGS));
 };
-$torture->run($script, [ '-c', 6, '-R', 500 ], sub { (ask($torture->{node}, 'SELECT count(*) FROM seam_instant_key_request') || 0) >= $wanted }, $locker);
+$torture->run($script, [ '-c', 6, '-R', 500 ],
+	sub { (ask($torture->{node}, 'SELECT count(*) FROM seam_instant_key_request') || 0) >= $wanted }, $locker);
 $torture->peace('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL');
 
-is($node->safe_psql('postgres', "SELECT request_id, status, sqlstate, error FROM seam_instant_key_request WHERE status NOT IN ('issued', 'revoked', 'cancelled') OR (status = 'issued' AND error IS NOT NULL)"), '', 'nothing has failed');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM booking WHERE key_id IS NULL AND NOT cleared'), '0', 'each booking has a key');
-is($node->safe_psql('postgres', "SELECT count(*) FROM seam_instant_key_request WHERE reference = 'direct' AND status <> 'issued'"), '0', 'each request has a key');
+is($node->safe_psql('postgres', "SELECT request_id, status, sqlstate, error FROM seam_instant_key_request " .
+	"WHERE status NOT IN ('issued', 'revoked', 'cancelled') OR (status = 'issued' AND error IS NOT NULL)"), '',
+	'nothing has failed');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM booking WHERE key_id IS NULL AND NOT cleared'), '0',
+	'each booking has a key');
+is($node->safe_psql('postgres', "SELECT count(*) FROM seam_instant_key_request WHERE reference = 'direct' " .
+	"AND status <> 'issued'"), '0', 'each request has a key');
 $torture->compare(q{
 SELECT key_id || '|' || guest FROM booking WHERE key_id IS NOT NULL
-UNION ALL SELECT (instant_key).instant_key_id || '|' || user_identity_id FROM seam_instant_key_request WHERE reference = 'direct' AND status = 'issued'});
+UNION ALL SELECT (instant_key).instant_key_id || '|' || user_identity_id FROM seam_instant_key_request
+	WHERE reference = 'direct' AND status = 'issued'});
 
 $node->stop;
 done_testing();

@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql live asked enqueue worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -20,23 +21,20 @@ my $primary;
 	$primary = seam_cluster(
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 3s',
-		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3', 'log_min_messages = log');
+		'restart_after_crash = on', 'max_prepared_transactions = 5', 'wal_level = replica', 'max_wal_senders = 3',
+			'log_min_messages = log');
 }
-append_to_file($primary->data_dir . '/seam_api_key', 'seam_test_clocks');
-chmod 0600, $primary->data_dir . '/seam_api_key' or die $!;
+api_key_file($primary, 'seam_test_clocks');
 my $node = $primary;
 
 my $at = 'route=generate_instant_key';
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub enqueue { return sql("SELECT seam_enqueue_instant_key('$_[0]')"); }
-sub of { my ($guest, $what) = @_; return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'"); }
+meet($node, $fake);
+sub of
+{
+	my ($guest, $what) = @_;
+	return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
+}
 sub becomes { my ($guest, $status) = @_; return wait_for(sub { of($guest) eq $status }); }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} && $_->{user_identity_id} eq $_[0] } $fake->keys; }
-sub asked { my ($guest, $route) = @_; return grep { $_->{path} =~ /\/$route$/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
-sub up { return wait_for(sub { worker() ne '' }); }
 sub start_at
 {
 	my ($offset) = @_;
@@ -59,7 +57,8 @@ BEGIN
 END $$;
 CREATE TRIGGER is_locked BEFORE UPDATE ON room FOR EACH ROW EXECUTE FUNCTION is_locked();
 CREATE TRIGGER enqueue_key AFTER INSERT ON room FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=key_url');
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
+		'instant_key_url=key_url');
 });
 
 # One request of each kind that waits: enqueued and not committed; that waits for another
@@ -82,7 +81,8 @@ sub enqueue_all
 	enqueue($guest{unlisted});
 	wait_for(sub { asked($guest{unlisted}, 'list') });
 	sql("SELECT seam_cancel_instant_key_request(" . of($guest{revoking}, 'request_id') . ')');
-	wait_for(sub { of($guest{row}, 'error IS NOT NULL') eq 't' && of($guest{revoking}, 'sqlstate IS NOT NULL') eq 't' });
+	wait_for(
+		sub { of($guest{row}, 'error IS NOT NULL') eq 't' && of($guest{revoking}, 'sqlstate IS NOT NULL') eq 't' });
 	enqueue($guest{lost});
 	wait_for(sub { of($guest{lost}, 'sqlstate') eq '08007' });
 	enqueue($guest{paused});
@@ -106,14 +106,19 @@ sub ends_well
 	ok(becomes($now, 'issued'), "$name: what is enqueued then");
 	ok(becomes($guest->{prepared}, 'issued'), "$name: what was enqueued before, and committed then");
 	ok(becomes($guest->{paused}, 'issued'), "$name: what waited for another try");
-	ok(becomes($guest->{row}, 'issued') && wait_for(sub { sql("SELECT key_id FROM room WHERE id = $rooms") eq live($guest->{row}) }), "$name: what waited for its row");
+	ok(becomes($guest->{row}, 'issued') && wait_for(
+		sub { sql("SELECT key_id FROM room WHERE id = $rooms") eq live($guest->{row}) }),
+		"$name: what waited for its row");
 	ok(becomes($guest->{revoking}, 'revoked'), "$name: what was to be revoked");
 	is(live($guest->{revoking}), '', "$name: and is");
 	# (what was in doubt at a promotion is only reported)
-	ok(becomes($guest->{$_}, $name =~ /failover/ ? 'failed' : 'issued'), "$name: what was in doubt ($_)") foreach qw(lost unlisted);
+	ok(becomes($guest->{$_}, $name =~ /failover/ ? 'failed' : 'issued'), "$name: what was in doubt ($_)")
+		foreach qw(lost unlisted);
 	is(scalar(split /,/, live($guest->{$_})), 1, "$name: one key of $_") foreach qw(prepared paused lost unlisted row);
-	is(sql('SELECT count(*) FROM seam_instant_key_queue WHERE oldest_age < interval \'0\''), '0', "$name: no age is less than nothing");
-	is(sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL'), '0', "$name: nothing is left to do");
+	is(sql('SELECT count(*) FROM seam_instant_key_queue WHERE oldest_age < interval \'0\''), '0',
+		"$name: no age is less than nothing");
+	is(sql('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL'), '0',
+		"$name: nothing is left to do");
 	return;
 }
 
@@ -158,7 +163,7 @@ my $steps = () = slurp_file($node->logfile) =~ /the clock of this server was set
 is($steps, 2, 'each step is logged, once');
 for (1 .. 2)
 {
-	$set_clock->($clock, worker());
+	$set_clock->($clock, worker_of());
 	my $late = new_guest;
 	enqueue($late);
 	ok(becomes($late, 'issued'), 'the worker has looked at the clock, and was held up');
@@ -185,6 +190,7 @@ foreach my $by (-600, 600)
 	$node->wait_for_catchup($standby, 'replay');
 	$node->stop('immediate');
 	$node = $standby;
+	meet($node);
 	$set_clock = $set_there;
 	$clock += $by;
 	$standby->promote;

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql answers call asked enqueue worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -12,20 +13,13 @@ use Time::HiRes qw(sleep);
 my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 0', 'seam_ik.request_timeout = 1s', 'seam_ik.max_retries = 0',
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 0', 'seam_ik.request_timeout = 1s',
+		'seam_ik.max_retries = 0',
 	'max_prepared_transactions = 5', 'max_worker_processes = 20', 'autovacuum = off');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_idle');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_idle');
 
 my $at = 'route=generate_instant_key';
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-sub enqueue { my ($db, $guest) = @_; return sql($db, "SELECT seam_enqueue_instant_key('$guest')"); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
-sub asked { my ($guest, $route) = @_; return scalar grep { $_->{path} =~ /\/$route$/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub worker { my ($db) = @_; return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db'"); }
-sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { ask($node, $sql, $db) eq $answer }); }
+meet($node, $fake);
 
 # How often a process has gone to sleep, and how many seconds it has had of a processor.
 sub usage
@@ -48,7 +42,8 @@ sub change
 	my $id = enqueue($db, $refused);
 	answers($db, "SELECT status FROM seam_instant_key_request WHERE request_id = $id", 'failed');
 	sql($db, "$update; SELECT seam_retry_instant_key_request($id)");
-	ok(answers($db, "SELECT status FROM seam_instant_key_request WHERE request_id = $id", 'issued'), "$db: the worker has seen a change");
+	ok(answers($db, "SELECT status FROM seam_instant_key_request WHERE request_id = $id", 'issued'),
+		"$db: the worker has seen a change");
 	return;
 }
 
@@ -60,7 +55,7 @@ foreach my $db (@waits)
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.max_concurrency = 4");
 	sql('postgres', "ALTER DATABASE $db SET seam_ik.request_timeout = '100s'") if $db eq 'probe' || $db eq 'lists';
 	sql($db, 'CREATE EXTENSION seam_ik');
-	ok(wait_for(sub { worker($db) ne '' }), "$db has a worker");
+	ok(wait_for(sub { worker_of($db) ne '' }), "$db has a worker");
 }
 
 # Seam did not accept the key, and does not answer the request that tries again.
@@ -78,21 +73,26 @@ foreach my $guest (@lists)
 	enqueue('lists', $guest);
 }
 answers('lists', "SELECT count(*) FROM seam_instant_key_request WHERE sqlstate = '08007'", '6');
-change('lists', "UPDATE seam_instant_key_request SET attempt_timeout = 0, next_attempt_at = now() WHERE status = 'in_flight'");
+change('lists',
+	"UPDATE seam_instant_key_request SET attempt_timeout = 0, next_attempt_at = now() WHERE status = 'in_flight'");
 
 # Lost answers of one guest, the second of which may be looked after later only.
 my $apart = new_guest;
 $fake->behave($apart, "$at,delay=1000,reset");
 $fake->behave($apart, 'route=list,status=503,retry_after=3000');
 enqueue('apart', $apart) for 1 .. 2;
-ok(answers('apart', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$apart' AND error LIKE 'could not look%'", '2'), 'a guest with two lost answers');
-change('apart', "UPDATE seam_instant_key_request SET next_attempt_at = now() + CASE WHEN request_id = (SELECT max(request_id) FROM seam_instant_key_request WHERE status = 'in_flight') THEN interval '20 min' ELSE '0' END WHERE status = 'in_flight'");
+ok(answers('apart', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$apart' " .
+	"AND error LIKE 'could not look%'", '2'), 'a guest with two lost answers');
+change('apart', "UPDATE seam_instant_key_request SET next_attempt_at = now() + CASE WHEN request_id = (SELECT " .
+	"max(request_id) FROM seam_instant_key_request WHERE status = 'in_flight') THEN interval '20 min' ELSE '0' END " .
+	"WHERE status = 'in_flight'");
 
 # Synchronous calls whose transactions do not end.
 my ($prepared, $lost, $open) = map { new_guest } 1 .. 3;
 sql('prepared', 'BEGIN; ' . call($prepared) . "; PREPARE TRANSACTION 'prepared'");
 $fake->behave($lost, "$at,reset_after", 1);
-is(sql('lost', "BEGIN; SELECT sqlstate FROM seam_generate_instant_keys(ARRAY['$lost']::uuid[]); PREPARE TRANSACTION 'lost'"), '08007', 'an answer is lost');
+is(sql('lost', "BEGIN; SELECT sqlstate FROM seam_generate_instant_keys(ARRAY['$lost']::uuid[]); " .
+	"PREPARE TRANSACTION 'lost'"), '08007', 'an answer is lost');
 my $s = background($node, 'BEGIN; ' . call($open) . ';', 'open');
 ok(answers('open', "SELECT count(*) FROM seam_instant_key_call WHERE answered", '1'), 'an open transaction with a key');
 
@@ -100,7 +100,7 @@ ok(wait_for(sub { grep({ asked($_, 'list') } @lists) == 2 }), 'two lists are und
 ok(wait_for(sub { asked($probe, 'generate_instant_key') == 2 }), 'another request tries the API key');
 sleep 2;						# what has happened is noted by now
 
-my %pid = map { $_ => worker($_) } @waits;
+my %pid = map { $_ => worker_of($_) } @waits;
 my %before = map { $_ => [ usage($pid{$_}) ] } @waits;
 sleep 4;
 foreach my $db (@waits)
@@ -120,7 +120,8 @@ sql('prepared', "ROLLBACK PREPARED 'prepared'");
 sql('lost', "ROLLBACK PREPARED 'lost'");
 $s->{in} .= "COMMIT;\n";
 result_of($s);
-ok(answers('open', 'SELECT count(*) FROM seam_instant_key_call WHERE owned', '1'), 'the end of a transaction that was open for long is seen');
+ok(answers('open', 'SELECT count(*) FROM seam_instant_key_call WHERE owned', '1'),
+	'the end of a transaction that was open for long is seen');
 foreach my $guest ([ prepared => $prepared ], [ lost => $lost ])
 {
 	ok(answers($guest->[0], UNSETTLED, '0'), "a transaction ($guest->[0]) that was prepared is settled");
@@ -128,3 +129,4 @@ foreach my $guest ([ prepared => $prepared ], [ lost => $lost ])
 }
 $node->stop('immediate');
 done_testing();
+

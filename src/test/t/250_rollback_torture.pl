@@ -14,7 +14,8 @@ my $wanted = $ENV{REQUESTS} // 600;
 $node->safe_psql('postgres', q{
 CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, key_id uuid);
 CREATE TABLE other (guest uuid, key_id uuid NOT NULL);
-CREATE TRIGGER issue BEFORE INSERT ON booking FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER issue BEFORE INSERT ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
 CREATE FUNCTION caught(again boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	BEGIN
@@ -51,14 +52,17 @@ COMMIT;
 SELECT caught(random() < 0.5);
 \elif :r <= 72
 SET synchronous_commit = off;
-INSERT INTO other SELECT i, (seam_generate_instant_key(i)).instant_key_id FROM (SELECT gen_random_uuid() AS i OFFSET 0) x;
+INSERT INTO other SELECT i, (seam_generate_instant_key(i)).instant_key_id FROM (SELECT gen_random_uuid()
+	AS i OFFSET 0) x;
 \elif :r <= 80
 BEGIN;
-INSERT INTO other SELECT user_identity_id, (instant_key).instant_key_id FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)));
+INSERT INTO other SELECT user_identity_id, (instant_key).instant_key_id
+	FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)));
 COMMIT;
 \elif :r <= 86
 BEGIN;
-INSERT INTO other SELECT user_identity_id, (instant_key).instant_key_id FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)));
+INSERT INTO other SELECT user_identity_id, (instant_key).instant_key_id
+	FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 5)));
 ROLLBACK;
 \elif :r <= 91
 BEGIN;

@@ -8,6 +8,7 @@
 use strict;
 use warnings;
 
+use Guests qw(meet live_keys quiet worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -24,8 +25,10 @@ system_or_bail('sh', '-c', "tar -cf - --exclude='*.o' --exclude='*.so' . | tar -
 	local $ENV{WORK} = $build;
 	system_or_bail('src/tools/stage', '-C', "$build/source", 'WERROR=1', 'with_llvm=no', 'COPT=-DSEAM_IK_STOP_POINTS');
 }
-my $torture = Torture->new(slurp_file("$build/stage.conf"), 'seam_ik.max_retries = 0', 'max_prepared_transactions = 20');
+my $torture = Torture->new(slurp_file("$build/stage.conf"), 'seam_ik.max_retries = 0',
+	'max_prepared_transactions = 20');
 my ($node, $fake) = @$torture{qw(node fake)};
+meet($node, $fake);
 my $folder = $node->data_dir . '/seam_ik_stop';
 mkdir $folder or die $!;
 $node->safe_psql('postgres', q{
@@ -43,7 +46,8 @@ END $$;
 # (STOP: before that nothing is held)
 
 my $keep = "INSERT INTO kept SELECT 'GUEST', (seam_generate_instant_key('GUEST')).instant_key_id;";
-my $keep3 = "INSERT INTO kept SELECT user_identity_id, (instant_key).instant_key_id FROM seam_generate_instant_keys(array_fill('GUEST'::uuid, ARRAY[3]));";
+my $keep3 = "INSERT INTO kept SELECT user_identity_id, (instant_key).instant_key_id " .
+	"FROM seam_generate_instant_keys(array_fill('GUEST'::uuid, ARRAY[3]));";
 my %ways = (
 	'commit' => "BEGIN; $keep COMMIT;",
 	'rollback' => "BEGIN; $keep ROLLBACK;",
@@ -66,12 +70,15 @@ my @rolled_back = ('rollback', 'savepoint', 'caught exception', 'batch, rollback
 
 # steps, in their order: which ways come there
 my @steps = (
-	[ 'before-wish', @called ], [ 'wish', @called ], [ 'worker-record', @called ], [ 'worker-recorded', @called ], [ 'fulfilled', @called ],
+	[ 'before-wish', @called ], [ 'wish', @called ], [ 'worker-record', @called ], [ 'worker-recorded', @called ],
+		[ 'fulfilled', @called ],
 	[ 'before-call', @called ], [ 'answer', @answered ], [ 'call-end', @answered ], [ 'hand-over', @called ],
 	[ 'subtransaction-end', 'savepoint', 'caught exception' ],
-	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ], [ 'handed-over', @called ],
+	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ],
+		[ 'handed-over', @called ],
 	[ 'worker-judge', @called ], [ 'worker-judged', @called ],
-	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ], [ 'worker-answer', @rolled_back, @outbox ],
+	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ],
+		[ 'worker-answer', @rolled_back, @outbox ],
 	[ 'worker-store', @rolled_back, @outbox ], [ 'worker-stored', @rolled_back, 'outbox' ],
 	[ 'worker-before-list', @lost ], [ 'worker-list', @lost ], [ 'worker-store-list', @lost ]);
 
@@ -101,8 +108,6 @@ my %deeds = (
 	'the postmaster is killed' => sub { $node->kill9; },
 	'all are killed' => sub { my ($session, $worker, @children) = @_; $node->kill9; kill 'KILL', @children; });
 
-sub worker { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); }
-
 # ---------- a cancel when the answer is there ----------
 
 # What was answered is known: the key goes without a look at Seam's list.
@@ -112,13 +117,15 @@ foreach my $deed ('the session is cancelled', 'the session is terminated')
 
 	append_to_file("$folder/answer", '');
 	my $session = background($node, $keep =~ s/GUEST/$guest/gr);
-	ok(wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/answer.*"; @held > 0 }), "$deed with its answer there");
+	ok(wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/answer.*"; @held > 0 }),
+		"$deed with its answer there");
 	$deeds{$deed}->($session->{pid});
 	unlink glob "$folder/*";
 	like((result_of($session))[0], qr/CONTEXT:  instant key [0-9a-f-]+ had been issued/, "$deed: says what was issued");
-	ok(wait_for(sub { ask($node, UNSETTLED) eq '0' }), "$deed: settled");
-	is(join(' ', map { $_->{path} =~ m{/(\w+)$} } grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests), 'generate_instant_key', "$deed: nothing is in doubt");
-	is(scalar(grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys), 0, "$deed: and no key is left");
+	ok(quiet(), "$deed: settled");
+	is(join(' ', map { $_->{path} =~ m{/(\w+)$} } grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests),
+		'generate_instant_key', "$deed: nothing is in doubt");
+	is(scalar(live_keys($guest)), 0, "$deed: and no key is left");
 }
 
 # ---------- all of it ----------
@@ -142,7 +149,7 @@ foreach my $step (@steps)
 			$cases{$guest} = $name;
 			my $sql = "$ways{$way} SELECT 'committed';";
 
-			wait_for(sub { worker() }) or BAIL_OUT('there is no worker');
+			wait_for(sub { worker_of() }) or BAIL_OUT('there is no worker');
 			$sql =~ s/GUEST/$guest/g;
 			# (that call's answer is not lost)
 			$fake->behave($guest, 'route=generate_instant_key,delay=1', 1) if $way =~ /after a call/;
@@ -152,7 +159,7 @@ foreach my $step (@steps)
 			my $held = wait_for(sub { $session->{run}->pump_nb; my @held = glob "$folder/$point.*"; @held > 0 });
 			ok($held, "$name, which is reached");
 			my @children = children();
-			$deeds{$deed}->($session->{pid}, worker(), @children);
+			$deeds{$deed}->($session->{pid}, worker_of(), @children);
 			unlink glob "$folder/*";
 			my ($said) = result_of($session);
 			$told{$guest} = 1 if $said =~ /committed/ && $said !~ /ERROR/ && $way !~ /rollback|lost|outbox/;
@@ -173,8 +180,10 @@ foreach my $gid (split /\n/, ask($node, 'SELECT gid FROM pg_prepared_xacts'))
 $torture->peace(UNSETTLED);
 # where a process ended right after a commit it may not be known which key was that of the
 # call: then another one whose answer is lost is reported, or, of a request, named in the log
-is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
-my %named = map { $_ => 1 } map { /([0-9a-f-]{36})/g } slurp_file($node->logfile) =~ /WARNING:  request \d+ in .* gets another instant key, since (.*)/g,
+is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE } .
+	q{last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
+my %named = map { $_ => 1 } map { /([0-9a-f-]{36})/g } slurp_file($node->logfile)
+	=~ /WARNING:  request \d+ in .* gets another instant key, since (.*)/g,
 	$node->safe_psql('postgres', 'SELECT last_error FROM seam_instant_key_orphan');
 
 my (%live, %owned);
@@ -192,41 +201,49 @@ foreach my $guest (sort keys %cases)
 	# (what a call has issued is written, at the latest, with the record of another one)
 	my $all = $cases{$guest} =~ /after a call: at (?!before-wish|wish|worker-record |worker-claim)/;
 	my @live = grep { $is_owned{$_} || !$named{$_} || $all } @{ $live{$guest} // [] };
-	is(join(' ', sort @live), join(' ', sort @{ $owned{$guest} // [] }), "$cases{$guest}: the keys of what has committed live, and no others");
+	is(join(' ', sort @live), join(' ', sort @{ $owned{$guest} // [] }),
+		"$cases{$guest}: the keys of what has committed live, and no others");
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
 cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
 # a table that is dropped when the worker is about to write to it
 $node->safe_psql('postgres', q{CREATE TABLE dropped (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON dropped FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+CREATE TRIGGER enqueue AFTER INSERT ON dropped FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
 append_to_file("$folder/worker-write-back", '');
 $node->safe_psql('postgres', 'INSERT INTO dropped VALUES (1, gen_random_uuid())');
 ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the worker is about to write a row');
 $node->safe_psql('postgres', 'DROP TABLE dropped');
 unlink glob "$folder/*";
-ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL') eq '0' }), 'whose table is dropped');
-is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'), 'revoked|the table that the instant key was for is gone', 'the key is revoked');
+ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at ' .
+	'IS NOT NULL') eq '0' }), 'whose table is dropped');
+is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'),
+	'revoked|the table that the instant key was for is gone', 'the key is revoked');
 
-note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' . keys(%owned) . ' with keys');
+note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' .
+	keys(%owned) . ' with keys');
 
 # ---------- one worker for a database ----------
 
 # A process that is late: its launcher has ended meanwhile, and the next one has started
 # another.
 my $launcher = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'";
-my ($was, $is) = worker();
+my ($was, $is) = worker_of();
 append_to_file("$folder/worker-start", '');
 ask($node, "SELECT pg_terminate_backend($was, 5000)");
 my $late;
 ok(wait_for(sub { ($late) = map { /worker-start\.(\d+)$/ } glob "$folder/*"; $late }), 'a worker is late');
 ask($node, "SELECT pg_terminate_backend(($launcher), 5000)");
-ok(wait_for(sub { $is = worker(); $is ne '' }), 'another launcher starts another one');
+ok(wait_for(sub { $is = worker_of(); $is ne '' }), 'another launcher starts another one');
 unlink glob "$folder/*";
 # it is connected, or has given up
-wait_for(sub { !kill(0, $late) || ask($node, "SELECT pid FROM pg_stat_activity WHERE pid = $late AND datname IS NOT NULL") ne '' });
-is(ask($node, "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"), $is, 'which is the only one');
+wait_for(sub { !kill(0, $late)
+	|| ask($node, "SELECT pid FROM pg_stat_activity WHERE pid = $late AND datname IS NOT NULL") ne '' });
+is(ask($node, "SELECT string_agg(pid::text, ' ') FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"), $is,
+	'which is the only one');
 my $id = ask($node, "SELECT seam_enqueue_instant_key('" . guest . "')");
-ok(wait_for(sub { ask($node, "SELECT status FROM seam_instant_key_request WHERE request_id = $id") eq 'issued' }), 'and works');
+ok(wait_for(sub { ask($node, "SELECT status FROM seam_instant_key_request WHERE request_id = $id") eq 'issued' }),
+	'and works');
 
 $node->stop;
 done_testing();

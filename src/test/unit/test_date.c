@@ -64,7 +64,8 @@ main(void)
 		char		text[64];
 
 		strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&t, &tm));
-		unit_check(date_read_imf(text, &read) && read == (int64) t, "\"%s\": " INT64_FORMAT, text, read);
+		unit_check(date_read_imf(text, &read) && read == (int64) t,
+				   "\"%s\": " INT64_FORMAT, text, read);
 	}
 	return unit_end("date");
 }

@@ -285,7 +285,8 @@ check_against_judge(const Case *c, const Doubt *doubts, const Candidate *candida
 			revoke = revoke ||
 				(j.group_of_doubt[d] == group && doubts[d].verdict == VERDICT_REISSUE);
 		unit_check(candidates[k].revoke == revoke,
-				   "round %ld: key %d is revoked when it cannot be told apart, and only then", round, k);
+				   "round %ld: key %d is revoked when it cannot be told apart, and only then",
+					round, k);
 	}
 }
 

@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql call keys_of live wait_sent lists_of quiet worker_of up);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -12,23 +13,12 @@ use Test::More;
 my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+		'seam_ik.max_retries = 0',
 	'restart_after_crash = on', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 1');
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_trouble');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_trouble');
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub keys_of { my ($guest) = @_; return grep { $_->{user_identity_id} eq $guest } $fake->keys; }
-sub live { return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($_[0]); }
-sub sent { my ($guest) = @_; return wait_for(sub { grep { $_->{body} =~ /\Q$guest\E/ } $fake->requests }); }
-# How often Seam was asked which keys the guest has.
-sub lists_of { my ($guest) = @_; return scalar grep { $_->{path} =~ m{/list} && $_->{body} =~ /\Q$guest\E/ } $fake->requests; }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
-sub worker_of { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
-sub up { return wait_for(sub { (worker_of('postgres') // '') ne '' }); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+meet($node, $fake);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . join("','", @_) . "']::uuid[])"; }
 # A session of background(): more of its statements, and what it has printed.
 sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
@@ -36,14 +26,33 @@ sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{
 # Is it so before all transactions are looked at again, which is every 10 seconds?
 sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $begin < 9; }
 # A session with an open transaction that has issued a key for the guest.
-sub open_call { my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';"); heard($s, 'called'); return $s; }
+sub open_call
+{
+	my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';");
+	heard($s, 'called');
+	return $s;
+}
 # A psql in the other database.
-sub in_neighbour { return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('neighbour'), map { ('-c', $_) } @_ ], '<', \undef, '>', \my $out, '2>', \my $err, IPC::Run::timeout(HANGS)); }
+sub in_neighbour
+{
+	return IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('neighbour'), map { ('-c', $_) } @_ ], '<', \undef,
+		'>', \my $out, '2>', \my $err, IPC::Run::timeout(HANGS));
+}
 # So many sessions (one) are at a statement with this in it.
-sub busy_with { my ($what, $n) = @_; return wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%$what%' AND pid <> pg_backend_pid()") == ($n // 1) }); }
+sub busy_with
+{
+	my ($what, $n) = @_;
+	return wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%$what%' " .
+		"AND pid <> pg_backend_pid()") == ($n // 1) });
+}
 # Time for the worker to look, and to find that somebody has locked what it is about.
 sub looked { return sql('SELECT pg_sleep(0.5)'); }
-sub worker_waits_for { my ($what) = @_; return wait_for(sub { sql("SELECT '$what' IN (wait_event, wait_event_type) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 't' }); }
+sub worker_waits_for
+{
+	my ($what) = @_;
+	return wait_for(sub { sql("SELECT '$what' IN (wait_event, wait_event_type) FROM pg_stat_activity " .
+		"WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'") eq 't' });
+}
 my $at = 'route=generate_instant_key';
 
 sql('CREATE TABLE kept (key_id uuid)');
@@ -58,7 +67,8 @@ foreach my $db ('postgres', 'neighbour')
 my @long = map { new_guest } 1 .. 9;
 $fake->behave($_, "$at,delay=900", 1) foreach @long[0 .. 7];
 $fake->behave($long[8], "$at,reset_after", 1);
-my $long = in_neighbour("SET seam_ik.request_timeout = '3s'", 'SET seam_ik.max_concurrency = 1', 'BEGIN', batch(@long), 'ROLLBACK');
+my $long = in_neighbour("SET seam_ik.request_timeout = '3s'", 'SET seam_ik.max_concurrency = 1', 'BEGIN',
+	batch(@long), 'ROLLBACK');
 
 # A key that was committed, and a doubt that lasts for longer than such a key is known anyway.
 my ($doubted, $forgotten) = (new_guest, new_guest);
@@ -71,10 +81,15 @@ my $not_doubted = $node->safe_psql('neighbour', call($doubted));
 my $looked = new_guest;
 $fake->behave($looked, "$at,reset", 1);
 $node->safe_psql('neighbour', "SELECT seam_enqueue_instant_key('$looked')");
-ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$looked'") eq 'issued' }), 'a lost answer without a key is settled');
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$looked'") eq 'issued' }), 'a lost answer without a key is settled');
 $node->safe_psql('neighbour', call($looked));
 $node->safe_psql('neighbour', call($forgotten));
-sub known { return $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
+sub known
+{
+	return $node->safe_psql('neighbour',
+		"SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'");
+}
 
 # Another database counts its calls by itself.
 my ($ours, $theirs) = (new_guest, new_guest);
@@ -101,14 +116,16 @@ kill 'CONT', $worker;
 sql(call($other));
 sql(call($other));
 is(scalar(keys_of($cancelled)), 0, 'nothing is sent');
-is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$cancelled'"), '0', 'and there is nothing to revoke');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$cancelled'"), '0',
+	'and there is nothing to revoke');
 is(scalar(split /,/, live($other)), 2, 'others go on');
 # ... and another call that is not recorded does not hide that a transaction has ended
 my $hidden = new_guest;
 $s = open_call($hidden);
 hold_worker();
 say_to($s, 'ROLLBACK; SET seam_ik.connect_timeout = 200; ' . call($cancelled) . ';');
-ok(wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /ERROR:  55000: / }), 'a call that the worker does not record, after a rollback');
+ok(wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /ERROR:  55000: / }),
+	'a call that the worker does not record, after a rollback');
 kill 'CONT', $worker;
 ok(wait_for(sub { live($hidden) eq '' }), 'which revokes its key');
 result_of($s);
@@ -128,10 +145,12 @@ isnt(live($waiting), '', 'which goes on');
 
 # Parts of a transaction roll back while the worker is busy: it sees all of them, at once.
 my @nested = map { new_guest } 0 .. 3;
-$s = background($node, 'BEGIN; ' . call($nested[0]) . '; SAVEPOINT a; ' . call($nested[1]) . '; SAVEPOINT b; ' . call($nested[2]) . "; SELECT 'called';");
+$s = background($node, 'BEGIN; ' . call($nested[0]) . '; SAVEPOINT a; ' . call($nested[1]) . '; SAVEPOINT b; ' .
+	call($nested[2]) . "; SELECT 'called';");
 heard($s, 'called');
 hold_worker();
-say_to($s, "ROLLBACK TO b; ROLLBACK TO a; SAVEPOINT c; INSERT INTO kept VALUES (NULL); ROLLBACK TO c; SELECT 'rolled back';");
+say_to($s, "ROLLBACK TO b; ROLLBACK TO a; SAVEPOINT c; INSERT INTO kept VALUES (NULL); ROLLBACK TO c; " .
+	"SELECT 'rolled back';");
 heard($s, 'rolled back');
 kill 'CONT', $worker;
 ok(soon(sub { live($nested[1]) . live($nested[2]) eq '' }), 'savepoints that roll back one after the other');
@@ -139,7 +158,8 @@ isnt(live($nested[0]), '', 'the transaction that they are of keeps its key');
 # ... also when it cannot judge the first
 say_to($s, call($nested[3]) . "; SELECT 'again';");
 heard($s, 'again');
-my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$nested[3]' FOR UPDATE;");
+my $lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$nested[3]' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'ROLLBACK TO a;');
 looked();
@@ -181,15 +201,17 @@ result_of($s);
 like((result_of($s2))[0], qr/ERROR:  55000: /, 'a call that is not recorded in time fails');
 ok(quiet(), 'and the next one of its session');
 is(live($next), sql('SELECT key_id FROM kept WHERE key_id IS NOT NULL'), 'has its key');
-is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$given_up'"), '0', 'the one that failed has left nothing to revoke');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$given_up'"), '0',
+	'the one that failed has left nothing to revoke');
 
 # The worker waits for a lock of somebody's: what comes meanwhile is not lost.
 my ($first, $second) = (new_guest, new_guest);
 $s = open_call($first);
 $fake->behave($second, "$at,delay=500", 1);
 $s2 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($second) . '; ROLLBACK;');
-sent($second);
-$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+wait_sent($second);
+$lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'ROLLBACK;');
 looked();
@@ -205,7 +227,8 @@ my $earlier;
 $s = open_call($earlier);
 say_to($s, call($first) . "; SELECT 'again';");
 heard($s, 'again');
-$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+$lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 # (both are there when it looks)
 $worker = worker_of('postgres');
@@ -215,7 +238,8 @@ $s2 = background($node, "SET seam_ik.connect_timeout = '30s'; BEGIN; " . call($s
 busy_with($second);
 result_of($s);
 kill 'CONT', $worker;
-ok(wait_for(sub { slurp_file($node->logfile) =~ /could not .*: canceling statement due to lock timeout/ }), 'a lock that is held for longer is reported');
+ok(wait_for(sub { slurp_file($node->logfile) =~ /could not .*: canceling statement due to lock timeout/ }),
+	'a lock that is held for longer is reported');
 say_to($lock, 'COMMIT;');
 result_of($lock);
 heard($s2, 'called');
@@ -229,7 +253,8 @@ is(lists_of($second), 0, "without a list of Seam's");
 # ... also if a call is recorded meanwhile
 ($first, $second) = (new_guest, new_guest);
 $s = open_call($first);
-$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+$lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'ROLLBACK;');
 looked();
@@ -244,7 +269,8 @@ quiet();
 ($first, $second) = (new_guest, new_guest);
 sub owned { return sql("SELECT owned FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
 $s = open_call($first);
-$lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+$lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'COMMIT;');
 sql(call($second));
@@ -252,7 +278,8 @@ ok(wait_for(sub { owned($second) eq 't' }), 'what has committed is noted while a
 is(owned($first), 'f', 'which is not noted');
 say_to($lock, 'COMMIT;');
 ok(wait_for(sub { owned($first) eq 't' }), 'until the lock is gone');
-say_to($lock, "BEGIN; SELECT 'locked again' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
+say_to($lock,
+	"BEGIN; SELECT 'locked again' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked again');
 ok(wait_for(sub { owned($second) eq '' }), 'likewise what nobody has to know of any more is forgotten');
 is(owned($first), 't', 'but what is locked');
@@ -267,8 +294,9 @@ $lock = background($node, '');
 # one of them, with a place somewhere between the others', makes the worker wait
 my $between = splice @sessions, 2, 1;
 $fake->behave($_, "$at,hold", 1) foreach @calls;
-say_to($sessions[$_], "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($calls[$_]) . '; ' . call($again) . '; ROLLBACK;') foreach 0 .. $#calls;
-sent($_) foreach @calls;
+say_to($sessions[$_], "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($calls[$_]) . '; ' . call($again) .
+	'; ROLLBACK;') foreach 0 .. $#calls;
+wait_sent($_) foreach @calls;
 say_to($lock, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
 heard($lock, 'locked');
 say_to($between, call(new_guest) . ';');
@@ -296,10 +324,13 @@ is(lists_of($long[0]), 0, 'and nothing else');
 ok(wait_for(sub { known($forgotten) eq '0' }), 'a call that has committed is forgotten after a while');
 is(known($doubted), '1', 'but not while there is a doubt of the same identity');
 is(known($looked), '1', 'nor while its keys are to be looked for once more');
-$node->safe_psql('neighbour', "UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL");
+$node->safe_psql('neighbour',
+	"UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL");
 kill 'HUP', worker_of('neighbour');
-ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked' AND look_again_at IS NOT NULL") eq '0' }), 'they are looked for');
-is($node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked'"), '1', 'and nobody is told of keys that are owned');
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$looked' AND look_again_at IS NOT NULL") eq '0' }), 'they are looked for');
+is($node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked'"),
+	'1', 'and nobody is told of keys that are owned');
 is(scalar(split /,/, live($looked)), 2, 'which are two');
 ok(wait_for(sub { known($looked) eq '0' }), 'then the call is forgotten, too');
 $fake->behave($doubted, '');
@@ -311,10 +342,11 @@ $s = open_call($before);
 $s2 = open_call($meanwhile);
 $fake->behave($batch[1], "$at,delay=4000", 1);
 my $s3 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . batch(@batch) . '; ROLLBACK;');
-sent($batch[1]);
+wait_sent($batch[1]);
 # the worker learns of both keys by the way
 sql(call(new_guest));
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered AND user_identity_ids[1] IN ('$before', '$meanwhile')") eq '2' }), 'keys of open transactions');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered " .
+	"AND user_identity_ids[1] IN ('$before', '$meanwhile')") eq '2' }), 'keys of open transactions');
 my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'");
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
@@ -340,7 +372,7 @@ $fake->behave($_, "$at,delay=1500", 1) foreach $ended, $lost;
 $fake->behave($lost, "$at,hang_after", 1);
 $s = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($ended) . "; SELECT 'called';");
 $s2 = background($node, "SET seam_ik.request_timeout = '10s'; INSERT INTO kept " . call($lost) . ';');
-sent($_) foreach $ended, $lost;
+wait_sent($_) foreach $ended, $lost;
 sql("SELECT seam_enqueue_instant_key('$lost')");
 wait_for(sub { keys_of($lost) == 2 });
 kill 'STOP', $launcher;
@@ -365,11 +397,12 @@ my @batches = map { [ map { new_guest } 1 .. 3 ] } 1 .. 2;
 my $saved = new_guest;
 $fake->behave($_, "$at,delay=1500", 1) foreach $single[0], $batches[0][0];
 $s3 = background($node, 'BEGIN; SAVEPOINT a; ' . call($saved) . ';');
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered AND user_identity_ids[1] = '$saved'") eq '1' }), 'a call in a savepoint');
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered " .
+	"AND user_identity_ids[1] = '$saved'") eq '1' }), 'a call in a savepoint');
 my $patient = "SET seam_ik.request_timeout = '10s'; SET seam_ik.connect_timeout = '30s'; BEGIN; ";
 $s = background($node, $patient . call($single[0]) . ";\n" . call($single[1]) . ";\nROLLBACK;");
 $s2 = background($node, $patient . batch(@{ $batches[0] }) . ";\n" . batch(@{ $batches[1] }) . ";\nROLLBACK;");
-sent($_) foreach $single[0], $batches[0][0];
+wait_sent($_) foreach $single[0], $batches[0][0];
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
 is(worker_of('postgres'), '', 'the worker is away');
@@ -380,12 +413,14 @@ say_to($s3, 'ROLLBACK;');
 result_of($s3);
 ok(soon(sub { live($saved) eq '' }), 'a savepoint of before, and its transaction rolls back');
 result_of($_) foreach $s, $s2;
-ok(wait_for(sub { join('', map { live($_) } @single, map { @$_ } @batches) eq '' }), 'calls that end without a worker, and others that wait for it: all keys are revoked');
+ok(wait_for(sub { join('', map { live($_) } @single, map { @$_ } @batches) eq '' }),
+	'calls that end without a worker, and others that wait for it: all keys are revoked');
 is(scalar(map { keys_of($_) } @single, map { @$_ } @batches), 8, 'which were there');
 is(join(' ', map { lists_of($_) } @single), '0 0', "without a list of Seam's where there was one at a time");
 
 # ... and not to a worker of another database, where a session takes the place of one that has ended.
-$node->safe_psql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000000') foreach 'postgres', 'neighbour';
+$node->safe_psql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000000')
+	foreach 'postgres', 'neighbour';
 my ($stays, $goes) = (new_guest, new_guest);
 $s = open_call($stays);
 $s2 = background($node, '\\c neighbour' . "\nBEGIN; " . call($goes) . "; SELECT 'called';");
@@ -406,12 +441,15 @@ isnt(live($stays), '', 'judges the calls of its own database');
 is(lists_of($stays), 0, 'and knows what came of them');
 
 # The doubt that lasted is settled, and the key is known.
-ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$doubted'") eq 'issued' }), 'a doubt that has lasted is settled');
-is(live($doubted), join(',', sort $not_doubted, $node->safe_psql('neighbour', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$doubted'")), 'each has its own key');
+ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$doubted'") eq 'issued' }), 'a doubt that has lasted is settled');
+is(live($doubted), join(',', sort $not_doubted, $node->safe_psql('neighbour', "SELECT (instant_key).instant_key_id " .
+	"FROM seam_instant_key_request WHERE user_identity_id = '$doubted'")), 'each has its own key');
 
 # Calls that were not recorded in time have left nothing that another worker finds.
 is(join(' ', map { lists_of($_) } $cancelled, $given_up), '0 0', 'a wish that was withdrawn is no call');
-is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id IN ('$cancelled', '$given_up')"), '0', 'and has nothing to revoke');
+is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id IN ('$cancelled', '$given_up')"), '0',
+	'and has nothing to revoke');
 
 # Housekeeping does not forget a call whose transaction is open.
 my $kept_open = new_guest;
@@ -436,8 +474,10 @@ foreach my $case (@reported)
 {
 	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
 	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
-	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered, instant_key_ids, system_identifier, origin, data_directory_id, timeline_id)
-		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) . "'::uuid], system_identifier, origin, CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
+	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered,
+		instant_key_ids, system_identifier, origin, data_directory_id, timeline_id)
+		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) .
+			"'::uuid], system_identifier, origin, CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
 		FROM seam_instant_key_call WHERE user_identity_ids[1] = '$model'");
 }
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
@@ -446,10 +486,12 @@ ok(quiet(), 'transactions that cannot be judged, or are not ours');
 foreach my $case (@reported)
 {
 	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
-	like(sql("SELECT status || ' ' || sqlstate || ' ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"), qr/^failed 08007 .*$why/, "$why: reported");
+	like(sql("SELECT status || ' ' || sqlstate || ' ' || last_error FROM seam_instant_key_orphan " .
+		"WHERE user_identity_id = '$guest'"), qr/^failed 08007 .*$why/, "$why: reported");
 	isnt(live($guest), '', 'and the key lives');
 }
-ok(slurp_file($node->logfile) =~ /WARNING:  instant keys of 4 synchronous calls may be alive without a row/, 'the log says so');
+ok(slurp_file($node->logfile) =~ /WARNING:  instant keys of 4 synchronous calls may be alive without a row/,
+	'the log says so');
 
 # A crash that loses all that no commit has flushed.
 sub crash
@@ -465,7 +507,8 @@ wait_for(sub { sql('SHOW synchronous_commit') eq 'off' });
 sql('SELECT seam_enqueue_instant_key(gen_random_uuid())');
 quiet();
 my ($selected, $inserted, $untold) = map { new_guest } 1 .. 3;
-foreach my $case ([ $selected, call($selected) . ', pg_current_xact_id()' ], [ $inserted, 'INSERT INTO kept ' . call($inserted) . ' RETURNING key_id, pg_current_xact_id()' ])
+foreach my $case ([ $selected, call($selected) . ', pg_current_xact_id()' ],
+	[ $inserted, 'INSERT INTO kept ' . call($inserted) . ' RETURNING key_id, pg_current_xact_id()' ])
 {
 	my ($guest, $sql) = @$case;
 	my $walwriter = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");

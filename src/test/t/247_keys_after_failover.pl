@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql call live_keys reported quiet worker_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -11,21 +12,15 @@ use Test::More;
 my $fake = FakeSeam->start;
 my $node = PostgreSQL::Test::Cluster->new('primary');
 $node->init(allows_streaming => 1);
-$node->append_conf('postgresql.conf', join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0') . "\n");
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_successors');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+$node->append_conf('postgresql.conf',
+	join("\n", "shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+		'seam_ik.max_retries = 0') . "\n");
+api_key_file($node, 'seam_test_successors');
 $node->start;
 $node->safe_psql('postgres', 'CREATE EXTENSION seam_ik');
 
-my $guests = 0;
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub sql { return $node->safe_psql('postgres', $_[0]); }
-sub live { my ($guest) = @_; return map { $_->{instant_key_id} } grep { $_->{user_identity_id} eq $guest && !$_->{revoked} } $fake->keys; }
-sub quiet { return wait_for(sub { ask($node, UNSETTLED) eq '0' }); }
-sub worker_of { return ask($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
-sub reported { return sql("SELECT coalesce(string_agg(last_error, ' '), '-') FROM seam_instant_key_orphan WHERE user_identity_id IN (" . join(',', map { "'$_'" } @_) . ')'); }
+meet($node, $fake);
 sub are_written { return wait_for(sub { sql('SELECT count(*) FROM seam_instant_key_call WHERE NOT owned') eq '0' }); }
 my $at = 'route=generate_instant_key';
 
@@ -45,11 +40,13 @@ sub lose_others
 sub are_right
 {
 	my ($name, $guests, $keys) = @_;
-	is(join(' ', live($guests->[$_])), $keys->[$_], "$name: the key that was told of lives, alone") foreach 0, 1;
+	is(join(' ', live_keys($guests->[$_])), $keys->[$_], "$name: the key that was told of lives, alone") foreach 0, 1;
 	foreach my $n (2, 3)
 	{
-		my $other = sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$guests->[$n]' AND status = 'issued'");
-		is(join(' ', sort(live($guests->[$n]))), join(' ', sort($keys->[$n], $other)), "$name: it lives, and that of the request");
+		my $other = sql("SELECT (instant_key).instant_key_id FROM seam_instant_key_request " .
+			"WHERE user_identity_id = '$guests->[$n]' AND status = 'issued'");
+		is(join(' ', sort(live_keys($guests->[$n]))), join(' ', sort($keys->[$n], $other)),
+			"$name: it lives, and that of the request");
 	}
 	is(reported(@$guests), '-', "$name: nothing is reported");
 	return;
@@ -81,7 +78,8 @@ foreach my $case (
 my $locked = new_guest;
 my $open = background($node, 'BEGIN; ' . call($locked) . "; SELECT 'called';");
 ok(wait_for(sub { $open->{run}->pump_nb; $open->{out} =~ /called/ }), 'a call');
-my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
+my $lock = background(
+	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
 ok(wait_for(sub { $lock->{run}->pump_nb; $lock->{out} =~ /locked/ }), 'is locked');
 my $worker = worker_of('postgres');
 $open->{in} .= "COMMIT;\n";
@@ -95,7 +93,8 @@ ok(wait_for(sub { sql('SHOW synchronous_standby_names') eq 'nobody' }), 'a stand
 ok(wait_for(sub { sql("SELECT pg_sleep(0.5) IS NOT NULL") eq 't' }), 'for a while');
 kill $_, $worker foreach 'TERM', 'CONT';
 ok(wait_for(sub { !kill 0, $worker }), 'the worker ends');
-is(sql("SELECT string_agg(owned::text, ' ' ORDER BY call_id) FROM seam_instant_key_call WHERE user_identity_ids[1] IN ('" . join("','", @guests, $locked) . "')"), 'false true true true true', 'and has noted what it could');
+is(sql("SELECT string_agg(owned::text, ' ' ORDER BY call_id) FROM seam_instant_key_call WHERE user_identity_ids[1] " .
+	"IN ('" . join("','", @guests, $locked) . "')"), 'false true true true true', 'and has noted what it could');
 sql('ALTER SYSTEM RESET synchronous_standby_names');
 $node->reload;
 result_of($_) foreach $open, $lock;
@@ -120,7 +119,7 @@ ok(wait_for(sub { worker_of('hotel') ne '' }), 'another database');
 @guests = map { new_guest } 1 .. 3;
 $open = new_guest;
 my $s = background($node, 'BEGIN; ' . call($open) . '; SELECT pg_sleep(60);', 'hotel');
-ok(wait_for(sub { live($open) == 1 }), 'a transaction is open');
+ok(wait_for(sub { live_keys($open) == 1 }), 'a transaction is open');
 @keys = map { $node->safe_psql('hotel', call($_)) } @guests;
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
 system_or_bail('pg_dump', '-f', $dump, '-d', $node->connstr('hotel'));
@@ -132,7 +131,8 @@ sql("SELECT pg_terminate_backend($s->{pid})");
 result_of($s);
 $node->safe_psql('hotel', call($_)) foreach @guests;
 sql('CREATE DATABASE twin TEMPLATE hotel');
-my $orphans = "SELECT coalesce(string_agg(user_identity_id::text || ' ' || status, ' '), '') FROM seam_instant_key_orphan";
+my $orphans = "SELECT coalesce(string_agg(user_identity_id::text || ' ' || status, ' '), '') " .
+	"FROM seam_instant_key_orphan";
 foreach my $copy ([ 'restored', "$open failed" ], [ 'twin', '' ])
 {
 	my ($db, $reported) = @$copy;
@@ -142,10 +142,11 @@ foreach my $copy ([ 'restored', "$open failed" ], [ 'twin', '' ])
 	is($node->safe_psql($db, $orphans), $reported, "$db: now what was open is reported, nothing else");
 	is($node->safe_psql($db, 'SELECT count(*) FROM seam_instant_key_call'), 0, "$db: and nothing more is known");
 }
-ok(wait_for(sub { live($open) == 0 }), 'and is revoked where it was');
-is(join(' ', map { scalar live($_) } @guests), '2 2 2', 'the others live');
+ok(wait_for(sub { live_keys($open) == 0 }), 'and is revoked where it was');
+is(join(' ', map { scalar live_keys($_) } @guests), '2 2 2', 'the others live');
 # a dump can be made of a copy whose calls are of a time to come here
-$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
+$node->safe_psql('restored', "INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at,
+	attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
 	SELECT '999999999999', ARRAY['$open'::uuid], now(), 1000, 1, 1, 1, 1");
 $node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('restored') ], 'a dump of a restored dump');
 
@@ -181,6 +182,7 @@ foreach my $name ('promotion', 'promotion right after the commits')
 	$primary->stop('immediate');
 	$standby->promote;
 	$node = $standby;
+	meet($node);
 	ok(wait_for(sub { worker_of('postgres') ne '' }), "$name: has a worker");
 	ok(lose_others(@guests), "$name: lost answers of the same guests");
 	if ($name eq 'promotion')
@@ -190,13 +192,17 @@ foreach my $name ('promotion', 'promotion right after the commits')
 	else
 	{
 		# it is not known which key the calls that have committed have issued
-		my %live = map { $_ => 1 } map { live($_) } @guests;
+		my %live = map { $_ => 1 } map { live_keys($_) } @guests;
 		ok($live{$_}, "$name: the key that was told of lives") foreach @keys;
-		unlike(sql("SELECT string_agg((instant_key).instant_key_id::text, ' ') FROM seam_instant_key_request WHERE user_identity_id IN ('$guests[2]', '$guests[3]')"), qr/$keys[$_]/, "$name: it is not a request's") foreach 2, 3;
-		is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE last_error LIKE '%copy%' OR last_error LIKE '%promotion%'"), '0', "$name: no call that has committed is reported");
+		unlike(sql("SELECT string_agg((instant_key).instant_key_id::text, ' ') FROM seam_instant_key_request " .
+			"WHERE user_identity_id IN ('$guests[2]', '$guests[3]')"), qr/$keys[$_]/, "$name: it is not a request's")
+			foreach 2, 3;
+		is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE last_error LIKE '%copy%' " .
+			"OR last_error LIKE '%promotion%'"), '0', "$name: no call that has committed is reported");
 	}
 	$node->stop;
 	$node = $primary;
+	meet($node);
 	$node->start;
 	wait_for(sub { worker_of('postgres') ne '' });
 }

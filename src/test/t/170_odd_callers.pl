@@ -8,10 +8,10 @@ use SeamIK;
 use Test::More;
 
 my $fake = FakeSeam->start;
-my $node = seam_cluster("seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'", 'restart_after_crash = on', 'max_prepared_transactions = 2', 'wal_level = replica', 'max_wal_senders = 4');
+my $node = seam_cluster("seam_ik.api_key_file = 'seam_api_key'", "seam_ik.endpoint = '" . $fake->url . "'",
+	'restart_after_crash = on', 'max_prepared_transactions = 2', 'wal_level = replica', 'max_wal_senders = 4');
 
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_crash');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_crash');
 
 # A waiting backend is killed: the others crash with it, as PostgreSQL does it,
 # and everything works again.
@@ -20,25 +20,37 @@ wait_for(sub { $fake->requests > 0 });
 kill 'KILL', $s->{pid};
 result_of($s);
 ok(wait_for(sub { ask($node, 'SELECT 1') eq '1' }), 'the server is back');
-is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'and a call works');
+is($node->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest,
+	'and a call works');
 
 # Who can call it, and how.
 $fake->reset;
-is($node->safe_psql('postgres', "BEGIN; SELECT count(seam_generate_instant_key('" . guest . "')); ROLLBACK; SELECT count(seam_generate_instant_key('" . guest . "'))"), "1\n1", 'in a transaction that is rolled back, and after');
+is($node->safe_psql('postgres', "BEGIN; SELECT count(seam_generate_instant_key('" . guest .
+	"')); ROLLBACK; SELECT count(seam_generate_instant_key('" . guest . "'))"), "1\n1",
+	'in a transaction that is rolled back, and after');
 is(scalar(grep { !$_->{revoked} } $fake->keys), 2, 'which takes no key back');
-is($node->safe_psql('postgres', "BEGIN; SELECT count(seam_generate_instant_key('" . guest . "')); PREPARE TRANSACTION 'p'; ROLLBACK PREPARED 'p'"), '1', 'in a prepared transaction');
-is($node->safe_psql('postgres', "DECLARE c CURSOR WITH HOLD FOR SELECT (seam_generate_instant_key(gen_random_uuid())).workspace_id IS NOT NULL FROM generate_series(1, 10); FETCH 3 FROM c; FETCH 2 FROM c; CLOSE c"), join("\n", ('t') x 5), 'in a cursor');
+is($node->safe_psql('postgres', "BEGIN; SELECT count(seam_generate_instant_key('" . guest .
+	"')); PREPARE TRANSACTION 'p'; ROLLBACK PREPARED 'p'"), '1', 'in a prepared transaction');
+is($node->safe_psql('postgres', "DECLARE c CURSOR WITH HOLD FOR " .
+	"SELECT (seam_generate_instant_key(gen_random_uuid())).workspace_id IS NOT NULL FROM generate_series(1, 10); " .
+	"FETCH 3 FROM c; FETCH 2 FROM c; CLOSE c"), join("\n", ('t') x 5), 'in a cursor');
 $node->safe_psql('postgres', q{
-CREATE FUNCTION quick(id uuid) RETURNS uuid LANGUAGE sql SET seam_ik.request_timeout = '1ms' AS 'SELECT (seam_generate_instant_key(id)).user_identity_id';
+CREATE FUNCTION quick(id uuid) RETURNS uuid LANGUAGE sql SET seam_ik.request_timeout = '1ms'
+	AS 'SELECT (seam_generate_instant_key(id)).user_identity_id';
 CREATE TABLE t (guest uuid, key_id uuid);
-CREATE FUNCTION issue() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.key_id := (seam_generate_instant_key(NEW.guest)).instant_key_id; RETURN NEW; END $$;
+CREATE FUNCTION issue() RETURNS trigger LANGUAGE plpgsql
+	AS $$ BEGIN NEW.key_id := (seam_generate_instant_key(NEW.guest)).instant_key_id; RETURN NEW; END $$;
 CREATE TRIGGER issue BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION issue();
 });
-my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=200') . "'; SELECT quick('" . guest . "')", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
+my ($rc, $out, $err) = $node->psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=200') .
+	"'; SELECT quick('" . guest . "')", extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 like($err, qr/0800[17]/, "a function's own request_timeout");
-is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=200') . "'; DO \$\$ BEGIN PERFORM quick('" . guest . "'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$; SHOW seam_ik.request_timeout"), '30s', 'ends with it');
+is($node->safe_psql('postgres', "SET seam_ik.endpoint = '" . $fake->url('delay=200') .
+	"'; DO \$\$ BEGIN PERFORM quick('" . guest .
+	"'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$; SHOW seam_ik.request_timeout"), '30s', 'ends with it');
 $fake->reset;
-is($node->safe_psql('postgres', 'INSERT INTO t SELECT gen_random_uuid() FROM generate_series(1, 100); SELECT count(DISTINCT key_id) FROM t'), '100', "in somebody's trigger");
+is($node->safe_psql('postgres', 'INSERT INTO t SELECT gen_random_uuid() FROM generate_series(1, 100); ' .
+	'SELECT count(DISTINCT key_id) FROM t'), '100', "in somebody's trigger");
 is(scalar($fake->requests), 100, 'one request a row');
 
 # A session whose settings go to parallel workers, which load the library anew.
@@ -56,11 +68,14 @@ like($out, qr/Workers Launched: [1-9]/, '(there were some)');
 is(scalar(() = $out =~ /Gather/g), 1, 'a call is not made by a parallel worker');
 $fake->reset;
 my $call = "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id;";
-is($node->safe_psql('postgres', "$call SET seam_ik.api_key = 'seam_test_set'; $call DISCARD ALL; $call"), join("\n", (guest) x 3), 'after DISCARD ALL');
-is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ], [ map { "Bearer seam_test_$_" } qw(crash set crash) ], 'with the key that is set then');
+is($node->safe_psql('postgres', "$call SET seam_ik.api_key = 'seam_test_set'; $call DISCARD ALL; $call"),
+	join("\n", (guest) x 3), 'after DISCARD ALL');
+is_deeply([ map { my %h = map { @$_ } @{ $_->{headers} }; $h{Authorization} } $fake->requests ],
+	[ map { "Bearer seam_test_$_" } qw(crash set crash) ], 'with the key that is set then');
 
 # A foreign table as a partition.
-my $server = sprintf q{SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres')}, $node->host, $node->port;
+my $server = sprintf q{SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%s', port '%s', dbname 'postgres')},
+	$node->host, $node->port;
 is($node->safe_psql('postgres', qq{
 CREATE EXTENSION postgres_fdw;
 CREATE $server;
@@ -69,8 +84,10 @@ CREATE TABLE far (id int, place int, guest uuid, key_id uuid);
 CREATE TABLE stay (id int, place int, guest uuid, key_id uuid) PARTITION BY LIST (place);
 CREATE TABLE stay1 PARTITION OF stay FOR VALUES IN (1);
 CREATE FOREIGN TABLE stay2 PARTITION OF stay FOR VALUES IN (2) SERVER loop OPTIONS (table_name 'far');
-CREATE TRIGGER issue BEFORE INSERT OR UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER revoke AFTER DELETE OR UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION seam_delete_instant_key_trigger('instant_key_id=key_id');
+CREATE TRIGGER issue BEFORE INSERT OR UPDATE ON stay FOR EACH ROW
+	EXECUTE FUNCTION seam_generate_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER revoke AFTER DELETE OR UPDATE ON stay FOR EACH ROW
+	EXECUTE FUNCTION seam_delete_instant_key_trigger('instant_key_id=key_id');
 INSERT INTO stay VALUES (1, 2, gen_random_uuid()), (2, 1, gen_random_uuid());
 BEGIN;
 UPDATE stay SET id = 5 WHERE id = 1;
@@ -85,7 +102,8 @@ my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'b', has_streaming => 1);
 chmod 0600, $standby->data_dir . '/seam_api_key' or die $!;
 $standby->start;
-is($standby->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest, 'on a standby');
+is($standby->safe_psql('postgres', "SELECT (seam_generate_instant_key('" . guest . "')).user_identity_id"), guest,
+	'on a standby');
 $standby->stop;
 $node->stop;
 done_testing();

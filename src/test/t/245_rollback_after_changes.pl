@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql answers call keys_of live asked quiet worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -16,40 +17,42 @@ my $node;
 	local $ENV{LD_PRELOAD} = $preload;
 	$node = seam_cluster(
 		"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
-		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s', 'seam_ik.max_retries = 0',
+		"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
+			'seam_ik.max_retries = 0',
 		'restart_after_crash = on', 'max_connections = 25', 'max_worker_processes = 20');
 }
-append_to_file($node->data_dir . '/seam_api_key', 'seam_test_faults');
-chmod 0600, $node->data_dir . '/seam_api_key' or die $!;
+api_key_file($node, 'seam_test_faults');
 
-my $guests = 0;
+meet($node, $fake);
 my $at = 'route=generate_instant_key';
-sub new_guest { return sprintf '00000000-0000-4000-8000-%012d', ++$guests; }
-sub q1 { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-sub try { my ($db, $sql, @params) = @_; my ($rc, $out, $err) = $node->psql($db, $sql, on_error_stop => 0, extra_params => [ '-v', 'VERBOSITY=verbose', @params ]); return "$out$err"; }
-sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
-sub keys_of { my ($guest, $of) = @_; return grep { $_->{user_identity_id} eq $guest } ($of // $fake)->keys; }
-sub live { my ($guest, $of) = @_; return join ',', sort map { $_->{instant_key_id} } grep { !$_->{revoked} } keys_of($guest, $of); }
-sub asked { my ($guest) = @_; return grep { $_->{path} =~ /generate/ && $_->{body} =~ /$guest/ } $fake->requests; }
-sub answers { my ($db, $sql, $answer) = @_; return wait_for(sub { ask($node, $sql, $db) eq $answer }); }
-sub worker { my ($db) = @_; return q1('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db'"); }
-sub up { my ($db, $not) = @_; $not //= 0; return answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$db' AND pid <> $not", '1'); }
-sub quiet { my ($db) = @_; return answers($db, UNSETTLED, '0'); }
-sub reported { my ($db, $guest) = @_; return q1($db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'"); }
+sub try
+{
+	my ($db, $sql, @params) = @_;
+	my ($rc, $out, $err) = $node->psql($db, $sql, on_error_stop => 0,
+		extra_params => [ '-v', 'VERBOSITY=verbose', @params ]);
+	return "$out$err";
+}
+sub reported
+{
+	my ($db, $guest) = @_;
+	return sql(
+		$db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'");
+}
 sub logged { my ($what) = @_; return wait_for(sub { slurp_file($node->logfile) =~ $what }); }
 # An open transaction with a key, as the worker knows.
 sub open_call
 {
 	my ($db, $guest) = @_;
 	my $s = background($node, 'BEGIN; ' . call($guest) . ';', $db);
-	answers($db, "SELECT count(*) FROM seam_instant_key_call WHERE answered AND instant_key_ids IS NOT NULL AND '$guest' = ANY (user_identity_ids)", '1');
+	answers($db, "SELECT count(*) FROM seam_instant_key_call WHERE answered AND instant_key_ids IS NOT NULL " .
+		"AND '$guest' = ANY (user_identity_ids)", '1');
 	return $s;
 }
 
 foreach my $db (qw(one two again forced slow changed))
 {
-	q1('postgres', "CREATE DATABASE $db");
-	q1($db, 'CREATE EXTENSION seam_ik');
+	sql('postgres', "CREATE DATABASE $db");
+	sql($db, 'CREATE EXTENSION seam_ik');
 	up($db);
 }
 
@@ -60,23 +63,27 @@ my ($long, $done, $part, $last) = map { new_guest } 1 .. 4;
 $fake->behave($_, "$at,delay=400") foreach $long, $done, $part;
 $fake->behave($last, "$at,delay=400,reset_after", 1);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys($_[0]);" }
-my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " . batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
-my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
-my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " . batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
+my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " .
+	batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
+my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .
+	batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
+my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .
+	batch("array_fill('$part'::uuid, ARRAY[23]) || '$last'::uuid"), 'changed');
 
 # ---------- a lost answer soon after a call that has committed ----------
 
 my ($same, $outbox) = (new_guest, new_guest);
-my $mine = q1('postgres', call($same));
-my $sync = q1('postgres', call($outbox));
+my $mine = sql('postgres', call($same));
+my $sync = sql('postgres', call($outbox));
 sleep 2.5;						# longer than between two looks at what has committed
 $fake->behave($_, "$at,reset", 1) foreach $same, $outbox;
 like(try('postgres', call($same)), qr/08007/, 'a call is lost soon after one that committed, for the same identity');
-q1('postgres', "SELECT seam_enqueue_instant_key('$outbox')");
+sql('postgres', "SELECT seam_enqueue_instant_key('$outbox')");
 ok(quiet('postgres'), 'that is settled');
 is(live($same), $mine, 'the key that was committed lives');
-is(q1('postgres', "SELECT count(*) FROM seam_instant_key_orphan"), '0', 'and nothing is reported');
-my $request = q1('postgres', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request WHERE user_identity_id = '$outbox' AND status = 'issued'");
+is(sql('postgres', "SELECT count(*) FROM seam_instant_key_orphan"), '0', 'and nothing is reported');
+my $request = sql('postgres', "SELECT (instant_key).instant_key_id FROM seam_instant_key_request " .
+	"WHERE user_identity_id = '$outbox' AND status = 'issued'");
 like($request, qr/^[0-9a-f-]{36}$/, 'a request of the outbox that is lost soon after a call gets a key');
 isnt($request, $sync, 'which is not that of the call');
 is(live($outbox), join(',', sort $request, $sync), 'and both live');
@@ -85,9 +92,9 @@ is(live($outbox), join(',', sort $request, $sync), 'and both live');
 
 # Two databases: the second has an open call with the same id.
 my ($told, $rolled_back, $next) = (new_guest, new_guest, new_guest);
-q1($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000') foreach 'one', 'two';
+sql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000') foreach 'one', 'two';
 my $s = open_call('two', $rolled_back);
-my $worker = worker('one');
+my $worker = worker_of('one');
 $fake->behave($told, "$at,hold", 1);
 my $s1 = background($node, 'SET seam_ik.request_timeout = 20000; ' . call($told) . ';', 'one');
 wait_for(sub { asked($told) > 0 });
@@ -96,9 +103,10 @@ $fake->release($told);
 my ($told_key) = result_of($s1);
 wait_for(sub { !kill 0, $s1->{pid} });
 # whoever comes next gets the same place, or from 16 on whoever comes last
-q1('two', call($next)) foreach 1 .. ($node->pg_version >= 16 ? 25 : 1);
+sql('two', call($next)) foreach 1 .. ($node->pg_version >= 16 ? 25 : 1);
 kill 'CONT', $worker;
-is(q1('two', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call WHERE call_id = 1000"), "1000 $rolled_back", 'calls of two databases have the same id');
+is(sql('two', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call WHERE call_id = 1000"),
+	"1000 $rolled_back", 'calls of two databases have the same id');
 result_of($s);
 ok(quiet('two'), 'the one that was told of the other, and rolled back, is settled');
 is(live($told) . "\n", $told_key, 'the key of the one that committed lives');
@@ -111,16 +119,17 @@ $s1 = background($node, 'SET seam_ik.request_timeout = 20000; ' . call($before) 
 wait_for(sub { asked($before) > 0 });
 kill 'STOP', $s1->{pid};
 $fake->release($before);
-my $id = q1('again', 'SELECT call_id FROM seam_instant_key_call');
-$worker = worker('again');
-q1('again', 'DROP EXTENSION seam_ik; CREATE EXTENSION seam_ik');
+my $id = sql('again', 'SELECT call_id FROM seam_instant_key_call');
+$worker = worker_of('again');
+sql('again', 'DROP EXTENSION seam_ik; CREATE EXTENSION seam_ik');
 up('again', $worker);
-q1('again', "ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH $id");
+sql('again', "ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH $id");
 $s = open_call('again', $after);
-$worker = worker('again');
-q1('again', "SELECT pg_terminate_backend($worker)");	# its successor knows no places
+$worker = worker_of('again');
+sql('again', "SELECT pg_terminate_backend($worker)");	# its successor knows no places
 up('again', $worker);
-is(q1('again', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call"), "$id $after", 'the first call of an extension that was created anew has an old id');
+is(sql('again', "SELECT call_id || ' ' || (user_identity_ids)[1] FROM seam_instant_key_call"), "$id $after",
+	'the first call of an extension that was created anew has an old id');
 kill 'CONT', $s1->{pid};
 my ($before_key) = result_of($s1);
 result_of($s);
@@ -132,16 +141,17 @@ is(live($after), '', 'that of the one that rolled back does not');
 
 # The session's answer is lost, and then the endpoint is another one.
 my ($moved, $tenant) = (new_guest, new_guest);
-$worker = worker('again');
+$worker = worker_of('again');
 $fake->behave($moved, "$at,reset_after", 1);
 like(try('again', call($moved)), qr/08007/, 'an answer is lost');
 kill 'STOP', $worker;
-q1('postgres', "ALTER DATABASE again SET seam_ik.endpoint = '" . $elsewhere->url . "'");
+sql('postgres', "ALTER DATABASE again SET seam_ik.endpoint = '" . $elsewhere->url . "'");
 $node->reload;
 kill 'CONT', $worker;
 reread($node, 'again');
 # ... and a role has its own
-q1('postgres', "CREATE ROLE tenant LOGIN; ALTER ROLE tenant SET seam_ik.endpoint = '" . $elsewhere->url . "'; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant");
+sql('postgres', "CREATE ROLE tenant LOGIN; ALTER ROLE tenant SET seam_ik.endpoint = '" . $elsewhere->url .
+	"'; GRANT EXECUTE ON FUNCTION seam_generate_instant_key(uuid, int) TO tenant");
 $elsewhere->behave($tenant, "$at,reset_after", 1);
 like(try('postgres', call($tenant), '-U', 'tenant'), qr/08007/, "an answer to a role's own endpoint is lost");
 ok(quiet('again'), 'an answer that was lost before a change of the endpoint is settled');
@@ -154,32 +164,34 @@ is(scalar(split(/,/, live($moved))) . ' ' . scalar(split(/,/, live($tenant, $els
 
 my ($dropped, $forced) = (new_guest, new_guest);
 $s = open_call('again', $dropped);
-q1('again', 'DROP EXTENSION seam_ik CASCADE');
+sql('again', 'DROP EXTENSION seam_ik CASCADE');
 result_of($s);
 ok(logged(qr/User identities: .*$dropped/), 'the log tells what a dropped extension leaves');
 $s = open_call('forced', $forced);
-q1('postgres', 'DROP DATABASE forced WITH (FORCE)');
+sql('postgres', 'DROP DATABASE forced WITH (FORCE)');
 result_of($s);
 ok(logged(qr/User identities: .*$forced/), 'the log tells what a dropped database leaves') or diag live($forced);
 
 # ---------- others' triggers and locks on the table of calls ----------
 
 my ($unrecorded, $recorded) = (new_guest, new_guest);
-$worker = worker('postgres');
-q1('postgres', q{
+$worker = worker_of('postgres');
+sql('postgres', q{
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER nothing BEFORE INSERT ON seam_instant_key_call FOR EACH ROW EXECUTE FUNCTION nothing();
 });
-like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /, 'a call fails that a trigger keeps from being recorded');
+like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /,
+	'a call fails that a trigger keeps from being recorded');
 is(scalar(asked($unrecorded)), 0, 'nothing is sent');
 my $patient = new_guest;
 $s = background($node, "SET seam_ik.connect_timeout = '20s'; " . call($patient) . ';');
-answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
+answers('postgres',
+	"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
 sleep 0.5;						# the worker has tried by then
-q1('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
+sql('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
 is((result_of($s))[0], live($patient) . "\n", 'a call that waits goes on without the trigger');
-is(q1('postgres', call($recorded)), live($recorded), 'all is well without the trigger');
-is(worker('postgres'), $worker, 'the worker is the same');
+is(sql('postgres', call($recorded)), live($recorded), 'all is well without the trigger');
+is(worker_of('postgres'), $worker, 'the worker is the same');
 
 my ($locked, @others) = map { new_guest } 1 .. 9;
 $s = open_call('postgres', $locked);
@@ -187,9 +199,10 @@ my $locker = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_cal
 wait_for(sub { $locker->{run}->pump_nb; $locker->{out} =~ /locked/ });
 $s->{in} .= "COMMIT;\n";
 my ($locked_key) = result_of($s);
-is(join(' ', map { try('postgres', call($_)) } @others), join(' ', map { live($_) } @others), 'calls go on while a session has locked the rows of earlier ones');
+is(join(' ', map { try('postgres', call($_)) } @others), join(' ', map { live($_) } @others),
+	'calls go on while a session has locked the rows of earlier ones');
 my $undone = new_guest;
-q1('postgres', 'BEGIN; ' . call($undone) . '; ROLLBACK');
+sql('postgres', 'BEGIN; ' . call($undone) . '; ROLLBACK');
 ok(wait_for(sub { live($undone) eq '' }), 'and what rolls back is revoked');
 result_of($locker);
 ok(quiet('postgres'), 'all is settled when the lock has gone');
@@ -199,24 +212,30 @@ is(live($locked) . "\n", $locked_key, 'a key that was committed during the lock 
 
 # A third of them rolls back, and the worker ends in between.
 my @saved = map { new_guest } 0 .. 299;
-$worker = worker('postgres');
-q1('postgres', 'CREATE TABLE kept (guest uuid, key_id uuid)');
-$s = background($node, 'BEGIN; ' . join('', map { "SAVEPOINT s; INSERT INTO kept SELECT '$saved[$_]', (seam_generate_instant_key('$saved[$_]')).instant_key_id; " . ($_ % 3 ? 'RELEASE' : 'ROLLBACK TO') . ' s; ' } 0 .. $#saved) . 'COMMIT;');
+$worker = worker_of('postgres');
+sql('postgres', 'CREATE TABLE kept (guest uuid, key_id uuid)');
+$s = background($node, 'BEGIN; ' .
+	join('',
+	map { "SAVEPOINT s; INSERT INTO kept SELECT '$saved[$_]', " .
+	"(seam_generate_instant_key('$saved[$_]')).instant_key_id; " . ($_ % 3 ? 'RELEASE' : 'ROLLBACK TO') .
+	' s; ' } 0 .. $#saved) . 'COMMIT;');
 wait_for(sub { $s->{run}->pump_nb; keys_of($saved[150]) > 0 });
-q1('postgres', "SELECT pg_terminate_backend($worker)");
+sql('postgres', "SELECT pg_terminate_backend($worker)");
 up('postgres', $worker);
 is((result_of($s))[0], '', '300 savepoints, and a worker that ends in between');
 ok(quiet('postgres'), 'they are settled');
 my %live = map { $_->{instant_key_id} => $_->{user_identity_id} } grep { !$_->{revoked} } $fake->keys;
-is(join(' ', sort grep { $live{$_} ge $saved[0] && $live{$_} le $saved[-1] } keys %live), join(' ', sort split /\n/, q1('postgres', 'SELECT key_id FROM kept')), 'the keys of those that were released live, and no others');
-is(q1('postgres', 'SELECT count(*) FROM kept'), '200', 'there are 200');
+is(join(' ', sort grep { $live{$_} ge $saved[0] && $live{$_} le $saved[-1] } keys %live), join(' ', sort split /\n/,
+	sql('postgres', 'SELECT key_id FROM kept')), 'the keys of those that were released live, and no others');
+is(sql('postgres', 'SELECT count(*) FROM kept'), '200', 'there are 200');
 
 # ---------- the long batches again ----------
 
 # The worker makes way for a command (which fails), and another one comes.
 wait_for(sub { keys_of($last) > 0 });
-answers('changed', "SELECT cardinality(instant_key_ids) FROM seam_instant_key_call WHERE instant_key_ids IS NOT NULL", '24');
-$worker = worker('changed');
+answers('changed', "SELECT cardinality(instant_key_ids) FROM seam_instant_key_call WHERE instant_key_ids IS NOT NULL",
+	'24');
+$worker = worker_of('changed');
 try('postgres', 'ALTER DATABASE changed RENAME TO postgres');
 ok(up('changed', $worker), 'the worker changes while a long batch with a lost answer is open');
 result_of($part_s);
@@ -228,9 +247,10 @@ is(live($part) . live($last), '', 'no key of it lives');
 my ($often, $hanging, $crashed) = map { new_guest } 1 .. 3;
 wait_for(sub { keys_of($done) == 24 });
 ok(keys_of($long) > 24, 'a batch goes on for long');
-my $survivor = q1('postgres', call($crashed));
+my $survivor = sql('postgres', call($crashed));
 $fake->behave($_, "$at,hang_after", 1) foreach $hanging, $crashed;
-my $often_s = background($node, 'SET seam_ik.request_timeout = 2000; BEGIN; ' . batch("array_fill('$often'::uuid, ARRAY[3000]) || '$hanging'::uuid"), 'two');
+my $often_s = background($node, 'SET seam_ik.request_timeout = 2000; BEGIN; ' .
+	batch("array_fill('$often'::uuid, ARRAY[3000]) || '$hanging'::uuid"), 'two');
 wait_for(sub { keys_of($hanging) > 0 });
 my $crashed_s = background($node, 'SET seam_ik.request_timeout = 2000; ' . call($crashed) . ';');
 wait_for(sub { keys_of($crashed) == 2 });
@@ -246,7 +266,7 @@ is(scalar(keys_of($often)), 3000, 'there were 3000');
 ok(quiet('slow'), 'long batches that a crash meets are settled');
 is(live($long), '', 'no key lives of one that was under way');
 is(live($done), '', 'no key lives of one in an open transaction');
-is(q1($_, "SELECT count(*) FROM seam_instant_key_orphan"), '0', "nothing is reported in $_") foreach qw(two slow);
+is(sql($_, "SELECT count(*) FROM seam_instant_key_orphan"), '0', "nothing is reported in $_") foreach qw(two slow);
 
 # ---------- the clock is set ----------
 
@@ -255,7 +275,7 @@ my $clock = 0;
 sub lost_and_set
 {
 	my ($db, $guest, $spec, $by) = @_;
-	my $pid = worker($db);
+	my $pid = worker_of($db);
 
 	$fake->behave($guest, "$at,$spec", 1);
 	like(try($db, call($guest)), qr/08007/, "$spec: an answer is lost");
@@ -284,14 +304,14 @@ $fake->ask('seed-keys', { user_identity_id => $twice, count => 1 });
 $fake->clock(0);
 my $twice_key = live($twice);
 $set_clock->($clock -= 100);
-q1('one', call(new_guest));
+sql('one', call(new_guest));
 lost_and_set('one', $twice, 'reset', 0);
 is(live($twice), $twice_key, 'a key of a minute before lives, also after the clock was set back');
 
 # ---------- ids of transactions ----------
 
 # Two sessions in turn; the second gets its id while the first one's call is being recorded.
-q1('postgres', q{
+sql('postgres', q{
 CREATE TABLE audit (caller xid8, recorder xid8);
 CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -310,18 +330,20 @@ foreach my $first (0, 1)
 	{
 		$pair[$i]{in} .= 'ROLLBACK; BEGIN; ' . call($both[$i]) . ";\n";
 		$pair[$i]{run}->pump_nb for 1 .. 3;
-		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid IS NOT NULL AND wait_event_type = 'Extension'", '1');
-		answers('postgres', "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = 'postgres'", 'PgSleep');
+		answers('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pair[$i]{pid} AND backend_xid " .
+			"IS NOT NULL AND wait_event_type = 'Extension'", '1');
+		answers('postgres', "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
+			"AND datname = 'postgres'", 'PgSleep');
 	}
 	unlink $node->data_dir . '/hold';
 	wait_for(sub { @{[ keys_of($both[0]), keys_of($both[1]) ]} == 2 + 2 * $first });
 }
-is(q1('postgres', 'SELECT count(*) FROM audit'), '4', 'four calls of two sessions');
-is(q1('postgres', 'SELECT * FROM audit WHERE recorder <= caller'), '', 'each was recorded by a younger transaction');
+is(sql('postgres', 'SELECT count(*) FROM audit'), '4', 'four calls of two sessions');
+is(sql('postgres', 'SELECT * FROM audit WHERE recorder <= caller'), '', 'each was recorded by a younger transaction');
 
 # They are open when the server crashes, and while it is down its clock is set.
 my ($known, $down) = (new_guest, new_guest);
-q1('two', call($known));			# its answer tells Seam's time
+sql('two', call($known));			# its answer tells Seam's time
 $fake->behave($down, "$at,hang_after", 1);
 $s = background($node, 'SET seam_ik.request_timeout = 2000; ' . call($down) . ';', 'two');
 wait_for(sub { keys_of($down) > 0 });

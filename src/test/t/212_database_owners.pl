@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
+use Guests qw(meet new_guest sql asked wait_sent enqueue busy status worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -24,47 +25,9 @@ $node->append_conf('postgresql.conf', join("\n",
 	'max_worker_processes = 16') . "\n");
 foreach my $name (qw(file file2 database database2 role role_database everywhere line))
 {
-	append_to_file($node->data_dir . "/key_$name", "seam_test_$name");
-	chmod 0600, $node->data_dir . "/key_$name" or die $!;
+	api_key_file($node, "seam_test_$name", "key_$name");
 }
-
-sub sql { my ($db, $sql) = @_; return $node->safe_psql($db, $sql); }
-
-# The pid of a database's worker, or ''.
-sub worker_of { return sql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' AND datname = '$_[0]'"); }
-
-# wait_worker(database): the pid, or undef
-sub wait_worker
-{
-	my ($db) = @_;
-	my $pid;
-
-	wait_for(sub { $pid = worker_of($db); $pid ne '' });
-	return $pid ne '' ? $pid : undef;
-}
-
-# The identities are told apart by their last digits.
-my $guests = 0;
-sub new_guest { return sprintf('00000000-0000-4000-8000-%012d', ++$guests); }
-
-sub enqueue { my ($db, $guest) = @_; return sql($db, "SELECT seam_enqueue_instant_key('$guest')"); }
-
-sub status { my ($db, $id) = @_; return sql($db, "SELECT status FROM seam_instant_key_request WHERE request_id = $id"); }
-
-# The requests of this identity that have come to Seam.
-sub sent { my ($guest) = @_; return grep { $_->{path} =~ /generate/ && $_->{body} =~ /$guest/ } $fake->requests; }
-
-# busy(database): a call hangs there; its guest and request
-sub busy
-{
-	my ($db) = @_;
-	my $guest = new_guest;
-
-	$fake->behave($guest, 'hang');
-	my $id = enqueue($db, $guest);
-	wait_for(sub { sent($guest) }) or die 'nothing was sent';
-	return ($guest, $id);
-}
+meet($node, $fake);
 
 # works(database, name): a request goes its way
 sub works
@@ -77,14 +40,19 @@ sub works
 }
 
 # lines(pattern, from): of the server log that match
-sub lines { my ($pattern, $from) = @_; my @lines = grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $from // 0); return @lines; }
+sub lines
+{
+	my ($pattern, $from) = @_;
+	my @lines = grep { /$pattern/ } split /\n/, slurp_file($node->logfile, $from // 0);
+	return @lines;
+}
 
 $node->start;
 sql('postgres', 'CREATE ROLE tenant LOGIN');
 sql('postgres', "CREATE DATABASE $_") for qw(d owned);
 sql('postgres', 'CREATE DATABASE trap OWNER tenant');
 sql('d', 'CREATE EXTENSION seam_ik');
-ok(wait_worker('d'), 'a worker');
+ok(up('d'), 'a worker');
 works('d', 'which works');
 
 # ---------- ALTER DATABASE ... SET while a call is under way ----------
@@ -98,7 +66,7 @@ sub key_used
 	my $id = enqueue('d', $guest);
 
 	wait_for(sub { status('d', $id) eq 'issued' }) or return 'none';
-	my %header = map { @$_ } map { @{ $_->{headers} } } sent($guest);
+	my %header = map { @$_ } map { @{ $_->{headers} } } asked($guest);
 	return $header{Authorization} =~ /^Bearer seam_test_(\w+)$/ ? $1 : '';
 }
 
@@ -122,7 +90,7 @@ my (undef, $id) = busy('d');
 my $guest = new_guest;
 $fake->behave($guest, 'delay=3000');
 my $slow = enqueue('d', $guest);
-wait_for(sub { sent($guest) });
+wait_sent($guest);
 sql('postgres', "ALTER DATABASE d $set 'key_database'");
 becomes('database', 'ALTER DATABASE SET is obeyed while a call is under way');
 is(status('d', $id), 'in_flight', '(which it is)');
@@ -153,7 +121,8 @@ becomes('database', 'beside an error in the configuration file');
 $node->adjust_conf('postgresql.conf', 'nonsense', undef);
 sql('postgres', "ALTER DATABASE d $reset");
 becomes('file', 'and without it');
-is(sql('d', "SELECT status, attempts FROM seam_instant_key_request WHERE request_id = $id"), 'in_flight|1', 'the call is still under way');
+is(sql('d', "SELECT status, attempts FROM seam_instant_key_request WHERE request_id = $id"), 'in_flight|1',
+	'the call is still under way');
 ok(wait_for(sub { status('d', $slow) eq 'issued' }), 'one that was, too, has come to its end');
 is(scalar(grep { $_->{user_identity_id} eq $guest } $fake->keys), 1, 'with one key');
 is(sql('d', "SELECT attempts FROM seam_instant_key_request WHERE request_id = $slow"), '1', 'at the first attempt');
@@ -165,7 +134,7 @@ foreach my $n (1 .. 5)
 	$guest = new_guest;
 	$fake->behave($guest, 'status=401,delay=' . 1000 * $n, 1);
 	$slow = enqueue('d', $guest);
-	wait_for(sub { sent($guest) });
+	wait_sent($guest);
 	$key = $key eq 'file' ? 'database' : 'file';
 	sql('postgres', "ALTER DATABASE d $set 'key_$key'");
 	$from = -s $node->logfile;
@@ -190,10 +159,11 @@ my @guests = map { (busy('dropped'))[0] } 1 .. 2;
 my $lost = new_guest;
 $fake->behave($lost, 'reset_after');
 $id = enqueue('dropped', $lost);
-ok(wait_for(sub { sql('dropped', "SELECT status || sqlstate FROM seam_instant_key_request WHERE request_id = $id") eq 'in_flight08007' }), 'an answer is lost');
+ok(wait_for(sub { sql('dropped', "SELECT status || sqlstate FROM seam_instant_key_request " .
+	"WHERE request_id = $id") eq 'in_flight08007' }), 'an answer is lost');
 $from = -s $node->logfile;
 sql('postgres', 'ALTER DATABASE dropped RENAME TO dropped2');
-ok(wait_worker('dropped2'), 'a RENAME brings the worker back');
+ok(up('dropped2'), 'a RENAME brings the worker back');
 is_deeply([ lines('may exist', $from) ], [], 'without a word');
 push @guests, (busy('dropped2'))[0];
 sql('postgres', 'DROP DATABASE dropped2');
@@ -213,7 +183,7 @@ like($detail // '', qr/$_/, "which names $_") foreach @guests;
 # ---------- another owner of the outbox ----------
 
 sql('owned', 'CREATE EXTENSION seam_ik');
-ok(wait_worker('owned'), 'a worker');
+ok(up('owned'), 'a worker');
 foreach my $table (qw(seam_instant_key_request seam_instant_key_call))
 {
 	$from = -s $node->logfile;
@@ -233,20 +203,25 @@ foreach my $table (qw(seam_instant_key_request seam_instant_key_call))
 	ok(wait_for(sub { status('owned', $id) eq 'issued' }), 'and is sent when the owner is the same again');
 }
 sql('owned', 'ALTER TABLE seam_instant_key_request RENAME TO hidden');
-ok(wait_for(sub { worker_of('owned') eq '' && lines('WARNING: .*the outbox of database "owned" has no worker', $from) == 2 }), 'without its table: no worker either');
+ok(wait_for(sub { worker_of('owned') eq '' && lines('WARNING: .*the outbox of database "owned" has no worker',
+	$from) == 2 }), 'without its table: no worker either');
 sql('owned', 'ALTER TABLE hidden RENAME TO seam_instant_key_request');
 works('owned', 'until it is back');
 
 # ---------- a database whose catalogs are locked by its owner ----------
 
 my $as_tenant = 'SET SESSION AUTHORIZATION tenant;';
-my $holds = background($node, "$as_tenant BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS SHARE MODE; SELECT pg_sleep(600);", 'trap');
-my $locks = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_extension'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = 'trap')";
-ok(wait_for(sub { sql('postgres', "$locks AND mode = 'AccessShareLock' AND granted") eq '1' }), 'its owner reads a catalog');
+my $holds = background($node, "$as_tenant BEGIN; LOCK TABLE pg_catalog.pg_extension IN ACCESS SHARE MODE; " .
+	"SELECT pg_sleep(600);", 'trap');
+my $locks = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_catalog.pg_extension'::regclass " .
+	"AND database = (SELECT oid FROM pg_database WHERE datname = 'trap')";
+ok(wait_for(sub { sql('postgres', "$locks AND mode = 'AccessShareLock' AND granted") eq '1' }),
+	'its owner reads a catalog');
 my $wants = background($node, "$as_tenant VACUUM FULL pg_catalog.pg_extension;", 'trap');
 ok(wait_for(sub { sql('postgres', "$locks AND NOT granted") eq '1' }), 'and wants it for himself');
 my $looks = background($node, 'CREATE SCHEMA empty; DROP SCHEMA empty;', 'trap');
-my $probe = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND datname = 'trap' AND wait_event_type = 'Lock'";
+my $probe = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik probe' AND datname = 'trap' " .
+	"AND wait_event_type = 'Lock'";
 # (a busy machine may be slower than a probe waits)
 $passed = 0;
 foreach my $n (1 .. 5)
@@ -254,25 +229,27 @@ foreach my $n (1 .. 5)
 	sql('postgres', "CREATE DATABASE fresh$n");
 	wait_for(sub { $pid = sql('postgres', $probe); $pid ne '' }) or last;
 	sql("fresh$n", 'CREATE EXTENSION seam_ik');
-	ok(wait_worker("fresh$n"), 'another database gets its worker');
+	ok(up("fresh$n"), 'another database gets its worker');
 	$passed = sql('postgres', $probe) eq $pid;
 	works("fresh$n", 'which works');
 	last if $passed;
 }
 ok($passed, 'while the same probe waits');
-ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }), 'the probe does not wait for ever');
+ok(wait_for(sub { sql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid") eq '0' }),
+	'the probe does not wait for ever');
 ok(wait_for(sub { lines('WARNING: .*database "trap"') }), 'which is told');
 kill 'TERM', $_->{pid} foreach $holds, $wants;
 result_of($_) foreach $holds, $wants, $looks;
 sql('trap', 'CREATE EXTENSION seam_ik');
-ok(wait_worker('trap'), 'and when nothing is locked any more, it is looked at again');
+ok(up('trap'), 'and when nothing is locked any more, it is looked at again');
 is(scalar(lines('WARNING: .*database "trap"')), 1, 'there is one warning');
 
 # ---------- a setting of the command line ----------
 
 $node->stop;
-system_or_bail('pg_ctl', '-w', '-s', '-D', $node->data_dir, '-l', $node->logfile, '-o', '-c seam_ik.api_key_file=key_line', 'start');
-ok($pid = wait_worker('d'), 'a worker');
+system_or_bail('pg_ctl', '-w', '-s', '-D', $node->data_dir, '-l', $node->logfile, '-o',
+	'-c seam_ik.api_key_file=key_line', 'start');
+ok($pid = up('d'), 'a worker');
 becomes('line', 'a setting of the command line');
 sql('postgres', "ALTER DATABASE d $set 'key_database'");
 becomes('database', "a database's hides it");
