@@ -4,7 +4,8 @@ It answers the routes that seam_ik uses as Seam's OpenAPI document says, keeps a
 key that it issued, and misbehaves where it is told to.  It is one process with one thread and one event loop that
 never blocks, because a test may have thousands of slow calls in flight.  It needs Python 3.9 and its standard library.
 
-    process.py         the command line, the life of the process, the help text
+    process.py         the command line, the sockets, the help text
+    owner.py           the process with which this one ends
     connection.py      one client: reads its requests, has them answered or misbehaved to
     request.py         the head of a request, and what the head alone decides
     seam.py            the state of the fake: what the next three files keep

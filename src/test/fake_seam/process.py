@@ -1,4 +1,4 @@
-"""The command line, the life of the process, and the help text."""
+"""The command line, the sockets, and the help text."""
 
 import argparse
 import asyncio
@@ -15,6 +15,7 @@ import urllib.request
 from .connection import Connection, Mute
 from .control import control_help
 from .misbehaviours import table_help
+from .owner import Owner, starter
 from .seam import Seam
 
 OWNER_LOOK = 0.25           # seconds between two looks at --until's process
@@ -48,47 +49,10 @@ Control, without authorization:
 
 {control_help()}
 """
-SHELLS = {'sh', 'dash', 'bash', 'ash', 'ksh', 'mksh', 'zsh', 'busybox'}
-
-
-def process(pid):
-    """Name, state, parent and start time of a process; None: it is gone."""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='latin-1') as stat:
-            text = stat.read()
-    except OSError:
-        return None
-    name = text[text.index('(') + 1:text.rindex(')')]
-    fields = text[text.rindex(')') + 2:].split()
-    return name, fields[0], int(fields[1]), fields[19]
-
-
-def starter():
-    """The process that started this one, past the shells in between.
-
-    psql runs `...` by a shell, which may or may not replace itself.
-    """
-    pid = os.getppid()
-    while True:
-        known = process(pid)
-        if known is None or known[0] not in SHELLS or known[2] <= 1:
-            return pid
-        pid = known[2]
-
-
-class Owner:
-    """The process without which this one has no business."""
-
-    def __init__(self, pid):
-        self.pid = pid
-        self.born = (process(pid) or (None,))[-1]
-
-    def gone(self):
-        known = process(self.pid)
-        return known is None or known[1] in 'ZX' or known[-1] != self.born
 
 
 def listen(port, backlog):
+    """A socket that listens; port 0: on one that is free."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(('127.0.0.1', port))
@@ -145,25 +109,24 @@ def ask(port, path, wish=None):
         print(answer.read().decode())
 
 
-def main():
+def parsed_options():
     parser = argparse.ArgumentParser(
         prog='fake_seam', description=HELP, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--port', type=int, default=0)
     parser.add_argument('--tls-cert', metavar='FILE')
     parser.add_argument('--tls-key', metavar='FILE')
-    parser.add_argument('--detach', action='store_true',
-                        help='go to the background; end with the starter')
-    parser.add_argument('--until', type=int, metavar='PID',
-                        help='end when this process does')
-    parser.add_argument('--record', metavar='FILE',
-                        help='append each request as a line of JSON')
-    parser.add_argument('--stall-tls', action='store_true',
-                        help='accept connections and say nothing')
-    parser.add_argument('--no-accept', action='store_true',
-                        help='listen with a full backlog: connecting hangs')
+    parser.add_argument('--detach', action='store_true', help='go to the background; end with the starter')
+    parser.add_argument('--until', type=int, metavar='PID', help='end when this process does')
+    parser.add_argument('--record', metavar='FILE', help='append each request as a line of JSON')
+    parser.add_argument('--stall-tls', action='store_true', help='accept connections and say nothing')
+    parser.add_argument('--no-accept', action='store_true', help='listen with a full backlog: connecting hangs')
     parser.add_argument('--ask', nargs='+', metavar=('PORT', 'PATH'),
                         help='ask the control route PATH; POST a third word')
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parsed_options()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     if options.ask:
@@ -194,9 +157,7 @@ def main():
         while clients and (owner is None or not owner.gone()):
             time.sleep(OWNER_LOOK)
         return
-    record = (open(options.record, 'a', buffering=1, encoding='utf-8')
-              if options.record else None)
-    seam = Seam(record)
+    seam = Seam(open(options.record, 'a', buffering=1, encoding='utf-8') if options.record else None)
     if options.stall_tls:
         listeners = [(sock, Mute, None)]
     else:
