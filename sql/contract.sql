@@ -40,7 +40,7 @@ SELECT (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358')).works
 SELECT (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358', NULL)).workspace_id;
 SELECT (seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358', NULL, NULL)).workspace_id;
 SELECT (seam_generate_instant_key('D92E0C7B-72A1-4063-9EE8-2ACEFC240358', max_use_count => 2147483647)).workspace_id;
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'method' AS method, r ->> 'path' AS path, r ->> 'body' AS body FROM jsonb_array_elements(:'requests') r;
 SELECT DISTINCT h ->> 0 AS header, regexp_replace(h ->> 1, '^seam_ik/.*', 'seam_ik/VERSION') AS value
 FROM jsonb_array_elements(:'requests') r, jsonb_array_elements(r -> 'headers') h
@@ -52,7 +52,7 @@ SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(NULL)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(NULL, NULL, NULL)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'', 0)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'', -1, NULL)');
-\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT jsonb_array_length(:'after') - jsonb_array_length(:'requests') AS "requests made";
 
 -- a call for each row

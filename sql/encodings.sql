@@ -3,7 +3,7 @@
 -- characters that the encoding cannot hold. It is NULL then, with a warning:
 -- the key is there already.
 --
-\set port `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --detach`
+\set port `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --detach`
 \set fake 'http://127.0.0.1:' :port
 \set VERBOSITY sqlstate
 SELECT current_database() AS db \gset

@@ -76,30 +76,30 @@ RESET seam_ik.max_retries;
 
 -- how often each was tried: only what was surely not processed is again
 -- (forget what came before)
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 SELECT pg_temp.call('status=429,times=1'), pg_temp.call('status=429,times=2,retry_after=0'), pg_temp.call('status=429,type=for_ever'), pg_temp.call('status=500,type=once'),
 	pg_temp.call('status=408,type=once'), pg_temp.call('status=503,type=once,retry_after=0'), pg_temp.call('reset,delay=1'), pg_temp.call('reset_after,delay=1'), pg_temp.call('close_after,delay=1'), pg_temp.call('truncate=9,delay=1');
 SET seam_ik.max_retries = 0;
 SELECT pg_temp.call('status=429,type=no_retry');
 RESET seam_ik.max_retries;
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'spec' AS spec, count(*) AS requests FROM jsonb_array_elements(:'requests') r GROUP BY 1 ORDER BY min((r ->> 'n')::int);
 -- Retry-After is waited for, and not beyond request_timeout
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 SELECT pg_temp.call('status=429,times=1,retry_after=1');
 SET seam_ik.request_timeout = '5s';
 SELECT pg_temp.call('status=429,times=1,retry_after=6');
 RESET seam_ik.request_timeout;
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'spec' AS spec, count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.99 AND 30 AS waited FROM jsonb_array_elements(:'requests') r GROUP BY 1 ORDER BY 1;
 
 -- a kept connection that dies after the request: in doubt, and never sent again
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 \c
 \i :setup
 SELECT pg_temp.call('die_on_reuse') AS first, pg_temp.call('die_on_reuse') AS second, pg_temp.call('die_on_reuse') AS third;
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT jsonb_array_length(:'requests') AS requests, jsonb_array_length(:'keys') AS keys;
 
 -- one that was closed between two calls does no harm
@@ -138,7 +138,7 @@ SELECT unnest(string_to_array(detail, E'\n')) AS detail FROM pg_temp.try('SELECT
 -- Retry-After as a date
 SELECT pg_temp.enc(to_char(now() AT TIME ZONE 'GMT' + interval '4 s', 'Dy, DD Mon YYYY HH24:MI:SS "GMT"')) AS date \gset
 SELECT pg_temp.call('status=429,times=1,retry_after=' || :'date');
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT count(*) AS requests, max((r ->> 'time')::float8) - min((r ->> 'time')::float8) BETWEEN 0.9 AND 30 AS waited
 FROM jsonb_array_elements(:'requests') r WHERE r ->> 'spec' LIKE 'status=429,times=1,retry_after=\%%';
 

@@ -14,7 +14,7 @@ SELECT instant_key_id = :'id' AS id FROM seam_get_instant_key(upper(:'id'));
 SELECT seam_get_instant_key(NULL::uuid) IS NULL AS "null", seam_get_instant_key(NULL::text) IS NULL AS "null";
 SELECT pg_temp.state('SELECT seam_get_instant_key(gen_random_uuid())'), pg_temp.state('SELECT seam_get_instant_key(''https://ik.seam.co/UNKNOWN'')');
 SELECT pg_temp.state($$SELECT seam_get_instant_key(E'https://ik.seam.co/"\\\n\u00e9')$$);
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT (r ->> 'body')::jsonb ->> 'instant_key_url' AS "asked for" FROM jsonb_array_elements(:'requests') r ORDER BY r -> 'n' DESC LIMIT 1;
 -- what the URL opens is in no message
 SELECT pg_temp.fake('status=404,message=' || pg_temp.enc('no key ' || :'url')) \gset
@@ -32,7 +32,7 @@ SELECT spec, pg_temp.call(spec, 'SELECT * FROM seam_list_instant_keys()') FROM (
 	('missing=instant_keys'), ('top=instant_keys:null'), ('top=instant_keys:[1]'), ('top=instant_keys:[null]'), ('okfalse'), ('notjson'), ('status=404'), ('status=401')) v(spec);
 -- a list has a limit of its own
 SELECT pg_temp.fake() \gset
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/seed-keys '{"user_identity_id": "d92e0c7b-72a1-4063-9ee8-2acefc240360", "count": 5000}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/seed-keys '{"user_identity_id": "d92e0c7b-72a1-4063-9ee8-2acefc240360", "count": 5000}'`
 SELECT count(*) FROM seam_list_instant_keys('d92e0c7b-72a1-4063-9ee8-2acefc240360');
 SET seam_ik.max_list_size = '1MB';
 SELECT code, message, hint FROM pg_temp.try('SELECT * FROM seam_list_instant_keys(''d92e0c7b-72a1-4063-9ee8-2acefc240360'')');
@@ -51,18 +51,18 @@ SELECT pg_temp.fake('reset_after,times=1') \gset
 SELECT seam_delete_instant_key(:'id');
 
 -- what may be retried is: a lost answer, 5xx, 408, 429
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 SELECT pg_temp.fake() \gset
 SELECT instant_key_id AS id FROM seam_generate_instant_key('d92e0c7b-72a1-4063-9ee8-2acefc240358') \gset
 \set get 'SELECT seam_get_instant_key(''' :id '''::uuid)'
 SELECT spec, pg_temp.call(spec, :'get') FROM (VALUES ('reset,times=2'), ('close,times=2'), ('status=503,times=2'), ('status=408,times=2'), ('status=429,times=2'), ('truncate=5,times=2'),
 	('status=500'), ('status=400'), ('status=403'), ('notjson')) v(spec);
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT r ->> 'spec' AS spec, count(*) AS requests FROM jsonb_array_elements(:'requests') r WHERE r ->> 'spec' <> '' GROUP BY 1 ORDER BY min((r ->> 'n')::int);
 
 -- in a WHERE clause Seam is asked last, so no key dies of a row that does not qualify
-\set reset 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset {}'
-\set ask_keys 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys'
+\set reset 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset {}'
+\set ask_keys 'python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys'
 \set ignored `:reset`
 SELECT pg_temp.fake() \gset
 CREATE TEMP TABLE stay AS

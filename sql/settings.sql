@@ -148,11 +148,11 @@ BEGIN
 	RETURN (SELECT code || ' ' || message FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'')'));
 END $$;
 SELECT key, pg_temp.with_key(key) FROM (VALUES ('seam_cst1_x'), ('seam_pk1_x'), ('seam_at1_x'), ('eyJhbGciOi')) v(key);
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT jsonb_array_length(:'requests') AS "requests made";
 SET seam_ik.workspace_id = '4d1c24b2-781e-4d1a-8d77-15249ad57c8a';
 SELECT key, pg_temp.with_key(key) IS NULL AS called FROM (VALUES ('seam_at1_x'), ('eyJhbGciOi')) v(key);
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT h ->> 1 AS "seam-workspace" FROM jsonb_array_elements(:'requests') r, jsonb_array_elements(r -> 'headers') h WHERE h ->> 0 = 'seam-workspace';
 
 -- a trailing slash of the endpoint makes no double one

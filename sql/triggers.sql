@@ -19,14 +19,14 @@ EXECUTE FUNCTION seam_delete_instant_key_trigger('instant_key_id=key_id');
 INSERT INTO booking VALUES (1, :'g1', 2), (2, NULL, 3), (3, :'g2', 4) RETURNING id, key_id IS NOT NULL AS key, key_url IS NOT NULL AS url, key_expires > now() AS expires;
 INSERT INTO booking VALUES (4, :'g1', 2, NULL, '33333333-3333-4333-8333-333333333333') RETURNING id, key_id, key_url;
 INSERT INTO booking VALUES (5, :'g1', NULL) RETURNING key_id IS NOT NULL AS key;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT k ->> 'user_identity_id' AS identity, k ->> 'max_use_count' AS count FROM jsonb_array_elements(:'keys') k;
 DELETE FROM booking WHERE id = 5;
 
 -- UPDATE: another guest gets that guest's key, and the former one is revoked
 SELECT key_id AS before FROM booking WHERE id = 1 \gset
 UPDATE booking SET guest = :'g2' WHERE id = 1 RETURNING key_id <> :'before' AS new_key;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT k ->> 'user_identity_id' AS identity, k -> 'revoked' AS revoked, k ->> 'instant_key_id' = :'before' AS former FROM jsonb_array_elements(:'keys') k;
 -- anything else makes no key and revokes none
 UPDATE booking SET note = 'x', nights = nights + 1;
@@ -45,7 +45,7 @@ UPDATE booking SET guest = :'g2' WHERE id = 3 RETURNING key_id IS NOT NULL AS ke
 UPDATE booking SET guest = NULL WHERE id = 1 RETURNING key_id, key_url, key_expires;
 -- a key that is cleared is revoked, and no other is made
 UPDATE booking SET key_id = NULL WHERE id = 3 RETURNING key_id, guest IS NOT NULL AS guest;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT * FROM pg_temp.keys(:'keys');
 DELETE FROM booking;
 
@@ -72,42 +72,42 @@ DROP OWNED BY regress_seam_clerk;
 DROP ROLE regress_seam_clerk;
 
 -- what happens on rollback: a live key; a dead key of a row that is back
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 BEGIN;
 INSERT INTO booking VALUES (1, :'g1', 2);
 ROLLBACK;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT live AS "live after a rolled-back INSERT" FROM pg_temp.keys(:'keys');
 INSERT INTO booking VALUES (1, :'g1', 2);
 BEGIN;
 DELETE FROM booking;
 ROLLBACK;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT (SELECT k -> 'revoked' FROM jsonb_array_elements(:'keys') k WHERE k ->> 'instant_key_id' = key_id::text) AS "dead after a rolled-back DELETE" FROM booking;
 
 -- ON CONFLICT: BEFORE INSERT fires first, so its key is left without a row ...
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 INSERT INTO booking VALUES (1, :'g1', 2) ON CONFLICT DO NOTHING;
 INSERT INTO booking VALUES (1, :'g1', 2) ON CONFLICT (id) DO UPDATE SET note = 'again';
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT live AS "without a row" FROM pg_temp.keys(:'keys');
 -- ... unless it is stored
 INSERT INTO booking VALUES (1, :'g1', 2) ON CONFLICT (id) DO UPDATE SET key_id = EXCLUDED.key_id, key_url = EXCLUDED.key_url;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT EXISTS (SELECT FROM jsonb_array_elements(:'keys') k WHERE k ->> 'instant_key_id' = key_id::text AND k -> 'revoked' = 'false') AS stored FROM booking;
 
 -- a later BEFORE trigger that drops the row
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 CREATE FUNCTION drop_row() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE TRIGGER zzz BEFORE INSERT ON booking FOR EACH ROW EXECUTE FUNCTION drop_row();
 INSERT INTO booking VALUES (9, :'g1', 2);
 DROP TRIGGER zzz ON booking;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT live AS "of a dropped row" FROM pg_temp.keys(:'keys');
 
 -- COPY and MERGE are like INSERT, UPDATE and DELETE
 TRUNCATE booking;
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 COPY booking (id, guest, nights) FROM stdin;
 1	11111111-1111-4111-8111-111111111111	1
 2	22222222-2222-4222-8222-222222222222	1
@@ -116,7 +116,7 @@ MERGE INTO booking b USING (VALUES (1, :'g2'::uuid), (2, NULL), (3, :'g1')) v(id
 WHEN MATCHED AND v.guest IS NULL THEN DELETE
 WHEN MATCHED THEN UPDATE SET guest = v.guest
 WHEN NOT MATCHED THEN INSERT (id, guest, nights) VALUES (v.id, v.guest, 1);
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT * FROM pg_temp.keys(:'keys');
 SELECT id, guest, EXISTS (SELECT FROM jsonb_array_elements(:'keys') k WHERE k ->> 'instant_key_id' = key_id::text AND k -> 'revoked' = 'false' AND k ->> 'user_identity_id' = guest::text) AS own_live_key FROM booking ORDER BY id;
 
@@ -126,7 +126,7 @@ INSERT INTO booking VALUES (7, :'g1', 2) RETURNING key_id;
 DELETE FROM booking WHERE id = 1;
 RESET session_replication_role;
 TRUNCATE booking;
-\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT pg_temp.keys(:'keys') = pg_temp.keys(:'after') AS unchanged;
 -- who may write the key column can have any key revoked whose id he knows
 SELECT instant_key_id AS id FROM seam_generate_instant_key(:'g1') \gset
@@ -135,7 +135,7 @@ DELETE FROM booking;
 SELECT seam_delete_instant_key(:'id') AS "was still there";
 
 -- partitions: a row that moves keeps its key
-\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/reset '{}'`
+\set ignored `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/reset '{}'`
 CREATE TABLE stay (id int, place int, guest uuid, key_id uuid, PRIMARY KEY (id, place)) PARTITION BY LIST (place);
 CREATE TABLE stay1 PARTITION OF stay FOR VALUES IN (1);
 CREATE TABLE stay2 (gone int, key_id uuid, guest uuid, place int NOT NULL, id int NOT NULL);
@@ -147,7 +147,7 @@ INSERT INTO stay VALUES (1, 1, :'g1'), (2, 1, :'g1'), (3, 1, :'g2'), (4, 1, NULL
 CREATE TEMP TABLE was AS SELECT id, key_id FROM stay;
 UPDATE stay SET place = 2;
 SELECT id, tableoid::regclass, key_id IS NOT DISTINCT FROM (SELECT key_id FROM was WHERE was.id = stay.id) AS kept FROM stay ORDER BY id;
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT * FROM pg_temp.keys(:'keys');
 -- moved, and handed to another guest; moved, and cleared; moved, and to nobody
 UPDATE stay SET place = 1, guest = :'g2' WHERE id = 1 RETURNING key_id <> (SELECT key_id FROM was WHERE id = 1) AS new_key;
@@ -157,7 +157,7 @@ UPDATE stay SET place = 1, guest = NULL WHERE id = 3 RETURNING key_id;
 MERGE INTO stay s USING (VALUES (1), (2), (10)) v(id) ON s.id = v.id
 WHEN MATCHED THEN UPDATE SET place = 2
 WHEN NOT MATCHED THEN INSERT VALUES (v.id, 2, '11111111-1111-4111-8111-111111111111');
-\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set keys `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT * FROM pg_temp.keys(:'keys');
 SELECT id, place, guest, EXISTS (SELECT FROM jsonb_array_elements(:'keys') k WHERE k ->> 'instant_key_id' = key_id::text AND k -> 'revoked' = 'false' AND k ->> 'user_identity_id' = guest::text) AS own_live_key FROM stay ORDER BY id;
 -- as a role that may not read the table, under row security
@@ -170,7 +170,7 @@ UPDATE stay SET place = 1 WHERE id = 1;
 RESET ROLE;
 DROP OWNED BY regress_seam_clerk;
 DROP ROLE regress_seam_clerk;
-\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/keys`
+\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/keys`
 SELECT pg_temp.keys(:'keys') = pg_temp.keys(:'after') AS unchanged;
 -- a note of an updated row is no longer good in the next statement
 CREATE FUNCTION pg_temp.live(id int, OUT key bool, OUT own bool) LANGUAGE sql AS
@@ -255,7 +255,7 @@ DROP ROLE regress_seam_owner;
 DROP TABLE stay;
 
 -- arguments are checked before any call
-\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set requests `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 CREATE DOMAIN guest_id AS uuid;
 CREATE TABLE bad (guest uuid, who guest_id, n int, big bigint, t text, v5 varchar(5), v35 varchar(35), v36 varchar(36), v255 varchar(255), d date, j json, b bytea, c "char", na name,
 	gen uuid GENERATED ALWAYS AS (guest) STORED, key_id uuid, "key=id" uuid);
@@ -279,7 +279,7 @@ INSERT INTO bad (n) VALUES (1);
 SELECT kind, level, pg_temp.check($$'instant_key_id=key_id'$$, kind, level, 'delete') FROM (VALUES ('BEFORE DELETE', 'ROW'), ('AFTER INSERT', 'ROW'), ('AFTER DELETE', 'STATEMENT')) v(kind, level);
 SELECT a, pg_temp.check(a, 'AFTER DELETE', 'ROW', 'delete') FROM (VALUES (''), ($$'user_identity_id=guest'$$), ($$'instant_key_id=n'$$), ($$'instant_key_id=t'$$), ($$'instant_key_id=nothing'$$), ($$'instant_key_id=gen'$$), ($$'instant_key_id=who'$$)) v(a);
 SELECT code, message FROM pg_temp.try('SELECT seam_delete_instant_key_trigger()');
-\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam.py --ask "$FAKE_PORT" /fake/requests`
+\set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT jsonb_array_length(:'after') - jsonb_array_length(:'requests') AS "requests made";
 -- types that can be assigned
 SELECT a, pg_temp.check(a) FROM (VALUES

@@ -16,10 +16,10 @@ our @EXPORT = qw(HANGS);
 # A process that has run for so many seconds hangs.
 use constant HANGS => 900;
 
-my $program = abs_path(dirname(__FILE__) . '/../fake_seam.py');
+my $program = abs_path(dirname(__FILE__) . '/../fake_seam');
 my @running;
 
-# FakeSeam->start(options of fake_seam.py): an object.
+# FakeSeam->start(options of the fake, see its --help): an object.
 sub start
 {
 	my ($class, @options) = @_;
@@ -36,7 +36,7 @@ sub start
 
 sub port { return $_[0]->{port}; }
 
-# The value of seam_ik.endpoint; with a SPEC (see fake_seam.py) for misbehaviour.
+# The value of seam_ik.endpoint; with a SPEC for misbehaviour, see --help.
 sub url
 {
 	my ($self, $spec, $host) = @_;

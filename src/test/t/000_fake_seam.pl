@@ -368,6 +368,9 @@ is($d->{status}, 429, 'combined');
 is(call('statsu=500')->{status}, 599, 'a typing error');
 is(call('missing=nothing')->{status}, 599, 'a field that is not there');
 is(call('status=abc')->{status}, 599, 'no number');
+is(call('redirect=99')->{status}, 599, 'no status');
+is(call('status=429,retry_after=date+soon')->{status}, 599, 'no date');
+is(call('late')->{status}, 200, 'late without a time');
 
 $fake->reset;
 $fake->behave($guest, 'status=500', 2);
@@ -458,7 +461,8 @@ ok(!IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $deaf->port, Time
 
 # ---------- the end ----------
 
-my $fake_program = 'src/test/fake_seam.py';
+my $fake_program = 'src/test/fake_seam';
+like(`python3 $fake_program --help`, qr/^ +deep=N +a field with N nested arrays$/m, '--help: what a misbehaviour does');
 my $port = `sh -c 'sh -c "python3 $fake_program --detach"; sleep 0.3'`;
 like($port, qr/\A\d+\n\z/, '--detach: prints its port and lets its starter go on');
 my $background = `python3 $fake_program --detach`;
