@@ -103,7 +103,7 @@ static const struct
 		 * primary key now
 		 */
 		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
-		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%')))) FOR UPDATE",
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, 'instant_key_id='))))) FOR UPDATE",
 		5, {TARGET_TYPES, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {
@@ -271,8 +271,10 @@ statement_text(StatementId id, const Outbox *outbox)
 			skip = *sql == '{' && !outbox->knows_columns;
 		else if (skip)
 			continue;
-		else if (*sql == '%')
-			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
+		else if (sql[0] == '%' && sql[1] == 's')
+			appendStringInfoString(&text, (sql++, outbox->name));
+		else if (sql[0] == '%' && sql[1] == 'c')
+			appendStringInfoString(&text, (sql++, outbox->calls));
 		else
 			appendStringInfoChar(&text, *sql);
 	}
