@@ -553,13 +553,13 @@ add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const cha
 }
 
 /*
- * Have a key revoked that may be this request's or another's.
+ * Have a key revoked that is not to be this request's, and was issued with the account
+ * that the request has: why.
  */
 void
-work_revoke_copy(const WorkRow *row, const SeamKey *key)
+work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why)
 {
-	(void) add_copy(row, key, STATUS_REVOKING,
-					"issued by a call whose answer was lost, and it cannot be told by which one");
+	(void) add_copy(row, key, STATUS_REVOKING, why);
 }
 
 /*

@@ -146,7 +146,7 @@ extern bool work_lock(int64 id, WorkRow *row);
 extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
-extern void work_revoke_copy(const WorkRow *row, const SeamKey *key);
+extern void work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why);
 extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);
 extern void work_looked_again(int64 id);
 extern int	work_awaited(pg_uuid_t **ids);

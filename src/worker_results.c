@@ -224,7 +224,12 @@ store_generate(Flight *flight)
 		if (later)
 			return false;
 		if (result->sqlerrcode == 0)
-			outbox_revoke_key(work_outbox(), &result->key.instant_key_id);
+		{
+			WorkRow		copy = flight->row;
+
+			copy.account = flight->account_id;
+			work_revoke_copy(&copy, &result->key, "issued for a request that was deleted or changed meanwhile");
+		}
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 		return true;
 	}
@@ -625,7 +630,8 @@ store_list(Flight *flight)
 	{
 		if (!candidates[c].revoke || bms_is_member(candidates[c].group, spare))
 			continue;
-		work_revoke_copy(&rows[candidates[c].group], candidates[c].key);
+		work_revoke_copy(&rows[candidates[c].group], candidates[c].key,
+						 "issued by a call whose answer was lost, and it cannot be told by which one");
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 	}
 	return true;
