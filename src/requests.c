@@ -142,10 +142,11 @@ static const struct
 	},
 	[ST_RETRY] = {
 		/*
-		 * What may have a key that nobody wants is to be revoked.  What is reported
-		 * may have one that is not known: it is looked for, with the account that we
-		 * have now, and asked for again if there is none.  Timeline 0: whose a guest's
-		 * keys are was known only for a while, so what is found is reported.
+		 * What may have a key that nobody wants is to be revoked.  What is
+		 * reported may have one that is not known: it is looked for, with the
+		 * account that we have now, and asked for again if there is none.
+		 * Timeline 0: whose a guest's keys are was known only for a while, so
+		 * what is found is reported.
 		 */
 		"UPDATE %s SET status = CASE WHEN transaction_id IS NOT NULL OR (instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' THEN 'in_flight' ELSE 'pending' END,"

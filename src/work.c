@@ -762,3 +762,22 @@ work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, Timesta
 	args[4] = TimestampTzGetDatum(began_after);
 	work_execute(&end_pauses, args, NULL);
 }
+
+static WorkStatement put_off_looks =
+{
+	.sql = "UPDATE %r SET look_again_at = $3 WHERE request_id = ANY (ARRAY("
+	"SELECT request_id FROM %r WHERE look_again_at IS NOT NULL AND" OURS "FOR UPDATE SKIP LOCKED))",
+	.types = {TIMESTAMPTZOID}
+};
+
+/*
+ * Have the keys that are looked for once more looked for at this time.
+ */
+void
+work_put_off_looks(TimestampTz at)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = TimestampTzGetDatum(at);
+	work_execute(&put_off_looks, args, NULL);
+}

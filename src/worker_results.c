@@ -25,10 +25,7 @@
 /* Ids in one message. */
 #define KEYS_IN_MESSAGE 20
 
-/* A key may appear after a doubt was settled: it is looked for so much later, */
-#define LOOK_AGAIN_US (300 * INT64CONST(1000000))
-
-/* and, where that is not possible, for so long after the attempt. */
+/* Where a key that may appear late cannot be looked for, that is tried for so long. */
 #define LOOK_AGAIN_MAX_US (3600 * INT64CONST(1000000))
 
 /*
@@ -499,7 +496,7 @@ look_again(const WorkRow *row, const Doubt *doubt, WorkChange *change)
 	if (row->timeline == 0)
 		return;
 	change->look_again = true;
-	change->look_again_at = GetCurrentTimestamp() + LOOK_AGAIN_US;
+	change->look_again_at = GetCurrentTimestamp() + LATE_KEYS_US;
 	change->look_again_from = doubt->from;
 	worker.look_again_at = Min(worker.look_again_at, change->look_again_at);
 }
