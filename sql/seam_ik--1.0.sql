@@ -207,9 +207,9 @@ CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
 CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
 	(target_hash) WHERE target_hash IS NOT NULL;
 
--- Whose keys are looked for once more?
+-- Whose keys are looked for once more, and when?
 CREATE INDEX seam_instant_key_request_again ON seam_instant_key_request
-	(look_again_at, user_identity_id) WHERE look_again_at IS NOT NULL;
+	(origin, look_again_at, user_identity_id) WHERE look_again_at IS NOT NULL;
 
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request', '');
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request_request_id_seq', '');

@@ -286,6 +286,16 @@ known_keep(Open *open)
 /* ---------- for who settles doubts ---------- */
 
 /*
+ * Are the calls known that a former worker has recorded?  Before that nobody can tell
+ * whose an identity's keys are.
+ */
+bool
+worker_calls_are_known(void)
+{
+	return known.loaded;
+}
+
+/*
  * Is a session's call for this identity under way, as far as we know?
  */
 bool

@@ -553,13 +553,13 @@ add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const cha
 }
 
 /*
- * Have a key revoked that may be this request's or another's.
+ * Have a key revoked that is not to be this request's, and was issued with the account
+ * that the request has: why.
  */
 void
-work_revoke_copy(const WorkRow *row, const SeamKey *key)
+work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why)
 {
-	(void) add_copy(row, key, STATUS_REVOKING,
-					"issued by a call whose answer was lost, and it cannot be told by which one");
+	(void) add_copy(row, key, STATUS_REVOKING, why);
 }
 
 /*
@@ -761,4 +761,23 @@ work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, Timesta
 	args[3] = TimestampTzGetDatum(until);
 	args[4] = TimestampTzGetDatum(began_after);
 	work_execute(&end_pauses, args, NULL);
+}
+
+static WorkStatement put_off_looks =
+{
+	.sql = "UPDATE %r SET look_again_at = $3 WHERE request_id = ANY (ARRAY("
+	"SELECT request_id FROM %r WHERE look_again_at IS NOT NULL AND" OURS "FOR UPDATE SKIP LOCKED))",
+	.types = {TIMESTAMPTZOID}
+};
+
+/*
+ * Have the keys that are looked for once more looked for at this time.
+ */
+void
+work_put_off_looks(TimestampTz at)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = TimestampTzGetDatum(at);
+	work_execute(&put_off_looks, args, NULL);
 }

@@ -104,7 +104,7 @@ static const struct
 		 * primary key now
 		 */
 		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
-		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE f LIKE 'instant_key_id=%')))) FOR UPDATE",
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, 'instant_key_id='))))) FOR UPDATE",
 		5, {TARGET_TYPES, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {
@@ -143,12 +143,17 @@ static const struct
 	},
 	[ST_RETRY] = {
 		/*
-		 * what may have a key that nobody wants is to be revoked; timeline 0:
-		 * whose a guest's keys are was known only for a while
+		 * What may have a key that nobody wants is to be revoked.  What is
+		 * reported may have one that is not known: it is looked for, with the
+		 * account that we have now, and asked for again if there is none.
+		 * Timeline 0: whose a guest's keys are was known only for a while, so
+		 * what is found is reported.
 		 */
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NULL AND (instant_key).instant_key_id IS NULL THEN 'pending' ELSE 'revoking' END,"
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NOT NULL OR (instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
+		" WHEN sqlstate = '08007' THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
-		" timeline_id = CASE WHEN transaction_id IS NULL OR (instant_key).instant_key_id IS NOT NULL THEN timeline_id ELSE 0 END"
+		" account = CASE WHEN sqlstate = '08007' AND transaction_id IS NULL AND (instant_key).instant_key_id IS NULL THEN NULL ELSE account END,"
+		" timeline_id = CASE WHEN sqlstate = '08007' AND (instant_key).instant_key_id IS NULL THEN 0 ELSE timeline_id END"
 		" WHERE request_id = $1",
 		1, {INT8OID}
 	},
@@ -377,7 +382,7 @@ lock_request(Session *session, int64 id)
 static const char *
 revoke_key(Session *session, const Locked *locked)
 {
-	Datum		args[] = {Int64GetDatum(locked->id), Int64GetDatum((int64) GetSystemIdentifier()), ObjectIdGetDatum(MyDatabaseId)};
+	Datum		args[] = {Int64GetDatum(locked->id)};
 
 	execute(session, ST_REVOKE, args);
 	places_wake_at_commit(false);
@@ -617,8 +622,8 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 /*
  * seam_retry_instant_key_request(request_id bigint) RETURNS text, strict
  *
- * Puts a failed request back.  Where a key was issued and could not be written
- * to its row, only that is tried again.
+ * Puts a failed request back; what is reported is looked for first.  Where a key was
+ * issued and could not be written to its row, only that is tried again.
  */
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)

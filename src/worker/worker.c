@@ -332,8 +332,11 @@ end_pauses(void)
 
 	work_end_pauses(all, lengthof(all), now + Max(BACKOFF_MAX_US, attempt), DT_NOBEGIN);
 	work_end_pauses(rows, lengthof(rows), now + WRITE_BACK_BACKOFF_MAX_US, DT_NOBEGIN);
-	if (worker.clock_was_set)
-		work_end_pauses(all, lengthof(all), now, now);
+	if (!worker.clock_was_set)
+		return;
+	work_end_pauses(all, lengthof(all), now, now);
+	/* not too early either, where it was set ahead */
+	work_put_off_looks(now + LATE_KEYS_US);
 }
 
 /*
@@ -429,7 +432,7 @@ forget_turn(void)
 static void
 take_turn(void)
 {
-	bool		may_send = settings_worker && worker_refresh_account();
+	bool		may_send = settings_worker && worker_calls_are_known() && worker_refresh_account();
 	ErrorData  *error = worker_work(turn, &may_send);
 	dlist_mutable_iter it;
 	ListCell   *lc;
@@ -476,7 +479,7 @@ next_turn(void)
 		return 0;
 	at = Min(at, worker_monotonic(worker.write_backs.next_due, now, http));
 	at = Min(at, worker_monotonic(worker.cancelled.next_due, now, http));
-	if (!settings_worker)
+	if (!settings_worker || !worker_calls_are_known())
 		return at;
 	if (worker.account_warned || !worker.account_known)
 		return Min(at, worker.account_look_at);

@@ -27,10 +27,7 @@
 /* Ids in one message. */
 #define KEYS_IN_MESSAGE 20
 
-/* A key may appear after a doubt was settled: it is looked for so much later, */
-#define LOOK_AGAIN_US (300 * INT64CONST(1000000))
-
-/* and, where that is not possible, for so long after the attempt. */
+/* Where a key that may appear late cannot be looked for, that is tried for so long. */
 #define LOOK_AGAIN_MAX_US (3600 * INT64CONST(1000000))
 
 /*
@@ -226,7 +223,12 @@ store_generate(Flight *flight)
 		if (later)
 			return false;
 		if (result->sqlerrcode == 0)
-			outbox_revoke_key(work_outbox(), &result->key.instant_key_id);
+		{
+			WorkRow		copy = flight->row;
+
+			copy.account = flight->account_id;
+			work_revoke_copy(&copy, &result->key, "issued for a request that was deleted or changed meanwhile");
+		}
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 		return true;
 	}
@@ -510,7 +512,7 @@ look_again(const WorkRow *row, const Doubt *doubt, WorkChange *change)
 	if (row->timeline == 0)
 		return;
 	change->look_again = true;
-	change->look_again_at = GetCurrentTimestamp() + LOOK_AGAIN_US;
+	change->look_again_at = GetCurrentTimestamp() + LATE_KEYS_US;
 	change->look_again_from = doubt->from;
 	worker.look_again_at = Min(worker.look_again_at, change->look_again_at);
 }
@@ -670,7 +672,8 @@ store_list(Flight *flight)
 	{
 		if (!candidates[c].revoke || bms_is_member(candidates[c].group, spare))
 			continue;
-		work_revoke_copy(&rows[candidates[c].group], candidates[c].key);
+		work_revoke_copy(&rows[candidates[c].group], candidates[c].key,
+						 "issued by a call whose answer was lost, and it cannot be told by which one");
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 	}
 	return true;

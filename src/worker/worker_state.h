@@ -24,6 +24,9 @@
 /* The longest pause between two tries to write a row. */
 #define WRITE_BACK_BACKOFF_MAX_US (60 * INT64CONST(1000000))
 
+/* A key may appear after a doubt was settled: it is looked for so much later. */
+#define LATE_KEYS_US (300 * INT64CONST(1000000))
+
 /* After a transaction of ours failed. */
 #define ERROR_PAUSE_US (1 * INT64CONST(1000000))
 
@@ -191,6 +194,7 @@ extern void worker_finish_calls(void);
 extern void worker_take_answers(void);
 
 /* worker_known.c */
+extern bool worker_calls_are_known(void);
 extern bool worker_call_is_open(const pg_uuid_t *identity);
 extern void worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners);
 extern List *worker_called_identities(List *list);

@@ -95,16 +95,31 @@ is(reported($reported[0]), '-', 'but somebody has looked at it');
 sql('DELETE FROM booking');
 is(states_of($reported[1]), 'failed 08007 1', 'when its booking goes, it stays');
 like(reported($reported[1]), qr/another issuer/, 'and is reported still');
+# ... nor is another key asked for while there may be one
+is(retry($reported[0]), 'in_flight', 'tried again, it is looked for');
+becomes($reported[0], qr/^failed 08007 0$/, 'and reported again');
+is(scalar(keys_of($reported[0])), 2, 'no other key is issued');
+isnt(reported($reported[0]), '-', 'somebody has to look at it again');
+sql("SELECT seam_delete_instant_key('$_')") foreach split /,/, live($reported[0]);
+retry($reported[0]);
+becomes($reported[0], qr/^issued 1$/, 'when its keys were revoked by hand, it gets another one');
+is(scalar(split /,/, live($reported[0])), 1, 'which is the only one');
 
 # ---------- another endpoint ----------
 
-my ($booked, $lost, $gone, $doomed) = map { new_guest } 1 .. 4;
+my ($booked, $lost, $gone, $doomed, $deleted) = map { new_guest } 1 .. 5;
 issued($_, 'a request of the first endpoint') foreach $booked, $gone;
 $fake->behave($_, "$at,hang_after", 1) foreach $lost, $doomed;
 enqueue($_) foreach $lost, $doomed;
 wait_for(sub { keys_of($lost) && keys_of($doomed) });
 is(cancel($doomed), 'revoking', 'one that is in flight is cancelled');
-set(endpoint => $elsewhere->url);
+sql("ALTER SYSTEM SET seam_ik.request_timeout = '60s'");
+$node->reload;
+$fake->behave($deleted, "$at,hold", 1);
+enqueue($deleted);
+ok(wait_for(sub { asked($fake, 'generate_instant_key', $deleted) }), 'the request of another one is sent');
+sql("DELETE FROM seam_instant_key_request WHERE user_identity_id = '$deleted'");
+set(endpoint => $elsewhere->url, request_timeout => '1s');
 my $there = new_guest;
 issued($there, 'another endpoint');
 is(live($there, $elsewhere) ne '', 1, 'is used from now on');
@@ -116,6 +131,9 @@ like(reported($_), qr/^the answer was lost, and with $present, no instant key is
 	'as a lost answer') foreach $lost, $doomed;
 is(scalar(asked($lost, 'generate_instant_key', $elsewhere)), 0, 'and not issued anew');
 is(scalar(map { split /,/, live($_) } $booked, $lost, $doomed), 3, 'the keys live');
+$fake->release($deleted);
+ok(wait_for(sub { state_of($deleted) =~ /^failed/ }), 'the key of a request that was deleted meanwhile is reported');
+like(reported($deleted), qr/^the instant key was issued with another API key, endpoint or workspace/, 'and not said to be revoked');
 set(endpoint => $fake->url);
 is(retry($booked), 'revoking', 'with the first endpoint the key is revoked, when that is tried again');
 becomes($booked, qr/^revoked/, 'which works');

@@ -143,11 +143,19 @@ settled_late_enough($guest->{lost}, 'restart');
 
 # ---------- the clock of a running server ----------
 
+# A key that may appear late is looked for some minutes after a lost answer was settled.
+my $late = new_guest;
+sub look_in { return sql("SELECT look_again_at - now() BETWEEN interval '4 min' AND interval '5 min' FROM seam_instant_key_request WHERE user_identity_id = '$late'") eq 't'; }
+$fake->behave($late, "$at,reset", 1);
+enqueue($late);
+ok(becomes($late, 'issued') && look_in(), 'a lost answer without a key');
+
 # Set back by less than the longest pause.
 $guest = enqueue_all();
 $set_clock->($clock -= 900);
 ends_well($guest, 'set back');
 settled_late_enough($guest->{lost}, 'set back');
+ok(wait_for(\&look_in), 'set back: a late key is looked for as soon as it should');
 
 # Set ahead, so that all seems to have been long ago.
 my $ahead = new_guest;
@@ -157,6 +165,7 @@ wait_for(sub { of($ahead, 'sqlstate') eq '08007' });
 $set_clock->($clock += 900);
 ok(becomes($ahead, 'issued'), 'set ahead: what was in doubt');
 settled_late_enough($ahead, 'set ahead');
+ok(wait_for(\&look_in), 'set ahead: a late key is not looked for too early');
 
 # Only that one of two readings is late is no step.
 my $steps = () = slurp_file($node->logfile) =~ /the clock of this server was set/g;

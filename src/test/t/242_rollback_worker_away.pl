@@ -15,7 +15,8 @@ my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
 		'seam_ik.max_retries = 0',
-	'restart_after_crash = on', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 1');
+	'restart_after_crash = on', 'autovacuum = off', 'wal_level = replica', 'max_wal_senders = 1',
+	'max_prepared_transactions = 1');
 api_key_file($node, 'seam_test_trouble');
 
 meet($node, $fake);
@@ -529,6 +530,28 @@ crash($walwriter);
 result_of($s);
 ok(quiet(), 'a crash while the transaction is open');
 is(live($untold), '', 'its key is revoked');
+
+# A worker that cannot read yet what calls its predecessor had recorded: it knows of no
+# key whose it is.
+my $shared = new_guest;
+sql("ALTER SYSTEM SET seam_ik.request_timeout = '3s'");
+$node->reload;
+wait_for(sub { sql('SHOW seam_ik.request_timeout') eq '3s' });
+my $mine = sql(call($shared));
+$fake->behave($shared, "$at,hang", 1);
+sql("SELECT seam_enqueue_instant_key('$shared')");
+wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$shared'") eq 'in_flight' });
+sql('BEGIN; LOCK TABLE seam_instant_key_call; PREPARE TRANSACTION $$reads no calls$$');
+$node->stop('immediate');
+my $end = -s $node->logfile;
+$node->start;
+ok(wait_for(sub { slurp_file($node->logfile, $end) =~ /the outbox of database "postgres" could not [^:]*: canceling statement due to lock timeout/ }), 'calls cannot be read after a crash');
+sql('SELECT pg_sleep(6)');
+is(lists_of($shared), 0, 'no list is asked for until they are');
+sql('ROLLBACK PREPARED $$reads no calls$$');
+ok(quiet(), 'a request of a guest who has a key by a call that committed');
+like(sql("SELECT status || ' ' || attempts || ' ' || ((instant_key).instant_key_id <> '$mine') FROM seam_instant_key_request WHERE user_identity_id = '$shared'"), qr/^issued 2 true$/, 'gets its own');
+is(scalar(split /,/, live($shared)), 2, 'both live');
 
 $node->stop;
 done_testing();
