@@ -271,7 +271,7 @@ statement_text(StatementId id, const Outbox *outbox)
 			skip = *sql == '{' && !outbox->knows_columns;
 		else if (skip)
 			continue;
-		else if (*sql == '%')
+		else if (sql[0] == '%' && (sql[1] == 's' || sql[1] == 'c'))
 			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
 		else
 			appendStringInfoChar(&text, *sql);

@@ -1051,9 +1051,6 @@ class Connection(asyncio.Protocol):
                 answer = Answer(seam, 599, error_body('bad_spec', str(error)),
                                 {})
             seam.record(self, head, body, plan.spec, answer.status, key)
-        self.busy = self.held = True
-        seam.in_flight += 1
-        seam.max_in_flight = max(seam.max_in_flight, seam.in_flight)
         if 'hold' in plan:
             seam.on_hold.append((seam.concerned(body), functools.partial(
                 self.perform, head, plan, silent, answer)))
