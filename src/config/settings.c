@@ -143,6 +143,15 @@ names_secret(const char *text)
 }
 
 /*
+ * Was a secret seen in the statement that is being executed, whatever its text says?
+ */
+static bool
+secret_was_seen(void)
+{
+	return secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp();
+}
+
+/*
  * May the statement of which something is about to be logged hold a secret?
  */
 static bool
@@ -150,7 +159,7 @@ statement_may_hold_secret(const ErrorData *edata)
 {
 	if (debug_query_string == NULL)
 		return false;
-	if (secret_statement != 0 && secret_statement == GetCurrentStatementStartTimestamp())
+	if (secret_was_seen())
 		return true;
 
 	/* refused before we see it, by a way that may name nothing: EXECUTE, say */
@@ -160,21 +169,43 @@ statement_may_hold_secret(const ErrorData *edata)
 }
 
 /*
+ * Does a context show the values of a statement's parameters ("$1 = '...'"), as it does
+ * with log_parameter_max_length_on_error?
+ */
+static bool
+shows_parameters(const char *context)
+{
+	while ((context = strchr(context, '$')) != NULL)
+	{
+		size_t		digits = strspn(++context, "0123456789");
+
+		if (digits > 0 && strncmp(context + digits, " = ", 3) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * emit_log_hook: leave out of the server log what may quote a secret.
  *
  * PostgreSQL logs the text of a statement that fails, be it before any of our
  * code sees it (a syntax error), in it, or afterwards: in another statement of
- * the same query string, or when the function has returned.  The flags are of the
- * log only; the internal query is lost to the client, too.
+ * the same query string, or when the function has returned.  Its context may quote
+ * the same secret without a word that tells: in the arguments of a function that
+ * calls ours, or as the value of a parameter.  The flags are of the log only; the
+ * internal query is lost to the client, too.
  */
 static void
 hide_secrets(ErrorData *edata)
 {
-	if (statement_may_hold_secret(edata))
+	bool		seen = debug_query_string != NULL && secret_was_seen();
+	bool		held = statement_may_hold_secret(edata);
+
+	if (held)
 		edata->hide_stmt = true;
-	if (edata->context && names_secret(edata->context))
+	if (edata->context && (seen || names_secret(edata->context) || (held && shows_parameters(edata->context))))
 		edata->hide_ctx = true;
-	if (edata->internalquery && names_secret(edata->internalquery))
+	if (edata->internalquery && (seen || names_secret(edata->internalquery)))
 		edata->internalquery = NULL;
 	if (next_emit_log)
 		next_emit_log(edata);

@@ -341,12 +341,16 @@ worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 	dlist_iter	it;
 
 	memset(owners, 0, sizeof(CallOwners));
+	if (identity)
+	{
+		dlist_foreach(it, &identity->uses)
+			n++;
+	}
+	/* there is an array also of none, since bsearch() wants one */
+	owners->keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(pg_uuid_t));
+	owners->windows = MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(Doubt));
 	if (identity == NULL)
 		return;
-	dlist_foreach(it, &identity->uses)
-		n++;
-	owners->keys = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(pg_uuid_t));
-	owners->windows = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(Doubt));
 	dlist_foreach(it, &identity->uses)
 	{
 		const Use  *use = dlist_container(Use, node, it.cur);

@@ -404,7 +404,12 @@ wanted_database(const Node *stmt)
 	if (name == NULL)
 		return InvalidOid;
 	database = get_database_oid(name, true);
-	if (!OidIsValid(database) || database == MyDatabaseId ||
+
+	/*
+	 * of these commands only CREATE DATABASE may want the one that it is
+	 * given in
+	 */
+	if (!OidIsValid(database) || (database == MyDatabaseId && !is_template) ||
 		!(is_template ? may_copy(database) : superuser() || database_ownercheck(database, GetUserId())))
 		return InvalidOid;
 	return database;

@@ -115,7 +115,9 @@ CREATE FUNCTION executes() RETURNS void $define EXECUTE 'SET seam_ik.api_key = '
 CREATE FUNCTION executes(key text) RETURNS void $define EXECUTE format('SET seam_ik.api_key = %L', key); END \$f\$;
 CREATE FUNCTION set_to(key text) RETURNS void $define PERFORM set_config('seam_ik.api_key', key, false); END \$f\$;
 CREATE FUNCTION gets() RETURNS void $define PERFORM seam_get_instant_key('$url'); END \$f\$;
-CREATE FUNCTION gets(url text) RETURNS void $define PERFORM seam_get_instant_key(url); END \$f\$");
+CREATE FUNCTION gets(url text) RETURNS void $define PERFORM seam_get_instant_key(url); END \$f\$;
+CREATE FUNCTION gets_and_fails(url text) RETURNS void $define BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM 1 / 0; END \$f\$;
+CREATE FUNCTION gets_and_quotes(url text) RETURNS void $define BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END; EXECUTE format('oops %L', url); END \$f\$");
 my $hang = "SET seam_ik.api_key_file = 'seam_api_key'; SET seam_ik.endpoint = '" . $fake->url('hang') . "'";
 my $found = $hang =~ s/hang/delay=1/r;
 my @failing = (
@@ -143,7 +145,12 @@ my @failing = (
 		"SELECT seam_get_instant_key(\$1); EXECUTE g('$url')", "BEGIN; DECLARE c CURSOR FOR $get; FETCH c; COMMIT",
 	'SELECT gets()', "SELECT gets('$url')", 'SET ROLE clerk; SELECT gets()', "SET ROLE clerk; SELECT gets('$url')",
 		"DO \$do\$ BEGIN BEGIN PERFORM seam_get_instant_key('$url'); EXCEPTION WHEN OTHERS THEN NULL; END; " .
-		"PERFORM 1 / 0; END \$do\$");
+		"PERFORM 1 / 0; END \$do\$",
+	# an argument that the context, or what was executed within, quotes (what is told for
+	# debugging may come before anything is known)
+	"SET log_min_messages = warning; DO \$do\$ BEGIN PERFORM gets_and_fails('$url'); END \$do\$",
+	"SELECT gets_and_quotes('$url')",
+	"DO \$do\$ BEGIN PERFORM set_to('$secret'), 1 / count(*) FROM pg_class WHERE false; END \$do\$");
 foreach my $sql (@failing)
 {
 	my $name = $sql =~ s/S3CR3T/.../gr;
@@ -160,6 +167,21 @@ foreach my $sql (@failing)
 	like($out, qr/ERROR/, 'fails, too, in one message');
 	is_deeply([ grep { /S3CR3T/ } split /\n/, slurp_file($node->logfile, $offset) ], [],
 		'and the log does not show it');
+}
+# a parameter of a prepared statement, whose value the context shows
+foreach my $sql ("SELECT set_config('seam_ik.api_key', :key, false), 1 / count(*) FROM pg_class WHERE false", 'SELECT gets(:url)', 'SELECT gets_and_fails(:url)', 'SELECT seam_get_instant_key(:url::uuid)', 'SELECT set_to(:key), 1 / count(*) FROM pg_class WHERE false')
+{
+	my $script = PostgreSQL::Test::Utils::tempdir . '/parameters.sql';
+	my $out = '';
+
+	open my $file, '>', $script or die $!;
+	print $file "LOAD 'seam_ik';\nSET log_min_messages = warning;\nSET log_parameter_max_length_on_error = -1;\n$sql;\n";
+	close $file;
+	$offset = -s $node->logfile;
+	IPC::Run::run([ 'pgbench', '-n', '-M', 'extended', '-t', 1, '-D', "key=$secret", '-D', "url=$url", '-f', $script, $node->connstr('postgres') ], '>', \my $o, '2>', \$out);
+	$log = slurp_file($node->logfile, $offset);
+	like($log, qr/ERROR/, "fails: $sql");
+	is_deeply([ grep { /S3CR3T/ && !/invalid input syntax/ } split /\n/, $log ], [], 'and the log does not show the value of its parameter');
 }
 # other statements are logged as ever, also in that session
 $offset = -s $node->logfile;

@@ -168,13 +168,16 @@ ok(up('copy'), 'who may, does, and the database has a worker');
 quick('a template that is for everybody', 'postgres', 'ALTER DATABASE a IS_TEMPLATE true; SET ROLE maker; ' .
 	'CREATE DATABASE copy2 TEMPLATE a');
 ok(up('copy2'), 'its copy has a worker');
+ok(up('a'), 'the worker comes back');
+quick('a copy of the database that the session is in', 'a', 'CREATE DATABASE copy3 TEMPLATE a');
+ok(up('copy3'), 'its copy has a worker');
 sql('template1', 'DROP EXTENSION seam_ik');
 refused('postgres', 'DROP DATABASE a', '42809', 'a DROP that fails');
 ok(up('a'), 'the worker comes back');
 sql('postgres', 'ALTER DATABASE a IS_TEMPLATE false');
 refused('postgres', 'ALTER DATABASE a RENAME TO b', '42P04', 'a RENAME that fails');
 works('a', 'the worker comes back');
-sql('postgres', "DROP DATABASE IF EXISTS $_") for qw(copy copy2);
+sql('postgres', "DROP DATABASE IF EXISTS $_") for qw(copy copy2 copy3);
 
 # ---------- commands about the extension ----------
 
