@@ -65,7 +65,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type next = next_process_utility ? next_process_utility : standard_ProcessUtility;
+	ProcessUtility_hook_type next = next_process_utility ? next_process_utility :
+	standard_ProcessUtility;
 	ErrorContextCallback *outer = settings_utility_begins(pstmt->utilityStmt);
 	bool		ends_prepared = places_ends_prepared(pstmt->utilityStmt);
 	Oid			database;

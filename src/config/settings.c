@@ -47,7 +47,8 @@
 #define MAX_LIST_KILOBYTES (1024 * 1024 - 1)
 
 #define HINT_USE_KEY_FILE \
-	"Put the key into a file of the server's user with mode 0600, name it in seam_ik.api_key_file, and replace the key at Seam: others may have read it."
+	"Put the key into a file of the server's user with mode 0600, name it in " \
+	"seam_ik.api_key_file, and replace the key at Seam: others may have read it."
 
 int			settings_connect_timeout = 5000;
 int			settings_request_timeout = 30000;
@@ -163,7 +164,8 @@ statement_may_hold_secret(const ErrorData *edata)
 		return true;
 
 	/* refused before we see it, by a way that may name nothing: EXECUTE, say */
-	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message && names_secret(edata->message))
+	if (edata->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && edata->message &&
+		names_secret(edata->message))
 		return true;
 	return names_secret(debug_query_string);
 }
@@ -203,7 +205,8 @@ hide_secrets(ErrorData *edata)
 
 	if (held)
 		edata->hide_stmt = true;
-	if (edata->context && (seen || names_secret(edata->context) || (held && shows_parameters(edata->context))))
+	if (edata->context &&
+		(seen || names_secret(edata->context) || (held && shows_parameters(edata->context))))
 		edata->hide_ctx = true;
 	if (edata->internalquery && (seen || names_secret(edata->internalquery)))
 		edata->internalquery = NULL;
@@ -270,9 +273,11 @@ check_api_key(char **newval, void **extra, GucSource source)
 	if (is_from_statement(source))
 		hide_statement();
 	if (strcmp(value, API_KEY_MASK) == 0)
-		return refuse(source, "seam_ik.api_key", "cannot be set to the mask that is shown in its place");
+		return refuse(source, "seam_ik.api_key", "cannot be set to the mask that is shown in its "
+					  "place");
 	if (!is_header_word(value))
-		return refuse(source, "seam_ik.api_key", "must not contain white space, control or non-ASCII characters");
+		return refuse(source, "seam_ik.api_key", "must not contain white space, control or "
+					  "non-ASCII characters");
 	if (strlen(value) > MAX_API_KEY)
 		return refuse(source, "seam_ik.api_key", "is too long");
 	if (value[0] != '\0' && !preloaded && source > PGC_S_DYNAMIC_DEFAULT && source <= PGC_S_GLOBAL)
@@ -296,7 +301,8 @@ static bool
 check_workspace_id(char **newval, void **extra, GucSource source)
 {
 	if (*newval && !is_header_word(*newval))
-		return refuse(source, "seam_ik.workspace_id", "must not contain white space, control or non-ASCII characters");
+		return refuse(source, "seam_ik.workspace_id", "must not contain white space, control or "
+					  "non-ASCII characters");
 	return true;
 }
 
@@ -375,14 +381,17 @@ settings_define(void)
 
 	DefineCustomStringVariable("seam_ik.api_key",
 							   "API key, personal access token or console session of Seam.",
-							   "Prefer seam_ik.api_key_file: what sets this stays in logs and views.",
+							   "Prefer seam_ik.api_key_file: what sets this stays in logs and "
+							   "views.",
 							   &api_key, "",
 							   PGC_SUSET,
 							   GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
 							   check_api_key, NULL, show_api_key);
 	DefineCustomStringVariable("seam_ik.api_key_file",
 							   "File that holds the API key, used when seam_ik.api_key is empty.",
-							   "A regular file of the server's user with mode 0600, or of root with 0640. Read at each use. A relative path starts in the data directory.",
+							   "A regular file of the server's user with mode 0600, or of root "
+							   "with 0640. Read at each use. A relative path starts in the data "
+							   "directory.",
 							   &api_key_file, "",
 							   PGC_SUSET, GUC_SUPERUSER_ONLY,
 							   NULL, NULL, NULL);
@@ -393,7 +402,8 @@ settings_define(void)
 							   PGC_SUSET, 0,
 							   check_endpoint, NULL, NULL);
 	DefineCustomStringVariable("seam_ik.workspace_id",
-							   "Workspace at Seam; personal access tokens and console sessions need it.",
+							   "Workspace at Seam; personal access tokens and console sessions "
+							   "need it.",
 							   NULL,
 							   &workspace_id, "",
 							   PGC_SUSET, 0,
@@ -447,7 +457,8 @@ settings_define(void)
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomIntVariable("seam_ik.rate_limit",
-							"Requests a second that the worker of a database sends at most; 0 for no limit.",
+							"Requests a second that the worker of a database sends at most; 0 for "
+							"no limit.",
 							NULL,
 							&settings_rate_limit, 0, 0, 1000000,
 							PGC_SUSET, 0,
@@ -465,7 +476,8 @@ settings_define(void)
 							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("seam_ik.settle_delay",
-							"Time after a lost answer before Seam is asked whether there is an instant key.",
+							"Time after a lost answer before Seam is asked whether there is an "
+							"instant key.",
 							"At least the request_timeout of the attempt passes.",
 							&settings_settle_delay, 30000, 0, 24 * 3600 * 1000,
 							PGC_SUSET, GUC_UNIT_MS,
@@ -548,14 +560,17 @@ warn_of_exposed_key(void)
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
-				 errdetail("It is set in the server's configuration, but seam_ik is not in shared_preload_libraries: until the library is loaded, any session can SHOW it."),
+				 errdetail("It is set in the server's configuration, but seam_ik is not in "
+						   "shared_preload_libraries: until the library is loaded, any session can "
+						   "SHOW it."),
 				 errhint(HINT_USE_KEY_FILE " Or add seam_ik to shared_preload_libraries.")));
 	/* every role can read pg_db_role_setting */
 	if (set_in_catalog("seam_ik.api_key"))
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
 				 errmsg("every role can read seam_ik.api_key"),
-				 errdetail("It is set by ALTER ROLE or ALTER DATABASE, and every role can read pg_db_role_setting."),
+				 errdetail("It is set by ALTER ROLE or ALTER DATABASE, and every role can read "
+						   "pg_db_role_setting."),
 				 errhint(HINT_USE_KEY_FILE " Then RESET it there.")));
 }
 
@@ -571,7 +586,8 @@ bad_key_file(int fd, const char *problem)
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("the file that seam_ik.api_key_file names %s", problem),
-			 errhint("It must be a regular file that holds the API key and nothing else, of the server's user with mode 0600, or of root with mode 0640.")));
+			 errhint("It must be a regular file that holds the API key and nothing else, of the "
+					 "server's user with mode 0600, or of root with mode 0640.")));
 }
 
 /*
@@ -661,7 +677,8 @@ read_key_file(void)
 		ereport(ERROR,
 				(errcode(missing ? ERRCODE_UNDEFINED_FILE : ERRCODE_CONFIG_FILE_ERROR),
 				 errmsg("could not open the file that seam_ik.api_key_file names: %m"),
-				 errhint("Create it with mode 0600 for the server's user, or correct seam_ik.api_key_file.")));
+				 errhint("Create it with mode 0600 for the server's user, or correct "
+						 "seam_ik.api_key_file.")));
 	}
 	if (fstat(fd, &st) != 0)
 		bad_key_file(fd, "could not be examined");
@@ -719,12 +736,15 @@ settings_account(SeamAccount *account)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("no API key of Seam is set"),
-				 account->api_key != api_key ? errdetail("The file that seam_ik.api_key_file names is empty.") : 0,
-				 errhint("Put it into a file that only the server's user can read (mode 0600), and name that file in seam_ik.api_key_file.")));
+				 account->api_key != api_key ? errdetail("The file that seam_ik.api_key_file names "
+														 "is empty.") : 0,
+				 errhint("Put it into a file that only the server's user can read (mode 0600), and "
+						 "name that file in seam_ik.api_key_file.")));
 	problem = seam_api_key_problem(account->api_key, account->workspace_id);
 	if (problem)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
 				 errmsg("%s", problem),
-				 errhint("Set seam_ik.workspace_id for a personal access token or a console session; otherwise create an API key in Seam's console.")));
+				 errhint("Set seam_ik.workspace_id for a personal access token or a console "
+						 "session; otherwise create an API key in Seam's console.")));
 }

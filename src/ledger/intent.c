@@ -443,11 +443,16 @@ wait_until_recorded(IntentSlot *slot)
 
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("the worker of seam_ik has not recorded the call within seam_ik.connect_timeout"),
-					 errdetail("No request was made: the key could not be revoked if the transaction rolled back."),
+					 errmsg("the worker of seam_ik has not recorded the call within "
+							"seam_ik.connect_timeout"),
+					 errdetail("No request was made: the key could not be revoked if the "
+							   "transaction rolled back."),
 					 is_new ?
-					 errhint("The extension was created or altered by this transaction: the worker sees it when the transaction has been committed.") :
-					 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server log; max_worker_processes may be too low. A superuser can turn seam_ik.revoke_on_rollback off.")));
+					 errhint("The extension was created or altered by this transaction: the worker "
+							 "sees it when the transaction has been committed.") :
+					 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server "
+							 "log; max_worker_processes may be too low. A superuser can turn "
+							 "seam_ik.revoke_on_rollback off.")));
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (long) (left / 1000) + 1, wait_event);
@@ -468,7 +473,8 @@ have_recorded(IntentSlot *slot, const IntentWish *wish)
 	slot->database = MyDatabaseId;
 	slot->wish = *wish;
 	slot->id = 0;
-	pg_atomic_write_u32(&slot->state, ((pg_atomic_read_u32(&slot->state) | WISH_MASK) + 1) | WISH_RECORD);
+	pg_atomic_write_u32(&slot->state, ((pg_atomic_read_u32(&slot->state) | WISH_MASK) +
+									   1) | WISH_RECORD);
 	SpinLockRelease(&slot->lock);
 	pg_atomic_fetch_add_u32(&counts[slot - slots], 1);
 	PG_ENSURE_ERROR_CLEANUP(withdraw, PointerGetDatum(slot));
@@ -512,7 +518,9 @@ intent_begin(const SeamAccount *account, const SeamRequest *request,
 	if (slots == NULL)
 	{
 		warn_unprotected("seam_ik is not in shared_preload_libraries.",
-						 "Add seam_ik to shared_preload_libraries and restart the server, or use the outbox; seam_ik.revoke_on_rollback = off accepts it without this warning.");
+						 "Add seam_ik to shared_preload_libraries and restart the server, or use "
+						 "the outbox; seam_ik.revoke_on_rollback = off accepts it without this "
+						 "warning.");
 		return;
 	}
 	if (!registered)

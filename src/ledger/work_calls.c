@@ -49,7 +49,8 @@ data_directory_id(void)
 					 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
 		what[1] = (int64) st.st_ctime;
 #ifdef STATX_BTIME
-		if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_BTIME, &stx) == 0 && (stx.stx_mask & STATX_BTIME))
+		if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_BTIME, &stx) == 0 &&
+			(stx.stx_mask & STATX_BTIME))
 		{
 			what[1] = stx.stx_btime.tv_sec;
 			what[2] = stx.stx_btime.tv_nsec;
@@ -57,12 +58,14 @@ data_directory_id(void)
 #endif
 		what[0] = (int64) st.st_ino;
 	}
-	return Int64GetDatum((int64) hash_bytes_extended((const unsigned char *) what, sizeof(what), 0));
+	return Int64GetDatum((int64) hash_bytes_extended((const unsigned char *) what, sizeof(what),
+													 0));
 }
 
 static WorkStatement select_calls =
 {
-	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+	.sql = "SELECT call_id, transaction_id, user_identity_ids, max_use_count, "
+	"customization_profile_id, requested_at,"
 	" attempt_timeout, seam_time, answered, owned, instant_key_ids, account, timeline_id,"
 	" data_directory_id = $3, api_key_hash FROM %c WHERE" OURS,
 	.types = {INT8OID}
@@ -93,8 +96,10 @@ work_calls(CallRow **calls)
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
 		call->id = DatumGetInt64(values[0]);
 		call->transaction = DatumGetFullTransactionId(values[1]);
-		deconstruct_array(DatumGetArrayTypePCopy(values[2]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL, &call->n);
-		call->calls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(IntentCall));
+		deconstruct_array(DatumGetArrayTypePCopy(values[2]), UUIDOID, UUID_LEN, false,
+						  TYPALIGN_CHAR, &ids, NULL, &call->n);
+		call->calls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n,
+																	   1) * sizeof(IntentCall));
 		call->answered = DatumGetBool(values[8]);
 		for (int j = 0; j < call->n; j++)
 		{
@@ -115,7 +120,8 @@ work_calls(CallRow **calls)
 		{
 			int			nkeys;
 
-			deconstruct_array(DatumGetArrayTypePCopy(values[10]), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, &id_nulls, &nkeys);
+			deconstruct_array(DatumGetArrayTypePCopy(values[10]), UUIDOID, UUID_LEN, false,
+							  TYPALIGN_CHAR, &ids, &id_nulls, &nkeys);
 			for (int j = 0; j < nkeys && j < call->n; j++)
 			{
 				if (id_nulls[j])
@@ -171,12 +177,15 @@ all_identities(const CallRow **calls, int n, ArrayType **starts)
 
 static WorkStatement insert_calls =
 {
-	.sql = "INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, customization_profile_id, requested_at,"
+	.sql = "INSERT INTO %c (transaction_id, user_identity_ids, max_use_count, "
+	"customization_profile_id, requested_at,"
 	" attempt_timeout, seam_time, account, timeline_id, data_directory_id, api_key_hash,"
 	" system_identifier, origin)"
 	" SELECT $3[i], $4[$5[i] : $5[i + 1] - 1], nullif($6[i], 0), $7[i], $10, $8[i], $11[i], $9[i],"
-	" $12, $13, $14[i], $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s RETURNING call_id, transaction_id",
-	.types = {XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID,
+	" $12, $13, $14[i], $1, $2 FROM (SELECT generate_series(1, array_length($3, 1)) AS i) s "
+	"RETURNING call_id, transaction_id",
+	.types = {XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, INT4ARRAYOID,
+		INT8ARRAYOID,
 	TIMESTAMPTZOID, TIMESTAMPTZARRAYOID, INT4OID, INT8OID, INT8ARRAYOID}
 };
 
@@ -233,14 +242,15 @@ work_record_calls(CallRow **calls, int n, TimestampTz now)
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger or rule keeps calls from being recorded in \"seam_instant_key_call\"")));
+				 errmsg("a trigger or rule keeps calls from being recorded in "
+						"\"seam_instant_key_call\"")));
 	for (int i = 0; i < n; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
 		bool		isnull;
+		Datum		recorded = SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull);
 
-		if (!FullTransactionIdEquals(DatumGetFullTransactionId(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull)),
-									 calls[i]->transaction))
+		if (!FullTransactionIdEquals(DatumGetFullTransactionId(recorded), calls[i]->transaction))
 			elog(ERROR, "calls were recorded in another order");
 		calls[i]->id = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 	}
@@ -250,9 +260,12 @@ static WorkStatement update_answers =
 {
 	.sql = "UPDATE %c SET answered = $4[i], owned = $5[i], attempt_timeout = $6[i],"
 	" user_identity_ids = $8[$7[i] : $7[i + 1] - 1],"
-	" instant_key_ids = array_replace($9[$7[i] : $7[i + 1] - 1], '00000000-0000-0000-0000-000000000000', NULL)"
-	" FROM generate_series(1, array_length($3, 1)) AS s(i) WHERE call_id = $3[i] AND transaction_id = $10[i]",
-	.types = {INT8ARRAYOID, BOOLARRAYOID, BOOLARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, XID8ARRAYOID}
+	" instant_key_ids = array_replace($9[$7[i] : $7[i + 1] - 1], "
+	"'00000000-0000-0000-0000-000000000000', NULL)"
+	" FROM generate_series(1, array_length($3, 1)) AS s(i) WHERE call_id = $3[i] AND "
+	"transaction_id = $10[i]",
+	.types = {INT8ARRAYOID, BOOLARRAYOID, BOOLARRAYOID, INT4ARRAYOID, INT4ARRAYOID, UUIDARRAYOID,
+	UUIDARRAYOID, XID8ARRAYOID}
 };
 
 /*
@@ -353,7 +366,8 @@ work_call_is_locked(int64 id)
 
 static WorkStatement select_orphans =
 {
-	.sql = "SELECT user_identity_id FROM %r WHERE status = 'revoking' AND transaction_id IS NOT NULL"
+	.sql = "SELECT user_identity_id FROM %r WHERE status = 'revoking' AND transaction_id IS NOT "
+	"NULL"
 };
 
 /*
@@ -399,14 +413,18 @@ work_delete_calls(const CallRow **calls, int n)
 
 static WorkStatement insert_orphans =
 {
-	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, attempted_at, attempt_timeout,"
-	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id, account,"
+	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
+	"attempted_at, attempt_timeout,"
+	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, "
+	"transaction_id, account,"
 	" timeline_id, api_key_hash, system_identifier, origin)"
-	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 ELSE '-infinity' END,"
+	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 "
+	"ELSE '-infinity' END,"
 	" CASE WHEN $6 = 'failed' THEN now() END, k,"
 	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $16, $1, $2"
 	" FROM unnest($3, $11) AS u(i, k)",
-	.types = {UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+	.types = {UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID,
 	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID, INT8OID}
 };
 
@@ -420,8 +438,10 @@ work_add_orphans(const CallRow *call, const char *report)
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 	Datum	   *ids = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
-	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(Datum));
-	bool	   *key_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n, 1) * sizeof(bool));
+	Datum	   *keys = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n,
+																		1) * sizeof(Datum));
+	bool	   *key_nulls = MemoryContextAllocHuge(CurrentMemoryContext, Max(call->n,
+																			 1) * sizeof(bool));
 	int			n = 0;
 
 	for (int i = 0; i < call->n; i++)
@@ -451,7 +471,8 @@ work_add_orphans(const CallRow *call, const char *report)
 	if (!call->has_seam_time)
 		nulls[8] = 'n';
 	/* the clock may have been set back since then */
-	args[9] = TimestampTzGetDatum(Min(call->requested_at, GetCurrentTimestamp()) + (int64) call->timeout * 1000);
+	args[9] = TimestampTzGetDatum(Min(call->requested_at, GetCurrentTimestamp()) +
+								  (int64) call->timeout * 1000);
 	args[10] = PointerGetDatum(work_array(keys, key_nulls, n, UUIDOID));
 	if (report)
 		args[11] = CStringGetTextDatum(report);
@@ -465,5 +486,6 @@ work_add_orphans(const CallRow *call, const char *report)
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger or rule keeps revocations from being recorded in \"seam_instant_key_request\"")));
+				 errmsg("a trigger or rule keeps revocations from being recorded in "
+						"\"seam_instant_key_request\"")));
 }

@@ -44,7 +44,8 @@ is_needed(const Open *open)
 
 	if (worker.doubts_changed)
 		return true;			/* not known yet */
-	if (known.nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) && dlist_is_empty(&worker.ended))
+	if (known.nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) &&
+		dlist_is_empty(&worker.ended))
 		return false;
 	for (int i = 0; i < row->n; i++)
 	{
@@ -170,7 +171,8 @@ is_long(const Open *open, TimestampTz now)
 {
 	int64		elapsed = (now - open->row.requested_at) / 1000;
 
-	return open->waiting && open->segment && open->row.timeout < elapsed + settings_settle_delay + BATCH_LOOK_US / 1000;
+	return open->waiting && open->segment && open->row.timeout < elapsed + settings_settle_delay +
+		BATCH_LOOK_US / 1000;
 }
 
 /*
@@ -240,7 +242,8 @@ delete_calls(void)
 		bool		is_awaited = false;
 
 		for (int i = 0; i < row->n && nawaited > 0 && !is_awaited; i++)
-			is_awaited = bsearch(&row->calls[i].identity, awaited, nawaited, sizeof(pg_uuid_t), worker_compare_uuids) != NULL;
+			is_awaited = bsearch(&row->calls[i].identity, awaited, nawaited, sizeof(pg_uuid_t),
+								 worker_compare_uuids) != NULL;
 		if (is_awaited || (tidy_carefully && work_call_is_locked(row->id)))
 			old_calls = foreach_delete_current(old_calls, lc);
 		else

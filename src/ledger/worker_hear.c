@@ -176,13 +176,15 @@ find_answered(int s, const IntentNews *news)
 
 	if (news->answered == 0)
 		return NULL;
-	if (open && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
+	if (open && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction,
+																		  news->transaction))
 		return open;
 	if (known.nloaded == 0)
 		return NULL;
 	for (open = known_next_open(NULL); open; open = known_next_open(open))
 	{
-		if (open->loaded && open->row.id == news->answered && FullTransactionIdEquals(open->row.transaction, news->transaction))
+		if (open->loaded && open->row.id == news->answered &&
+			FullTransactionIdEquals(open->row.transaction, news->transaction))
 			break;
 	}
 	return open;

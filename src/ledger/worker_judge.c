@@ -163,8 +163,10 @@ judge_calls(void)
 	if (reported > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("instant keys of %d synchronous calls may be alive without a row in database \"%s\"", reported, worker.database),
-				 errhint("They are in the view seam_instant_key_orphan; delete those that are not wanted.")));
+				 errmsg("instant keys of %d synchronous calls may be alive without a row in "
+						"database \"%s\"", reported, worker.database),
+				 errhint("They are in the view seam_instant_key_orphan; delete those that are not "
+						 "wanted.")));
 }
 
 /*
@@ -312,7 +314,9 @@ worker_log_calls(const char *why)
 	if (remaining.n > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that rolled back, or may do so, were not revoked yet",
+				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that "
+						"rolled back, or may do so, were not revoked yet",
 						why, remaining.n, worker.database),
-				 errdetail("User identities: %s%s.", remaining.identities.data, worker_and_more(&remaining))));
+				 errdetail("User identities: %s%s.", remaining.identities.data,
+						   worker_and_more(&remaining))));
 }

@@ -54,7 +54,8 @@ known_set_waiting(Open *open, bool waiting)
 	open->waiting = waiting;
 	for (int i = 0; i < open->row.n; i++)
 	{
-		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity,
+										   HASH_FIND, NULL);
 
 		identity->nwaiting += waiting ? 1 : -1;
 		known.nwaiting += waiting ? 1 : -1;
@@ -71,7 +72,8 @@ known_add_uses(Open *open)
 	for (int i = 0; i < open->row.n; i++)
 	{
 		bool		found;
-		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_ENTER, &found);
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity,
+										   HASH_ENTER, &found);
 
 		if (!found)
 		{
@@ -98,7 +100,8 @@ known_remove_uses(Open *open)
 	known_set_waiting(open, false);
 	for (int i = 0; i < open->row.n; i++)
 	{
-		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity,
+										   HASH_FIND, NULL);
 
 		dlist_delete(&open->uses[i].node);
 		if (dlist_is_empty(&identity->uses))
@@ -151,7 +154,8 @@ known_set_dirty(Open *open)
 	open->written = false;
 	for (int i = 0; open->uses && i < open->row.n; i++)
 	{
-		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity, HASH_FIND, NULL);
+		Identity   *identity = hash_search(known.identities, &open->row.calls[i].identity,
+										   HASH_FIND, NULL);
 
 		dlist_delete(&open->uses[i].node);
 		dlist_push_tail(&identity->uses, &open->uses[i].node);
@@ -301,7 +305,8 @@ worker_calls_are_known(void)
 bool
 worker_call_is_open(const pg_uuid_t *identity)
 {
-	const Identity *found = known.nwaiting > 0 ? hash_search(known.identities, identity, HASH_FIND, NULL) : NULL;
+	const Identity *found = known.nwaiting > 0 ? hash_search(known.identities, identity,
+															 HASH_FIND, NULL) : NULL;
 
 	return found && found->nwaiting > 0;
 }
@@ -335,7 +340,8 @@ worker_called_identities(List *list)
 void
 worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 {
-	Identity   *identity = known.identities ? hash_search(known.identities, id, HASH_FIND, NULL) : NULL;
+	Identity   *identity = known.identities ? hash_search(known.identities, id, HASH_FIND, NULL) :
+	NULL;
 	const Open *last = NULL;
 	int			n = 0;
 	dlist_iter	it;

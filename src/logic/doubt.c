@@ -43,7 +43,8 @@ match(Doubt *doubts, int d, Candidate *candidates, int ncandidates, bool *seen)
 	{
 		for (int c = 0; c < ncandidates; c++)
 		{
-			if (seen[c] || (candidates[c].doubt >= 0) != taken || !doubt_fits(&doubts[d], &candidates[c].says))
+			if (seen[c] || (candidates[c].doubt >= 0) != taken || !doubt_fits(&doubts[d],
+																			  &candidates[c].says))
 				continue;
 			seen[c] = true;
 			if (!taken || match(doubts, candidates[c].doubt, candidates, ncandidates, seen))
@@ -127,8 +128,10 @@ match_groups(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 
 				if (!doubt_fits(&doubts[d], &candidates[c].says))
 					continue;
-				group = candidates[c].fits ? Min(doubts[d].group, candidates[c].group) : doubts[d].group;
-				merged = merged || !candidates[c].fits || doubts[d].group != group || candidates[c].group != group;
+				group = candidates[c].fits ? Min(doubts[d].group, candidates[c].group) :
+					doubts[d].group;
+				merged = merged || !candidates[c].fits || doubts[d].group != group ||
+					candidates[c].group != group;
 				candidates[c].fits = true;
 				doubts[d].group = candidates[c].group = group;
 			}

@@ -109,7 +109,8 @@ pace_bucket_allows(PaceBucket *bucket, int rate, int64 now, int64 *again_at)
 	*again_at = PG_INT64_MAX;
 	if (rate == 0)
 		return PG_INT32_MAX;
-	bucket->tokens = Min(most, bucket->tokens + (double) (now - bucket->filled_at) * rate / USECS_PER_SEC);
+	bucket->tokens = Min(most, bucket->tokens +
+						 (double) (now - bucket->filled_at) * rate / USECS_PER_SEC);
 	bucket->filled_at = now;
 	if (bucket->tokens < 1.0)
 		*again_at = now + (int64) ((1.0 - bucket->tokens) * USECS_PER_SEC / rate) + 1;

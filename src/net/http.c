@@ -633,7 +633,8 @@ end_busy(HttpSlot *slot, HttpFailure failure, const char *error)
 	bool		sent = slot_was_sent(slot);
 	HttpSlot   *other;
 
-	if (is_looking_up(slot) && failure != HTTP_FAILURE_BROKEN && (other = slot_new(&callbacks)) != NULL)
+	if (is_looking_up(slot) && failure != HTTP_FAILURE_BROKEN && (other =
+																  slot_new(&callbacks)) != NULL)
 	{
 		/* another one takes the request's end to the caller */
 		slot_lose(slot);
@@ -665,7 +666,8 @@ expire_deadlines(int64 now)
 		if (deadline > now)
 			engine.next_deadline = Min(engine.next_deadline, deadline);
 		else if (connecting)
-			end_busy(slot, HTTP_FAILURE_CONNECT_TIMEOUT, slot->looking_up ? "the name lookup timed out" : "the connection timed out");
+			end_busy(slot, HTTP_FAILURE_CONNECT_TIMEOUT, slot->looking_up ? "the name lookup timed "
+					 "out" : "the connection timed out");
 		else
 			end_busy(slot, HTTP_FAILURE_TIMEOUT, "timeout");
 	}
@@ -910,7 +912,8 @@ make_multi(const char *trust, int64 now)
 		curl_multi_setopt(multi->handle, CURLMOPT_SOCKETDATA, multi) != CURLM_OK ||
 		curl_multi_setopt(multi->handle, CURLMOPT_TIMERFUNCTION, timer_wanted) != CURLM_OK ||
 		curl_multi_setopt(multi->handle, CURLMOPT_TIMERDATA, multi) != CURLM_OK ||
-		curl_multi_setopt(multi->handle, CURLMOPT_MAXCONNECTS, (long) engine.max_connections) != CURLM_OK)
+		curl_multi_setopt(multi->handle, CURLMOPT_MAXCONNECTS,
+						  (long) engine.max_connections) != CURLM_OK)
 		no_multi(multi);
 #ifdef HAVE_CURLM_QUICK_EXIT
 	if (curl_multi_setopt(multi->handle, CURLMOPT_QUICK_EXIT, 1L) != CURLM_OK)
@@ -1145,7 +1148,8 @@ http_set_parallel(HttpRun *run, int max_parallel)
 	{
 		engine.max_connections = Max(max_parallel, KEEP_SLOTS);
 		if (engine.multi)
-			curl_multi_setopt(engine.multi->handle, CURLMOPT_MAXCONNECTS, (long) engine.max_connections);
+			curl_multi_setopt(engine.multi->handle, CURLMOPT_MAXCONNECTS,
+							  (long) engine.max_connections);
 	}
 	engine.multiplex = max_parallel > 1;
 }

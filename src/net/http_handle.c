@@ -416,7 +416,8 @@ slot_set_url(HttpSlot *slot, const char *url)
 		curl_easy_setopt(slot->easy, CURLOPT_URL, slot->url) == CURLE_OK &&
 		curl_easy_setopt(slot->easy, CURLOPT_CURLU, slot->parsed_url) == CURLE_OK &&
 		curl_easy_setopt(slot->easy, CURLOPT_REQUEST_TARGET, path) == CURLE_OK;
-	slot->numeric = ok && (url_is_loopback(host) || host[0] == '[' || inet_pton(AF_INET, host, &addr) == 1);
+	slot->numeric = ok && (url_is_loopback(host) || host[0] == '[' || inet_pton(AF_INET, host,
+																				&addr) == 1);
 	curl_free(path);
 	curl_free(host);
 	return ok;
@@ -469,7 +470,8 @@ slot_prepare(HttpSlot *slot, HttpRequest *req, Profile *profile, bool multiplex)
 		 * libcurl divides the time among a server's addresses.  Its end comes
 		 * after ours, by which a lookup is not abandoned (see slot_lose()).
 		 */
-		SET(CURLOPT_CONNECTTIMEOUT_MS, (long) req->connect_timeout + req->connect_timeout / 10 + 100);
+		SET(CURLOPT_CONNECTTIMEOUT_MS, (long) req->connect_timeout + req->connect_timeout / 10 +
+			100);
 		slot->connect_timeout = req->connect_timeout;
 	}
 	if (slot->multiplex != multiplex)

@@ -80,9 +80,10 @@ push_node(JsonbBuilder *builder, JsonbIteratorToken token, const JsonNode *node)
 		/* (a number beyond double precision is printed as null) */
 		if (json_is_number(node) && strcmp(json_print(node), "null") != 0)
 		{
+			Datum		text = CStringGetDatum(json_print(node));
+
 			value.type = jbvNumeric;
-			value.val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in,
-																	CStringGetDatum(json_print(node)),
+			value.val.numeric = DatumGetNumeric(DirectFunctionCall3(numeric_in, text,
 																	ObjectIdGetDatum(InvalidOid),
 																	Int32GetDatum(-1)));
 		}
@@ -110,7 +111,8 @@ customization_datum(const JsonNode *customization, bool *isnull)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
-				 errmsg("the customization of the instant key has characters that the encoding of the database cannot hold"),
+				 errmsg("the customization of the instant key has characters that the encoding of "
+						"the database cannot hold"),
 				 errdetail("The row's customization is NULL; the instant key is issued.")));
 		return (Datum) 0;
 	}

@@ -112,9 +112,11 @@ origin_of(const Outbox *outbox)
 	if (!OidIsValid(sequence))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("sequence seam_instant_key_installation of extension seam_ik does not exist")));
+				 errmsg("sequence seam_instant_key_installation of extension seam_ik does not "
+						"exist")));
 	as = as_owner_begin(as_owner_of(sequence), 0);
-	what[0] = DatumGetInt64(DirectFunctionCall1(pg_sequence_last_value, ObjectIdGetDatum(sequence)));
+	what[0] = DatumGetInt64(DirectFunctionCall1(pg_sequence_last_value,
+												ObjectIdGetDatum(sequence)));
 	as_owner_end(as);
 	what[1] = (int64) GetSystemIdentifier();
 	what[2] = (int64) MyDatabaseId;
@@ -131,11 +133,13 @@ bool
 outbox_find(Oid schema, Outbox *outbox)
 {
 	outbox->schema = schema;
-	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) : InvalidOid;
+	outbox->table = OidIsValid(schema) ? get_relname_relid("seam_instant_key_request", schema) :
+		InvalidOid;
 	outbox->owner = as_owner_of(outbox->table);
 	if (!OidIsValid(outbox->owner))
 		return false;
-	outbox->name = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_request");
+	outbox->name = quote_qualified_identifier(get_namespace_name(schema),
+											  "seam_instant_key_request");
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
 	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
 	outbox->origin = origin_of(outbox);
@@ -186,14 +190,16 @@ find_columns(Insertion *ins, Oid schema)
 		if (att == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("table seam_instant_key_request of extension seam_ik has no column \"%s\"", columns[c].name)));
+					 errmsg("table seam_instant_key_request of extension seam_ik has no column "
+							"\"%s\"", columns[c].name)));
 		if (!OidIsValid(type))
 			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 								   CStringGetDatum("seam_instant_key"), ObjectIdGetDatum(schema));
 		if (att->atttypid != type)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type that extension seam_ik made it of",
+					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type "
+							"that extension seam_ik made it of",
 							columns[c].name)));
 		next = att->attnum;
 	}
@@ -214,12 +220,14 @@ open_insertion(Outbox *outbox)
 	PG_TRY();
 	{
 		ins->origin = outbox->origin;
-		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema);
+		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq",
+										  outbox->schema);
 		ins->table = table_open(outbox->table, RowExclusiveLock);
 		if (!OidIsValid(ins->sequence))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("sequence seam_instant_key_request_request_id_seq of extension seam_ik does not exist")));
+					 errmsg("sequence seam_instant_key_request_request_id_seq of extension seam_ik "
+							"does not exist")));
 		find_columns(ins, outbox->schema);
 		ins->estate = CreateExecutorState();
 		MemoryContextSwitchTo(ins->estate->es_query_cxt);
@@ -375,8 +383,10 @@ insert_row(Datum *values, bool *nulls)
 		warned = true;
 		ereport(WARNING,
 				(errcode(ERRCODE_WARNING),
-				 errmsg("nothing will send this request yet: seam_ik is not in shared_preload_libraries"),
-				 errhint("Add seam_ik to shared_preload_libraries and restart the server; the request waits until then.")));
+				 errmsg("nothing will send this request yet: seam_ik is not in "
+						"shared_preload_libraries"),
+				 errhint("Add seam_ik to shared_preload_libraries and restart the server; the "
+						 "request waits until then.")));
 	}
 	return id;
 }
@@ -451,7 +461,8 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	memset(key_nulls, true, insertion->key_desc->natts * sizeof(bool));
 	key_values[0] = UUIDPGetDatum(key);
 	key_nulls[0] = false;
-	values[REQ_INSTANT_KEY] = heap_copy_tuple_as_datum(heap_form_tuple(insertion->key_desc, key_values, key_nulls),
+	values[REQ_INSTANT_KEY] = heap_copy_tuple_as_datum(heap_form_tuple(insertion->key_desc,
+																	   key_values, key_nulls),
 													   insertion->key_desc);
 	nulls[REQ_INSTANT_KEY] = false;
 	insert_row(values, nulls);

@@ -141,14 +141,19 @@ row_key_of(Relation rel)
 			column->attnum = get_attnum(RelationGetRelid(rel), column->name);
 			column->type = getBaseType(att->atttypid);
 			getTypeOutputInfo(column->type, &column->output, &is_varlena);
-			column->is_integer = column->type == INT2OID || column->type == INT4OID || column->type == INT8OID;
-			column->is_plain = column->is_integer || column->type == UUIDOID || column->type == TEXTOID ||
-				column->type == VARCHAROID || column->type == BPCHAROID || column->type == NAMEOID ||
+			column->is_integer = column->type == INT2OID || column->type == INT4OID ||
+				column->type == INT8OID;
+			column->is_plain = column->is_integer || column->type == UUIDOID ||
+				column->type == TEXTOID ||
+				column->type == VARCHAROID || column->type == BPCHAROID ||
+				column->type == NAMEOID ||
 				column->type == NUMERICOID || column->type == BOOLOID || column->type == OIDOID;
 			column->moves = column_moves(root, att->attnum);
 			row_key->all_move = row_key->all_move && column->moves;
-			column->equal = operator_name(get_opfamily_member(index->rd_opfamily[i], index->rd_opcintype[i],
-															  index->rd_opcintype[i], BTEqualStrategyNumber));
+			column->equal = operator_name(get_opfamily_member(index->rd_opfamily[i],
+															  index->rd_opcintype[i],
+															  index->rd_opcintype[i],
+															  BTEqualStrategyNumber));
 		}
 		relation_close(index, AccessShareLock);
 	}
@@ -166,7 +171,8 @@ row_key_names(const RowKey *row_key)
 
 	for (int i = 0; i < row_key->ncolumns; i++)
 		names[i] = CStringGetTextDatum(row_key->columns[i].name);
-	return PointerGetDatum(construct_array(names, row_key->ncolumns, TEXTOID, -1, false, TYPALIGN_INT));
+	return PointerGetDatum(construct_array(names, row_key->ncolumns, TEXTOID, -1, false,
+										   TYPALIGN_INT));
 }
 
 /*
@@ -184,7 +190,8 @@ row_key_numbers(const RowKey *row_key, bool of_root)
 
 		numbers[i] = Int16GetDatum(of_root ? column->root_attnum : column->attnum);
 	}
-	return PointerGetDatum(construct_array(numbers, row_key->ncolumns, INT2OID, sizeof(int16), true, TYPALIGN_SHORT));
+	return PointerGetDatum(construct_array(numbers, row_key->ncolumns, INT2OID, sizeof(int16),
+										   true, TYPALIGN_SHORT));
 }
 
 /*
@@ -196,9 +203,11 @@ bool
 row_key_is(const RowKey *row_key, const Datum *names, const Datum *numbers)
 {
 	if (numbers)
-		return DatumGetBool(OidFunctionCall2(F_ARRAY_EQ, *numbers, row_key_numbers(row_key, false)));
+		return DatumGetBool(OidFunctionCall2(F_ARRAY_EQ, *numbers, row_key_numbers(row_key,
+																				   false)));
 	return names == NULL ||
-		DatumGetBool(OidFunctionCall2Coll(F_ARRAY_EQ, C_COLLATION_OID, *names, row_key_names(row_key)));
+		DatumGetBool(OidFunctionCall2Coll(F_ARRAY_EQ, C_COLLATION_OID, *names,
+										  row_key_names(row_key)));
 }
 
 /*
@@ -265,7 +274,8 @@ row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash)
 			escape_json(&json, OidOutputFunctionCall(column->output, datum));
 		if (!column->moves || row_key->all_move)
 		{
-			sum = hash_combine(sum, hash_bytes((unsigned char *) json.data + begin, json.len - begin));
+			sum = hash_combine(sum, hash_bytes((unsigned char *) json.data + begin,
+											   json.len - begin));
 			nhashed++;
 		}
 	}
@@ -286,8 +296,9 @@ row_key_value(RowKey *row_key, TupleDesc desc, HeapTuple row, int64 *hash)
 char *
 row_key_table(RowKey *row_key)
 {
-	const char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(row_key->root)),
-												  get_rel_name(row_key->root));
+	const char *name =
+	quote_qualified_identifier(get_namespace_name(get_rel_namespace(row_key->root)),
+							   get_rel_name(row_key->root));
 
 	return psprintf("%s%s", row_key->is_partitioned ? "" : "ONLY ", name);
 }

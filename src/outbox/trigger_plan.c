@@ -43,9 +43,12 @@ const Field trigger_fields[F_NFIELDS] =
 	[F_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID, FIELD_IN, -1, 0},
 	[F_MAX_USE_COUNT] = {"max_use_count", INT4OID, FIELD_IN, -1, 0},
 	[F_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, FIELD_IN, -1, 0},
-	[F_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID, FIELD_OUT, KEY_INSTANT_KEY_ID, SEAM_UUID_TEXT_LEN},
-	[F_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID, FIELD_OUT, KEY_INSTANT_KEY_URL, MIN_URL_CHARS},
-	[F_CLIENT_SESSION_ID] = {"client_session_id", UUIDOID, FIELD_OUT, KEY_CLIENT_SESSION_ID, SEAM_UUID_TEXT_LEN},
+	[F_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID, FIELD_OUT, KEY_INSTANT_KEY_ID,
+	SEAM_UUID_TEXT_LEN},
+	[F_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID, FIELD_OUT, KEY_INSTANT_KEY_URL,
+	MIN_URL_CHARS},
+	[F_CLIENT_SESSION_ID] = {"client_session_id", UUIDOID, FIELD_OUT, KEY_CLIENT_SESSION_ID,
+	SEAM_UUID_TEXT_LEN},
 	[F_WORKSPACE_ID] = {"workspace_id", UUIDOID, FIELD_OUT, KEY_WORKSPACE_ID, SEAM_UUID_TEXT_LEN},
 	[F_CUSTOMIZATION] = {"customization", JSONBOID, FIELD_OUT, KEY_CUSTOMIZATION, MIN_JSON_CHARS},
 	[F_CREATED_AT] = {"created_at", TIMESTAMPTZOID, FIELD_OUT, KEY_CREATED_AT, MIN_TIME_CHARS},
@@ -194,7 +197,8 @@ bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
 						   format_type_with_typemod(base, typmod), field->min_chars);
 	if (problem)
 		trigger_bad_argument(td, ERRCODE_DATATYPE_MISMATCH,
-							 psprintf("column \"%s\" does not fit %s: %s", name, field->name, problem));
+							 psprintf("column \"%s\" does not fit %s: %s", name, field->name,
+									  problem));
 	binding->column = column;
 }
 
@@ -249,7 +253,8 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 			/* only what is read may be read twice */
 			if ((trigger_fields[f].use == FIELD_OUT || trigger_fields[other].use == FIELD_OUT) &&
 				plan->bindings[other].column != 0 &&
-				plan->bindings[other].column == SPI_fnumber(RelationGetDescr(td->tg_relation), column))
+				plan->bindings[other].column == SPI_fnumber(RelationGetDescr(td->tg_relation),
+															column))
 				trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 									 psprintf("column \"%s\" is given twice", column));
 		}
@@ -263,7 +268,8 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 			value = strtol(column, &end, 10);
 			if (errno != 0 || *end != '\0' || value < 1 || value > PG_INT32_MAX)
 				trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
-									 psprintf("max_use_count must be a number of at least 1, not \"%s\"", column));
+									 psprintf("max_use_count must be a number of at least 1, not "
+											  "\"%s\"", column));
 			binding->constant = true;
 			binding->value = (int) value;
 		}
@@ -412,9 +418,9 @@ trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 	Oid			types[1] = {att->atttypid};
 	AsOwner		as;
 	bool		kept;
+	char	   *schema = get_namespace_name(get_rel_namespace(root));
 	char	   *query = psprintf("SELECT 1 FROM %s WHERE %s OPERATOR(pg_catalog.=) $1 LIMIT 1",
-								 quote_qualified_identifier(get_namespace_name(get_rel_namespace(root)),
-															get_rel_name(root)),
+								 quote_qualified_identifier(schema, get_rel_name(root)),
 								 quote_identifier(NameStr(att->attname)));
 
 	as = as_owner_begin(as_owner_of(root), AS_OWNER_OF_USERS_TABLE);

@@ -57,7 +57,8 @@ const char *const status_names[STATUS_COUNT] =
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
 	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
-	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, r.reference, r.account," \
+	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
+		"r.reference, r.account," \
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
 #define ROW_NCOLUMNS 20
 
@@ -67,7 +68,8 @@ const char *const status_names[STATUS_COUNT] =
 static int
 sqlstate_from_text(const char *text)
 {
-	return strlen(text) == 5 ? MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]) : ERRCODE_INTERNAL_ERROR;
+	return strlen(text) == 5 ? MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]) :
+		ERRCODE_INTERNAL_ERROR;
 }
 
 /*
@@ -148,15 +150,18 @@ row_ids(const WorkRow *rows, int n)
 static WorkStatement claim_pending =
 {
 	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
-	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, timeline_id = $7,"
+	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, "
+	"timeline_id = $7,"
 	" account = $8, api_key_hash = $9, workspace_id = $10"
 	" WHERE request_id = ANY ($3)",
-	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID, UUIDOID}
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID,
+	UUIDOID}
 };
 
 static WorkStatement claim_revoking =
 {
-	.sql = "UPDATE %r SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * interval '1 ms'"
+	.sql = "UPDATE %r SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * "
+	"interval '1 ms'"
 	" WHERE request_id = ANY ($3)",
 	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID}
 };
@@ -248,7 +253,8 @@ static WorkStatement select_cancelled =
 static WorkStatement select_first =
 {
 	.sql = "SELECT next_attempt_at FROM %r"
-	" WHERE status = $3 AND" OURS "AND next_attempt_at IS NOT NULL ORDER BY status, next_attempt_at, request_id LIMIT 1",
+	" WHERE status = $3 AND" OURS "AND next_attempt_at IS NOT NULL ORDER BY status, "
+	"next_attempt_at, request_id LIMIT 1",
 	.types = {TEXTOID}
 };
 
@@ -257,7 +263,8 @@ static WorkStatement select_first =
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
  */
 static int
-take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt, ArrayType *held,
+take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt,
+	 ArrayType *held,
 	 int limit, WorkRow **rows)
 {
 	static WorkStatement *const statements[STATUS_COUNT] = {
@@ -322,7 +329,8 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 	if (n < limit)
 	{
 		WorkRow    *others;
-		int			nothers = take(queue, marks[1 - first], first ? DT_NOBEGIN : now, attempt, held, limit - n, &others);
+		int			nothers = take(queue, marks[1 - first], first ? DT_NOBEGIN : now, attempt,
+								   held, limit - n, &others);
 
 		*rows = repalloc(*rows, (n + nothers + 1) * sizeof(WorkRow));
 		memcpy(*rows + n, others, nothers * sizeof(WorkRow));
@@ -346,7 +354,9 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		if (SPI_processed > 0)
 		{
 			bool		isnull;
-			TimestampTz first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+			TimestampTz first = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0],
+																  SPI_tuptable->tupdesc, 1,
+																  &isnull));
 
 			/* what is due and was not taken is locked, or held */
 			queue->next_due = first > now ? first : now + USECS_PER_SEC;
@@ -359,7 +369,8 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 
 static WorkStatement select_doubts =
 {
-	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND next_attempt_at IS NOT NULL"
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND "
+	"next_attempt_at IS NOT NULL"
 	" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
 	.types = {INT8ARRAYOID}
 };
@@ -437,10 +448,12 @@ static WorkStatement update_request =
 	.sql = "UPDATE %r SET status = $4, next_attempt_at = $5, finished_at = $6, attempts = $7,"
 	" instant_key = CASE WHEN $8 IS NULL THEN instant_key ELSE $8 END,"
 	" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id),"
-	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, look_again_at),"
+	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, "
+	"look_again_at),"
 	" look_again_from = least(look_again_from, $14)"
 	" WHERE request_id = $3",
-	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID, TEXTOID, TEXTOID,
+	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID,
+		TEXTOID, TEXTOID,
 	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
@@ -491,7 +504,8 @@ work_change(int64 id, const WorkChange *change)
 
 static WorkStatement select_owned =
 {
-	.sql = "SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY ($3)",
+	.sql = "SELECT (instant_key).instant_key_id FROM %r WHERE (instant_key).instant_key_id = ANY "
+	"($3)",
 	.types = {UUIDARRAYOID}
 };
 
@@ -511,10 +525,13 @@ work_owned(ArrayType *keys, pg_uuid_t **owned)
 
 static WorkStatement insert_copy =
 {
-	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, next_attempt_at,"
+	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
+	"next_attempt_at,"
 	" instant_key, error, account, api_key_hash, sqlstate, finished_at, system_identifier, origin)"
-	" SELECT $3, $4, $5, $6, CASE WHEN $6 = 'revoking' THEN '-infinity'::timestamptz END, $7, $8, $9, $10,"
-	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2 RETURNING request_id",
+	" SELECT $3, $4, $5, $6, CASE WHEN $6 = 'revoking' THEN '-infinity'::timestamptz END, $7, $8, "
+	"$9, $10,"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2 "
+	"RETURNING request_id",
 	.types = {UUIDOID, INT4OID, UUIDOID, TEXTOID, WORK_KEY_TYPE, TEXTOID, INT8OID, INT8OID}
 };
 
@@ -548,7 +565,8 @@ add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const cha
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger or rule keeps instant keys from being recorded in \"seam_instant_key_request\"")));
+				 errmsg("a trigger or rule keeps instant keys from being recorded in "
+						"\"seam_instant_key_request\"")));
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
@@ -615,7 +633,8 @@ work_look_again(int limit, WorkRow **rows, TimestampTz *next)
 		work_execute(&claim_again, args, NULL);
 	}
 	work_execute(&select_first_again, args, NULL);
-	*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+											  &isnull));
 	if (isnull)
 		*next = DT_NOEND;
 	else if (*next <= now && n < limit)
@@ -643,7 +662,8 @@ work_looked_again(int64 id)
 
 static WorkStatement select_awaited =
 {
-	.sql = "SELECT user_identity_id FROM %r WHERE look_again_at IS NOT NULL AND user_identity_id IS NOT NULL AND" OURS
+	.sql = "SELECT user_identity_id FROM %r WHERE look_again_at IS NOT NULL AND user_identity_id "
+	"IS NOT NULL AND" OURS
 	" ORDER BY user_identity_id"
 };
 
@@ -678,7 +698,8 @@ static WorkStatement delete_requests =
 bool
 work_delete_old(TimestampTz before, ArrayType *keep)
 {
-	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED, STATUS_REVOKED};
+	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED,
+	STATUS_REVOKED};
 	int64		n = 0;
 
 	for (int i = 0; i < (int) lengthof(final); i++)
@@ -704,7 +725,8 @@ work_delete_old(TimestampTz before, ArrayType *keep)
 
 static WorkStatement count_others =
 {
-	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c WHERE" CALL_IS_OPEN_ELSEWHERE ")"
+	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c "
+	"WHERE" CALL_IS_OPEN_ELSEWHERE ")"
 };
 
 /*
@@ -730,9 +752,11 @@ work_warn_of_others(void)
 	tell_at = clock_now() + WARN_AGAIN_US;
 	ereport(WARNING,
 			(errcode(ERRCODE_WARNING),
-			 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the outbox of database \"%s\"",
+			 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the "
+					"outbox of database \"%s\"",
 					n, get_database_name(MyDatabaseId)),
-			 errdetail("They came along with a copy, a dump, an upgrade or a subscription, and their origin may still send them."),
+			 errdetail("They came along with a copy, a dump, an upgrade or a subscription, and "
+					   "their origin may still send them."),
 			 errhint("If it will not, call seam_adopt_instant_key_requests().")));
 }
 
@@ -740,7 +764,8 @@ work_warn_of_others(void)
 static WorkStatement end_pauses =
 {
 	.sql = "UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = ANY (ARRAY("
-	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND next_attempt_at < 'infinity'"
+	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND "
+	"next_attempt_at < 'infinity'"
 	" AND (attempted_at > $5) IS NOT FALSE AND" OURS "FOR UPDATE SKIP LOCKED))",
 	.types = {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };

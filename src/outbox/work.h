@@ -123,6 +123,7 @@ extern int	work_awaited(pg_uuid_t **ids);
 extern int64 work_report_key(const WorkRow *row, const SeamKey *key, const char *report);
 extern bool work_delete_old(TimestampTz before, ArrayType *keep);
 extern void work_warn_of_others(void);
-extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after);
+extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until,
+							TimestampTz began_after);
 
 #endif							/* SEAM_IK_WORK_H */

@@ -39,7 +39,8 @@ work_begin(void)
 	static const char *const settings[][2] = {
 		/* every statement has its index, whatever the statistics say */
 		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
-		{"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
+		{"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"plan_cache_mode",
+		"force_generic_plan"}, {"jit", "off"},
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
@@ -55,14 +56,17 @@ work_begin(void)
 	{
 		bool		isnull;
 
-		if (SPI_execute("SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname = 'seam_ik'", true, 1) != SPI_OK_SELECT)
+		if (SPI_execute("SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname = "
+						"'seam_ik'", true, 1) != SPI_OK_SELECT)
 			elog(ERROR, "SPI_execute failed");
 		if (SPI_processed == 0)
 			return false;
-		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		outbox.schema = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[0],
+													   SPI_tuptable->tupdesc, 1, &isnull));
 	}
 	/* another table of that name knows nothing of the calls under way */
-	if (!outbox_find(outbox.schema, &found) || (OidIsValid(outbox.table) && found.table != outbox.table))
+	if (!outbox_find(outbox.schema, &found) || (OidIsValid(outbox.table) &&
+												found.table != outbox.table))
 		return false;
 	outbox = found;				/* an error leaves it as it was */
 	if (known_name == NULL || strcmp(known_name, outbox.name) != 0)
@@ -108,7 +112,8 @@ work_is_ours(void)
 	HeapTuple	tuple;
 	bool		ours;
 
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call", outbox.schema)));
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call",
+																	   outbox.schema)));
 	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
@@ -190,7 +195,8 @@ work_uuids(pg_uuid_t **ids)
 	{
 		bool		isnull;
 
-		(*ids)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		(*ids)[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
+												 &isnull));
 	}
 	return n;
 }

@@ -25,7 +25,8 @@
 static uint32
 hash_text(const char *text)
 {
-	return text[0] == '\0' ? 0 : Max(hash_bytes((const unsigned char *) text, (int) strlen(text)), 1);
+	return text[0] == '\0' ? 0 : Max(hash_bytes((const unsigned char *) text, (int) strlen(text)),
+									 1);
 }
 
 /*
@@ -37,7 +38,8 @@ account_id(const SeamAccount *account)
 	AccountId	id = {0};
 
 	id.account = ((uint64) hash_text(account->endpoint) << 32) | hash_text(account->workspace_id);
-	id.api_key = hash_bytes_extended((const unsigned char *) account->api_key, strlen(account->api_key), 0);
+	id.api_key = hash_bytes_extended((const unsigned char *) account->api_key,
+									 strlen(account->api_key), 0);
 	id.has_workspace = seam_get_uuid(account->workspace_id, &id.workspace);
 	return id;
 }
@@ -81,10 +83,12 @@ account_match(const AccountId *then, const AccountId *now)
 	if (!account_has_endpoint(then, now))
 		return ACCOUNT_ANOTHERS;
 	if (WORKSPACE(then->account) != 0 && WORKSPACE(now->account) != 0)
-		return WORKSPACE(then->account) == WORKSPACE(now->account) ? ACCOUNT_OURS : ACCOUNT_ANOTHERS;
+		return WORKSPACE(then->account) == WORKSPACE(now->account) ? ACCOUNT_OURS :
+			ACCOUNT_ANOTHERS;
 	if (account_is_same(then, now))
 		return ACCOUNT_OURS;
 	if (!then->has_workspace || !now->has_workspace)
 		return ACCOUNT_PERHAPS;
-	return memcmp(&then->workspace, &now->workspace, UUID_LEN) == 0 ? ACCOUNT_OURS : ACCOUNT_ANOTHERS;
+	return memcmp(&then->workspace, &now->workspace, UUID_LEN) == 0 ? ACCOUNT_OURS :
+		ACCOUNT_ANOTHERS;
 }

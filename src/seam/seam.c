@@ -56,7 +56,8 @@ static const struct
 };
 
 #define HINT_MAY_EXIST \
-	"The instant key may exist. Before you try again, look for it with seam_list_instant_keys(), and delete the one that is not wanted."
+	"The instant key may exist. Before you try again, look for it with seam_list_instant_keys(), " \
+	"and delete the one that is not wanted."
 #define HINT_REPEAT \
 	"The call can be repeated without harm."
 
@@ -78,7 +79,8 @@ static const struct
 	"Check the arguments, and that they belong to the workspace of the API key."},
 	{401, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 		"Seam did not accept the API key",
-	"Check seam_ik.api_key or the file that seam_ik.api_key_file names; some kinds of keys need seam_ik.workspace_id, too."},
+		"Check seam_ik.api_key or the file that seam_ik.api_key_file names; some kinds of keys "
+	"need seam_ik.workspace_id, too."},
 	{403, ERRCODE_INSUFFICIENT_PRIVILEGE,
 		"the API key has no permission for this at Seam",
 	"Use an API key that may issue instant keys in this workspace."},
@@ -182,7 +184,8 @@ seam_get_uuid(const char *text, pg_uuid_t *uuid)
 
 	/* the value of a hexadecimal digit, and 1 more, so that 0 is no digit */
 	static const uint8 digits[256] = {
-		['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,['5'] = 6,['6'] = 7,['7'] = 8,['8'] = 9,['9'] = 10,
+		['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,
+		['5'] = 6,['6'] = 7,['7'] = 8,['8'] = 9,['9'] = 10,
 		['a'] = 11,['b'] = 12,['c'] = 13,['d'] = 14,['e'] = 15,['f'] = 16,
 		['A'] = 11,['B'] = 12,['C'] = 13,['D'] = 14,['E'] = 15,['F'] = 16,
 	};
@@ -397,7 +400,8 @@ static const struct
 	{"user_identity_id", FIELD_UUID, true, offsetof(SeamKey, user_identity_id), "is not a uuid"},
 	{"client_session_id", FIELD_UUID, true, offsetof(SeamKey, client_session_id), "is not a uuid"},
 	{"workspace_id", FIELD_UUID, true, offsetof(SeamKey, workspace_id), "is not a uuid"},
-	{"customization_profile_id", FIELD_UUID, false, offsetof(SeamKey, customization_profile_id), "is not a uuid"},
+	{"customization_profile_id", FIELD_UUID, false, offsetof(SeamKey, customization_profile_id),
+	"is not a uuid"},
 	{"customization", FIELD_OBJECT, false, offsetof(SeamKey, customization), "is not an object"},
 	{"created_at", FIELD_TIME, true, offsetof(SeamKey, created_at), "is not a time"},
 	{"expires_at", FIELD_TIME, true, offsetof(SeamKey, expires_at), "is not a time"},
@@ -491,7 +495,8 @@ append_validation_errors(StringInfo buf, const JsonNode *node, StringInfo path,
 				if (json_string(e) == NULL || ++*count > MAX_VALIDATION_ERRORS)
 					continue;
 				appendStringInfoChar(buf, '\n');
-				encoding_append_foreign(buf, path_len > 0 ? path->data : "request", MAX_FOREIGN_CHARS, secrets);
+				encoding_append_foreign(buf, path_len > 0 ? path->data : "request",
+										MAX_FOREIGN_CHARS, secrets);
 				appendStringInfoString(buf, ": ");
 				encoding_append_foreign(buf, json_string(e), MAX_FOREIGN_CHARS, secrets);
 			}
@@ -581,7 +586,8 @@ append_answer(StringInfo buf, const SeamAccount *account,
 		if (count > MAX_VALIDATION_ERRORS)
 			appendStringInfo(buf, "\n(and %d more)", count - MAX_VALIDATION_ERRORS);
 		/* "_errors" of the outermost node are about the whole request */
-		for (JsonNode *child = json_first(members[2].value); child && count > 0; child = json_next(child))
+		for (JsonNode *child = json_first(members[2].value); child && count > 0; child =
+			 json_next(child))
 			named = named || (json_name(child) && strcmp(json_name(child), "_errors") != 0);
 		json_free(doc);
 	}
@@ -733,7 +739,8 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 				break;
 			case HTTP_FAILURE_CERTIFICATE:
 				result->message = "could not verify the TLS certificate of Seam's API";
-				result->hint = "Check seam_ik.endpoint and seam_ik.ca_file, or install the ca-certificates of the system.";
+				result->hint = "Check seam_ik.endpoint and seam_ik.ca_file, or install the "
+					"ca-certificates of the system.";
 				break;
 			case HTTP_FAILURE_TLS:
 				result->message = "could not set up TLS with Seam's API";
@@ -746,7 +753,8 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 				break;
 			case HTTP_FAILURE_DESCRIPTORS:
 				result->message = "could not connect to Seam: too many open files";
-				result->hint = "Raise the limit of open files of the server, or lower max_files_per_process.";
+				result->hint = "Raise the limit of open files of the server, or lower "
+					"max_files_per_process.";
 				break;
 			default:
 				break;
@@ -908,7 +916,8 @@ seam_result(const SeamAccount *account, const SeamRequest *request,
 		refused(account, request, answer, result);
 	else if (answer->status >= 300)
 	{
-		not_understood(account, request, answer, "it is a redirect, which is never followed", result);
+		not_understood(account, request, answer, "it is a redirect, which is never followed",
+					   result);
 		result->in_doubt = false;
 		result->hint = "Check seam_ik.endpoint.";
 	}

@@ -101,7 +101,8 @@ describe_state(void *arg)
 	if (geterrcode() == ERRCODE_SUCCESSFUL_COMPLETION || calls->op != SEAM_GENERATE)
 		return;
 	if (calls->n != 1)
-		errcontext(INT64_FORMAT " of " INT64_FORMAT " instant keys had been issued, and " INT64_FORMAT " calls were in doubt: their keys may exist",
+		errcontext(INT64_FORMAT " of " INT64_FORMAT " instant keys had been issued, and "
+				   "" INT64_FORMAT " calls were in doubt: their keys may exist",
 				   calls->succeeded, calls->n, calls->in_doubt + calls->sent);
 	else if (calls->succeeded > 0)
 	{
@@ -200,7 +201,8 @@ try_ended(Run *run, Call *call)
 	dlist_delete(&call->node);
 	run->nflying--;
 	if (limited || retry)
-		pause = pace_pause(answer->retry_after, call->tries, BACKOFF_MAX_US, pg_prng_double(&pg_global_prng_state));
+		pause = pace_pause(answer->retry_after, call->tries, BACKOFF_MAX_US,
+						   pg_prng_double(&pg_global_prng_state));
 	pace_answer(&run->pace, seam_pace_sign(answer), pause, run->nflying, now);
 	if (!limited)
 		run->held_at = 0;
@@ -328,7 +330,8 @@ notify_progress(Run *run)
 				(errmsg("0 of " INT64_FORMAT " calls of Seam done", calls->n)));
 	else
 		ereport(NOTICE,
-				(errmsg(INT64_FORMAT " of " INT64_FORMAT " calls of Seam done, " INT64_FORMAT " of them failed, about " INT64_FORMAT " s left",
+				(errmsg(INT64_FORMAT " of " INT64_FORMAT " calls of Seam done, " INT64_FORMAT " of "
+						"them failed, about " INT64_FORMAT " s left",
 						calls->ended, calls->n, calls->ended - calls->succeeded,
 						pace_time_left(&run->pace, run->started_at, calls->ended,
 									   calls->n - calls->ended, now) / USECS_PER_SEC)));

@@ -505,8 +505,10 @@ log_issued(int code, Datum arg)
 			appendStringInfo(&ids, " %s", id);
 		}
 		ereport(LOG_SERVER_ONLY,
-				(errmsg("seam_generate_instant_keys() was not finished: " INT64_FORMAT " instant keys had been issued", n),
-				 errdetail("Ids " INT64_FORMAT " to " INT64_FORMAT ":%s", i + 1, Min(n, i + IDS_PER_LOG_LINE), ids.data)));
+				(errmsg("seam_generate_instant_keys() was not finished: " INT64_FORMAT " instant "
+						"keys had been issued", n),
+				 errdetail("Ids " INT64_FORMAT " to " INT64_FORMAT ":%s",
+						   i + 1, Min(n, i + IDS_PER_LOG_LINE), ids.data)));
 		pfree(ids.data);
 	}
 }
@@ -537,7 +539,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 		batch->request.customization_profile_id = PG_GETARG_UUID_P(2);
 	InitMaterializedSRF(fcinfo, 0);
 	batch->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	batch->key_desc = lookup_rowtype_tupdesc_copy(TupleDescAttr(batch->rsinfo->setDesc, BATCH_INSTANT_KEY)->atttypid, -1);
+	batch->key_desc = lookup_rowtype_tupdesc_copy(TupleDescAttr(batch->rsinfo->setDesc,
+																BATCH_INSTANT_KEY)->atttypid, -1);
 	key_check_type(batch->key_desc);
 	batch->key_desc = BlessTupleDesc(batch->key_desc);
 	settings_account(&account);
@@ -545,7 +548,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
 					  &batch->elements, &batch->nulls, &batch->nelements);
 	batch->element = palloc(Max(batch->nelements, 1) * sizeof(int));
-	batch->rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->nelements, 1) * sizeof(HeapTuple));
+	batch->rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->nelements,
+																   1) * sizeof(HeapTuple));
 	memset(batch->rows, 0, batch->nelements * sizeof(HeapTuple));
 	batch->rows_context = CurrentMemoryContext;
 	batch->row_context = AllocSetContextCreate(CurrentMemoryContext,
@@ -555,7 +559,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 		if (!batch->nulls[i])
 			batch->element[batch->calls.n++] = i;
 	}
-	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->calls.n, 1) * sizeof(pg_uuid_t));
+	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->calls.n,
+																	 1) * sizeof(pg_uuid_t));
 
 	batch->calls.account = &account;
 	batch->calls.op = SEAM_GENERATE;
@@ -573,7 +578,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	{
 		if (batch->calls.n > 0)
 		{
-			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, batch->calls.n * sizeof(pg_uuid_t *));
+			Size		size = batch->calls.n * sizeof(pg_uuid_t *);
+			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, size);
 
 			for (int i = 0; i < batch->calls.n; i++)
 				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);

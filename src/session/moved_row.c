@@ -192,7 +192,8 @@ same_value(Relation from, HeapTuple from_row, AttrNumber from_column,
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(to), to_column - 1);
 	bool		from_null;
 	bool		to_null;
-	Datum		from_value = heap_getattr(from_row, from_column, RelationGetDescr(from), &from_null);
+	Datum		from_value = heap_getattr(from_row, from_column, RelationGetDescr(from),
+										  &from_null);
 	Datum		to_value = heap_getattr(to_row, to_column, RelationGetDescr(to), &to_null);
 
 	if (from_null || to_null)
@@ -215,7 +216,8 @@ same_columns(Relation from, HeapTuple from_row, Relation to, HeapTuple to_row)
 		if (att->attisdropped || att->attgenerated != '\0')
 			continue;
 		column = get_attnum(RelationGetRelid(from), NameStr(att->attname));
-		if (column == InvalidAttrNumber || !same_value(from, from_row, column, to, to_row, att->attnum))
+		if (column == InvalidAttrNumber || !same_value(from, from_row, column, to, to_row,
+													   att->attnum))
 			return false;
 	}
 	return true;
@@ -227,7 +229,8 @@ same_columns(Relation from, HeapTuple from_row, Relation to, HeapTuple to_row)
 static Oid
 root_of(Relation rel)
 {
-	List	   *ancestors = rel->rd_rel->relispartition ? get_partition_ancestors(RelationGetRelid(rel)) : NIL;
+	List	   *ancestors = rel->rd_rel->relispartition ?
+	get_partition_ancestors(RelationGetRelid(rel)) : NIL;
 
 	return ancestors ? llast_oid(ancestors) : RelationGetRelid(rel);
 }
@@ -272,7 +275,8 @@ sees_every_insert(Relation triggers, Oid relid, Oid function)
 	HeapTuple	tuple;
 	bool		sees = false;
 
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
 	scan = systable_beginscan(triggers, TriggerRelidNameIndexId, true, NULL, 1, &key);
 	while (!sees && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{

@@ -25,7 +25,8 @@ typedef struct MovedRow
 	RowKey	   *row_key;		/* of the partition, or NULL: not known */
 } MovedRow;
 
-extern void moved_row_note(FunctionCallInfo fcinfo, TriggerData *td, HeapTuple row, RowKey *row_key);
+extern void moved_row_note(FunctionCallInfo fcinfo, TriggerData *td, HeapTuple row,
+						   RowKey *row_key);
 extern bool moved_row_take(FunctionCallInfo fcinfo, TriggerData *td, MovedRow *moved);
 extern bool moved_row_is(const MovedRow *moved, TriggerData *td, HeapTuple row, RowKey *row_key);
 extern bool moved_row_seen_everywhere(TriggerData *td, Oid function);

@@ -101,7 +101,8 @@ row_key_changed(RowKey *row_key, TriggerData *td)
 {
 	for (int i = 0; row_key && i < row_key->ncolumns; i++)
 	{
-		if (trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, row_key->columns[i].attnum))
+		if (trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple,
+								   row_key->columns[i].attnum))
 			return true;
 	}
 	return false;
@@ -150,12 +151,14 @@ row_is_gone(Datum target_key, void *arg)
  * target; or nothing, which returns false.
  */
 static bool
-was_target(FunctionCallInfo fcinfo, TriggerData *td, RequestPlan *plan, const Target *target, Target *was)
+was_target(FunctionCallInfo fcinfo, TriggerData *td, RequestPlan *plan, const Target *target,
+		   Target *was)
 {
 	MovedRow	moved;
 	Relation	rel;
 
-	if (!moved_row_take(fcinfo, td, &moved) || !moved_row_is(&moved, td, td->tg_trigtuple, plan->row_key))
+	if (!moved_row_take(fcinfo, td, &moved) || !moved_row_is(&moved, td, td->tg_trigtuple,
+															 plan->row_key))
 		return false;
 	if (!plan->everywhere_known)
 		plan->everywhere = moved_row_seen_everywhere(td, fcinfo->flinfo->fn_oid);
@@ -254,7 +257,9 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 	{
 		moved_row_note(fcinfo, td, row, request_plan->row_key);
 		if (!isnull)
-			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column, RelationGetDescr(td->tg_relation), &isnull));
+			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column,
+																RelationGetDescr(td->tg_relation),
+																&isnull));
 	}
 	else if (request_plan->row_key)
 	{

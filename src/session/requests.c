@@ -104,13 +104,15 @@ static const struct
 		 * primary key now
 		 */
 		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
-		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, 'instant_key_id='))))) FOR UPDATE",
+		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, "
+		"'instant_key_id='))))) FOR UPDATE",
 		5, {TARGET_TYPES, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {
 		"SELECT request_id, target_key"
 		" FROM %s WHERE " SAME_TARGET " AND user_identity_id = $5"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT NULL OR $6)",
+		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
+		"NULL OR $6)",
 		6, {TARGET_TYPES, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
@@ -135,9 +137,11 @@ static const struct
 	},
 	[ST_REVOKE] = {
 		/* what is in flight is looked for when its time has come */
-		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, dismissed_at = NULL,"
+		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, "
+		"dismissed_at = NULL,"
 		" attempts = CASE WHEN status IN ('issued', 'failed') THEN 0 ELSE attempts END,"
-		" next_attempt_at = CASE WHEN status IN ('issued', 'failed') THEN '-infinity' ELSE next_attempt_at END"
+		" next_attempt_at = CASE WHEN status IN ('issued', 'failed') THEN '-infinity' ELSE "
+		"next_attempt_at END"
 		" WHERE request_id = $1",
 		1, {INT8OID}
 	},
@@ -149,11 +153,14 @@ static const struct
 		 * Timeline 0: whose a guest's keys are was known only for a while, so
 		 * what is found is reported.
 		 */
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NOT NULL OR (instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
+		"UPDATE %s SET status = CASE WHEN transaction_id IS NOT NULL OR "
+		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
-		" account = CASE WHEN sqlstate = '08007' AND transaction_id IS NULL AND (instant_key).instant_key_id IS NULL THEN NULL ELSE account END,"
-		" timeline_id = CASE WHEN sqlstate = '08007' AND (instant_key).instant_key_id IS NULL THEN 0 ELSE timeline_id END"
+		" account = CASE WHEN sqlstate = '08007' AND transaction_id IS NULL AND "
+		"(instant_key).instant_key_id IS NULL THEN NULL ELSE account END,"
+		" timeline_id = CASE WHEN sqlstate = '08007' AND (instant_key).instant_key_id IS NULL THEN "
+		"0 ELSE timeline_id END"
 		" WHERE request_id = $1",
 		1, {INT8OID}
 	},
@@ -177,14 +184,16 @@ static const struct
 		 * partitions may have other numbers here.
 		 */
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, target_partition = NULL},"
+		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, "
+		"target_partition = NULL},"
 		" next_attempt_at = '-infinity', look_again_at = NULL"
 		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
 		2, {INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
 		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, look_again_at = NULL{, target_numbers = NULL, target_partition = NULL}"
+		" system_identifier = $1, origin = $2, look_again_at = NULL{, target_numbers = NULL, "
+		"target_partition = NULL}"
 		" WHERE next_attempt_at IS NULL AND origin <> $2",
 		2, {INT8OID, INT8OID}
 	},
@@ -197,12 +206,15 @@ static const struct
 	[ST_REPORT_CALLS] = {
 		/* of calls that have committed there is nothing to know in a copy */
 		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
-		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, attempted_at,"
-		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, transaction_id,"
+		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, "
+		"attempted_at,"
+		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, "
+		"transaction_id,"
 		" account, api_key_hash, timeline_id, system_identifier, origin)"
 		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
 		" attempt_timeout, seam_time, now(), k, '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, instant_key_ids) AS u(i, k)"
+		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, "
+		"instant_key_ids) AS u(i, k)"
 		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
 		2, {INT8OID, INT8OID}
 	},
@@ -487,7 +499,8 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
+	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target),
+	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
 	int			n;
 	int64	   *ids;
 	Datum	   *keys;
@@ -509,7 +522,8 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 	/* not as the owner of the outbox: to look for a row runs its table's code */
 	for (int i = 0; i < n; i++)
 	{
-		Datum		move[] = {Int64GetDatum(ids[i]), target->key, ObjectIdGetDatum(target->partition)};
+		Datum		move[] = {Int64GetDatum(ids[i]), target->key,
+		ObjectIdGetDatum(target->partition)};
 
 		if (!is_gone(keys[i], arg))
 			continue;
@@ -580,7 +594,8 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 	if (!own && pg_class_aclcheck(outbox->table, session.as.user, ACL_SELECT) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another role", id)));
+				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another "
+						"role", id)));
 	key = column(0, 1, &no_key);
 	if (strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2), "issued") != 0)
 		no_key = true;
@@ -659,8 +674,11 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 {
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()), Int64GetDatum(outbox->origin)};
-	Datum		sequence[] = {ObjectIdGetDatum(get_relname_relid("seam_instant_key_request_request_id_seq", outbox->schema))};
+	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()),
+	Int64GetDatum(outbox->origin)};
+	Datum		sequence[] =
+	{ObjectIdGetDatum(get_relname_relid("seam_instant_key_request_request_id_seq",
+										outbox->schema))};
 	int64		n;
 
 	execute(&session, ST_ADOPT, args);

@@ -75,7 +75,8 @@ fill_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const SeamKey *key)
 		if (key)
 		{
 			nulls[n] = key_nulls[trigger_fields[f].key_column];
-			values[n] = trigger_apply_cast(plan, binding, key_datums[trigger_fields[f].key_column], &nulls[n]);
+			values[n] = trigger_apply_cast(plan, binding,
+										   key_datums[trigger_fields[f].key_column], &nulls[n]);
 		}
 		n++;
 	}
@@ -159,7 +160,8 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		if (trigger_column_changed(td, td->tg_trigtuple, row, plan->bindings[F_USER_IDENTITY_ID].column))
+		if (trigger_column_changed(td, td->tg_trigtuple, row,
+								   plan->bindings[F_USER_IDENTITY_ID].column))
 		{
 			if (no_identity)
 				row = fill_row(plan, td, row, NULL);

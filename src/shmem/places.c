@@ -410,7 +410,8 @@ wanted_database(const Node *stmt)
 	 * given in
 	 */
 	if (!OidIsValid(database) || (database == MyDatabaseId && !is_template) ||
-		!(is_template ? may_copy(database) : superuser() || database_ownercheck(database, GetUserId())))
+		!(is_template ? may_copy(database) : superuser() || database_ownercheck(database,
+																				GetUserId())))
 		return InvalidOid;
 	return database;
 }
@@ -421,7 +422,8 @@ wanted_database(const Node *stmt)
 static bool
 is_our_table(const char *name)
 {
-	return name && (strcmp(name, "seam_instant_key_request") == 0 || strcmp(name, "seam_instant_key_call") == 0);
+	return name && (strcmp(name, "seam_instant_key_request") == 0 ||
+					strcmp(name, "seam_instant_key_call") == 0);
 }
 
 /*

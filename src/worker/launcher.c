@@ -84,10 +84,14 @@ seam_ik_probe_main(Datum main_arg)
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute("SELECT e.extowner, r.rolcanlogin, (SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) 2 FROM pg_catalog.pg_class c"
-					" WHERE c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace AND c.relowner OPERATOR(pg_catalog.=) e.extowner"
-					" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['seam_instant_key_request', 'seam_instant_key_call']::pg_catalog.name[]))"
-					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid OPERATOR(pg_catalog.=) e.extowner"
+		SPI_execute("SELECT e.extowner, r.rolcanlogin, (SELECT pg_catalog.count(*) "
+					"OPERATOR(pg_catalog.=) 2 FROM pg_catalog.pg_class c"
+					" WHERE c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace AND c.relowner "
+					"OPERATOR(pg_catalog.=) e.extowner"
+					" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['seam_instant_key_request', "
+					"'seam_instant_key_call']::pg_catalog.name[]))"
+					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid "
+					"OPERATOR(pg_catalog.=) e.extowner"
 					" WHERE e.extname OPERATOR(pg_catalog.=) 'seam_ik'", true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to look for the extension");
 	has_extension = SPI_processed > 0;
@@ -274,8 +278,10 @@ start_process(Database *db)
 	worker.bgw_main_arg = Int32GetDatum(number);
 	worker.bgw_notify_pid = MyProcPid;
 	strlcpy(worker.bgw_library_name, "seam_ik", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, probe ? "seam_ik_probe_main" : "seam_ik_worker_main", BGW_MAXLEN);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "seam_ik %s for database %s", probe ? "probe" : "worker", db->name);
+	strlcpy(worker.bgw_function_name, probe ? "seam_ik_probe_main" : "seam_ik_worker_main",
+			BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "seam_ik %s for database %s", probe ? "probe" :
+			 "worker", db->name);
 	strlcpy(worker.bgw_type, probe ? "seam_ik probe" : "seam_ik worker", BGW_MAXLEN);
 	memcpy(worker.bgw_extra, &start, sizeof(start));
 	db->started_at = clock_now();
@@ -295,7 +301,8 @@ start_process(Database *db)
 	if (!warned)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker slot is free for the outbox of database \"%s\"", db->name),
+				 errmsg("no background worker slot is free for the outbox of database \"%s\"",
+						db->name),
 				 errhint("Raise max_worker_processes.")));
 	warned = true;
 }
@@ -313,13 +320,17 @@ warn_of_no_worker(Database *db)
 	if (db->state == DB_BLOCKED)
 		ereport(WARNING,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("the outbox of database \"%s\" has no worker: the owner of extension seam_ik may not log in", db->name),
-				 errhint("From PostgreSQL 17 on that is no obstacle; until then, ALTER ROLE ... LOGIN.")));
+				 errmsg("the outbox of database \"%s\" has no worker: the owner of extension "
+						"seam_ik may not log in", db->name),
+				 errhint("From PostgreSQL 17 on that is no obstacle; until then, ALTER ROLE ... "
+						 "LOGIN.")));
 	else
 		ereport(WARNING,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or do not belong to the owner of extension seam_ik", db->name),
-				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that role: ALTER TABLE ... OWNER TO.")));
+				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or "
+						"do not belong to the owner of extension seam_ik", db->name),
+				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that "
+						 "role: ALTER TABLE ... OWNER TO.")));
 }
 
 /*
@@ -357,7 +368,8 @@ process_ended(Database *db)
 		/* one that had worked for long begins with the shortest pause */
 		if (db->state == DB_WORKING && clock_now() - db->started_at > RESTART_MAX_US)
 			db->failures = 0;
-		db->not_before = clock_now() + Min(RESTART_FIRST_US << Min(db->failures, 8), RESTART_MAX_US);
+		db->not_before = clock_now() + Min(RESTART_FIRST_US << Min(db->failures, 8),
+										   RESTART_MAX_US);
 		db->failures++;
 	}
 	if (db->state != DB_PROBING || !was.expected || was.holds > 0 || was.changed)
@@ -398,7 +410,8 @@ end_probe(Database *db)
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not see within %d s whether database \"%s\" has extension seam_ik",
 						(int) (PROBE_LIMIT_US / USECS_PER_SEC), db->name),
-				 errhint("Look for what holds, or waits for, a lock on a system catalog there; it is tried again.")));
+				 errhint("Look for what holds, or waits for, a lock on a system catalog there; it "
+						 "is tried again.")));
 	db->warned_overdue = true;
 }
 

@@ -162,7 +162,8 @@ worker_log_error(const ErrorData *error, const char *what)
 	last_at = clock_now();
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the outbox of database \"%s\" could not %s: %s", worker.database, what, error->message),
+			 errmsg("the outbox of database \"%s\" could not %s: %s", worker.database, what,
+					error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
@@ -325,7 +326,8 @@ clock_was_set(void)
 static void
 end_pauses(void)
 {
-	static const RequestStatus all[] = {STATUS_PENDING, STATUS_IN_FLIGHT, STATUS_REVOKING, STATUS_ISSUED};
+	static const RequestStatus all[] = {STATUS_PENDING, STATUS_IN_FLIGHT, STATUS_REVOKING,
+	STATUS_ISSUED};
 	static const RequestStatus rows[] = {STATUS_ISSUED};
 	TimestampTz now = GetCurrentTimestamp();
 	int64		attempt = ((int64) settings_request_timeout + settings_settle_delay) * 1000;
@@ -381,7 +383,8 @@ housekeeping(void *arg)
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
-		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
+		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC,
+															KEEP_AT_LEAST_US),
 								work_array(ids, NULL, n, UUIDOID));
 	}
 }
@@ -486,7 +489,8 @@ next_turn(void)
 	if (worker_send_allowance(http, &again_at) == 0)
 	{
 		/* only when there is something to send */
-		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND && worker.revoking.next_due == DT_NOEND &&
+		if (worker.nunsettled == 0 && worker.pending.next_due == DT_NOEND &&
+			worker.revoking.next_due == DT_NOEND &&
 			worker.look_again_at > now)
 			return at;
 		return Min(at, again_at);
@@ -580,7 +584,8 @@ log_abandoned(const char *why)
 		{
 			Flight	   *flight = dlist_container(Flight, node, it.cur);
 
-			if (flight->op != SEAM_GENERATE || (i == 1 && flight->result.sqlerrcode != 0 && !flight->result.in_doubt))
+			if (flight->op != SEAM_GENERATE || (i == 1 && flight->result.sqlerrcode != 0 &&
+												!flight->result.in_doubt))
 				continue;
 			worker_add_remaining(&remaining, &flight->row.identity);
 		}
@@ -593,9 +598,11 @@ log_abandoned(const char *why)
 	if (remaining.n > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("%s, and %d instant keys that the outbox of database \"%s\" has asked for may exist",
+				 errmsg("%s, and %d instant keys that the outbox of database \"%s\" has asked for "
+						"may exist",
 						why, remaining.n, worker.database),
-				 errdetail("User identities: %s%s.", remaining.identities.data, worker_and_more(&remaining))));
+				 errdetail("User identities: %s%s.", remaining.identities.data,
+						   worker_and_more(&remaining))));
 }
 
 /*
@@ -687,8 +694,10 @@ set_up(void)
 	dlist_init(&worker.flying);
 	dlist_init(&worker.ended);
 	worker.turn = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
-	worker.old_accounts = AllocSetContextCreate(TopMemoryContext, "seam_ik former accounts", ALLOCSET_SMALL_SIZES);
-	worker.doubts_context = AllocSetContextCreate(TopMemoryContext, "seam_ik doubts", ALLOCSET_SMALL_SIZES);
+	worker.old_accounts = AllocSetContextCreate(TopMemoryContext, "seam_ik former accounts",
+												ALLOCSET_SMALL_SIZES);
+	worker.doubts_context = AllocSetContextCreate(TopMemoryContext, "seam_ik doubts",
+												  ALLOCSET_SMALL_SIZES);
 	worker.to_write = MemoryContextAlloc(TopMemoryContext, WRITE_BACKS_AT_ONCE * sizeof(int64));
 	worker.pending.status = STATUS_PENDING;
 	worker.revoking.status = STATUS_REVOKING;
@@ -770,7 +779,8 @@ seam_ik_worker_main(Datum main_arg)
 		if (ConfigReloadPending && clock_now() >= reload_at)
 			reload();
 		if ((hear() || worker.doubts_changed || !dlist_is_empty(&worker.ended) ||
-			 clock_now() >= turn_at || next_turn() <= clock_now()) && worker.paused_until <= clock_now())
+			 clock_now() >= turn_at || next_turn() <= clock_now()) &&
+			worker.paused_until <= clock_now())
 		{
 			if (clock_now() >= worker.housekeeping_at)
 				keep_house();

@@ -61,7 +61,8 @@ keep_account(const SeamAccount *account)
 		MemoryContextSetParent(worker.account_context, worker.old_accounts);
 	if (worker.nflying == 0)
 		MemoryContextDeleteChildren(worker.old_accounts);
-	worker.account_context = AllocSetContextCreate(TopMemoryContext, "seam_ik account", ALLOCSET_SMALL_SIZES);
+	worker.account_context = AllocSetContextCreate(TopMemoryContext, "seam_ik account",
+												   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(worker.account_context);
 	worker.account.endpoint = pstrdup(account->endpoint);
 	worker.account.api_key = pstrdup(account->api_key);
@@ -128,7 +129,8 @@ account_refused(void)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-				 errmsg("the outbox of database \"%s\" waits: Seam did not accept the API key", worker.database),
+				 errmsg("the outbox of database \"%s\" waits: Seam did not accept the API key",
+						worker.database),
 				 errhint("Correct the API key; the requests are sent then.")));
 		worker.probe_pause = PROBE_FIRST_US;
 	}
@@ -153,7 +155,8 @@ new_flight(SeamOp op, const WorkRow *row)
 	else
 	{
 		flight = MemoryContextAllocZero(TopMemoryContext, sizeof(Flight));
-		flight->context = AllocSetContextCreate(TopMemoryContext, "seam_ik call", ALLOCSET_SMALL_SIZES);
+		flight->context = AllocSetContextCreate(TopMemoryContext, "seam_ik call",
+												ALLOCSET_SMALL_SIZES);
 	}
 	flight->op = op;
 	flight->row = *row;
@@ -264,7 +267,8 @@ keep_pace(Flight *flight)
 	int64		told_until = worker.pace.paused_until;
 	int64		now = flight->ended_at;
 
-	flight->pause = pace_pause(answer->retry_after, tries, BACKOFF_MAX_US, pg_prng_double(&pg_global_prng_state));
+	flight->pause = pace_pause(answer->retry_after, tries, BACKOFF_MAX_US,
+							   pg_prng_double(&pg_global_prng_state));
 	pace_answer(&worker.pace, seam_pace_sign(answer), flight->pause, worker.nflying, now);
 	if (answer->outcome != HTTP_ANSWERED || answer->status != 429)
 		return;
@@ -272,9 +276,11 @@ keep_pace(Flight *flight)
 	if (worker.pace.paused_until - now >= PAUSE_TOLD_US && told_until - now < PAUSE_TOLD_US)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("the outbox of database \"%s\" waits for %d s: Seam's rate limit was reached",
+				 errmsg("the outbox of database \"%s\" waits for %d s: Seam's rate limit was "
+						"reached",
 						worker.database, (int) ((worker.pace.paused_until - now) / USECS_PER_SEC)),
-				 answer->retry_after > 0 ? errdetail("Seam asks to wait %d s.", answer->retry_after) : 0,
+				 answer->retry_after > 0 ? errdetail("Seam asks to wait %d s.",
+													 answer->retry_after) : 0,
 				 errhint("A reload of the configuration ends the pause.")));
 }
 
@@ -336,7 +342,8 @@ worker_flight_ended(Flight *flight)
 	{
 		worker.refused = false;
 		ereport(LOG,
-				(errmsg("the outbox of database \"%s\" goes on: Seam accepts the API key", worker.database)));
+				(errmsg("the outbox of database \"%s\" goes on: Seam accepts the API key",
+						worker.database)));
 	}
 	else if (worker.refused)
 		worker.probe_at = Max(worker.probe_at, flight->ended_at + worker.probe_pause);
@@ -476,12 +483,14 @@ worker_read_doubts(void)
 	}
 	MemoryContextReset(worker.doubts_context);
 	old = MemoryContextSwitchTo(worker.doubts_context);
-	worker.ndoubts = worker.nunsettled = work_doubts(work_array(active, NULL, n, INT8OID), &worker.doubts);
+	worker.ndoubts = worker.nunsettled = work_doubts(work_array(active, NULL, n, INT8OID),
+													 &worker.doubts);
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < worker.ndoubts; i++)
 	{
 		WorkRow    *row = &worker.doubts[i];
-		int64		left = (int64) row->attempt_timeout * 1000 - worker_surely_elapsed_since(row->attempted_at);
+		int64		left =
+		(int64) row->attempt_timeout * 1000 - worker_surely_elapsed_since(row->attempted_at);
 
 		/* nobody waits for what is only reported */
 		row->ripe_at = row->timeline == 0 ? 0 : clock_now() + Max(left, 0);
@@ -518,7 +527,8 @@ next_identity(int first, TimestampTz now, int64 http, int64 *due)
 	int			next;
 
 	*due = 0;
-	for (next = first; next < worker.ndoubts && by_identity(doubt, &worker.doubts[next]) == 0; next++)
+	for (next = first; next < worker.ndoubts && by_identity(doubt,
+															&worker.doubts[next]) == 0; next++)
 	{
 		const WorkRow *row = &worker.doubts[next];
 

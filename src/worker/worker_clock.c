@@ -67,7 +67,8 @@ worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain)
 	*uncertain = flight->ended_at - flight->started_at + USECS_PER_SEC;
 	if (worker.clock_known &&
 		flight->date >= seam_clock(flight->started_at) - DOUBT_MARGIN_US &&
-		flight->date <= seam_clock(flight->ended_at) + worker.clock_delay + USECS_PER_SEC + DOUBT_MARGIN_US)
+		flight->date <= seam_clock(flight->ended_at) + worker.clock_delay + USECS_PER_SEC +
+		DOUBT_MARGIN_US)
 	{
 		*at_end = seam_clock(flight->ended_at);
 		*uncertain = worker.clock_delay + USECS_PER_SEC;

@@ -227,7 +227,8 @@ store_generate(Flight *flight)
 			WorkRow		copy = flight->row;
 
 			copy.account = flight->account_id;
-			work_revoke_copy(&copy, &result->key, "issued for a request that was deleted or changed meanwhile");
+			work_revoke_copy(&copy, &result->key, "issued for a request that was deleted or "
+							 "changed meanwhile");
 		}
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 		return true;
@@ -241,7 +242,8 @@ store_generate(Flight *flight)
 		/* Seam's list settles it, some time after we have given up */
 		TimestampTz now = GetCurrentTimestamp();
 		int64		since = clock_now() - flight->ended_at;
-		int64		took = Max(flight->ended_at - flight->started_at, now - since - row.attempted_at);
+		int64		took = Max(flight->ended_at - flight->started_at,
+							   now - since - row.attempted_at);
 
 		set_error(result, &change);
 		change.next_attempt_at = now - since + (int64) settings_settle_delay * 1000;
@@ -255,7 +257,8 @@ store_generate(Flight *flight)
 		set_error(result, &change);
 		change.attempts--;
 		row.attempts = 0;
-		set_not_issued(&row, true, flight->failure == HTTP_FAILURE_DESCRIPTORS ? LOCKED_PAUSE_US : 0, &change);
+		set_not_issued(&row, true, flight->failure == HTTP_FAILURE_DESCRIPTORS ? LOCKED_PAUSE_US :
+					   0, &change);
 	}
 	else
 	{
@@ -292,7 +295,8 @@ store_delete(Flight *flight)
 	{
 		/* it may be in another workspace, and not ours to revoke any more */
 		set_unsettled(&change);
-		change.error = "the instant key was issued with another API key, endpoint or workspace, and is not found with the present one";
+		change.error = "the instant key was issued with another API key, endpoint or workspace, "
+			"and is not found with the present one";
 	}
 	else if (result->sqlerrcode == 0)
 	{
@@ -362,7 +366,8 @@ unowned_keys(Flight *flight, Candidate **candidates, int *nperhaps)
 
 		CHECK_FOR_INTERRUPTS();
 		if (bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), worker_compare_uuids) ||
-			bsearch(&key->instant_key_id, calls.keys, calls.nkeys, sizeof(pg_uuid_t), worker_compare_uuids))
+			bsearch(&key->instant_key_id, calls.keys, calls.nkeys, sizeof(pg_uuid_t),
+					worker_compare_uuids))
 			continue;
 		for (int w = 0; w < calls.nwindows && !perhaps; w++)
 			perhaps = doubt_fits(&calls.windows[w], &candidate.says);
@@ -385,7 +390,8 @@ void
 worker_set_window(const WorkRow *row, const Flight *list, Doubt *doubt)
 {
 	/* a time of another endpoint's clock tells nothing */
-	bool		has_seam_time = row->has_seam_time && account_has_endpoint(&row->account, &list->account_id);
+	bool		has_seam_time = row->has_seam_time && account_has_endpoint(&row->account,
+																		   &list->account_id);
 	bool		doubtful;
 	int64		most;
 	int64		least = worker_elapsed_since(row->attempted_at, &most, &doubtful);
@@ -462,10 +468,12 @@ fitting_keys(const Doubt *doubt, Candidate *candidates, int n)
  * keys that fit it and are perhaps owned, or NULL.
  */
 static const char *
-why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates, int ncandidates, const char *perhaps)
+why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates,
+			  int ncandidates, const char *perhaps)
 {
 	if (row->timeline == 0 && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost, and it cannot be told any more whose these instant keys are: %s",
+		return psprintf("the answer was lost, and it cannot be told any more whose these instant "
+						"keys are: %s",
 						group_keys(candidates, ncandidates, doubt->group));
 
 	/*
@@ -473,20 +481,25 @@ why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidate
 	 * ours to take or to revoke.
 	 */
 	if (row->timeline != (int) GetWALInsertionTimeLine() && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost before a promotion or restore, and these instant keys may be of this request: %s",
+		return psprintf("the answer was lost before a promotion or restore, and these instant keys "
+						"may be of this request: %s",
 						group_keys(candidates, ncandidates, doubt->group));
 	if (doubt->verdict == VERDICT_AMBIGUOUS)
-		return psprintf("the answer was lost, and another issuer is at work: any of these instant keys may be of this request: %s",
+		return psprintf("the answer was lost, and another issuer is at work: any of these instant "
+						"keys may be of this request: %s",
 						group_keys(candidates, ncandidates, doubt->group));
 	if (doubt->vague && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost when the clock was set back, and these instant keys may be of this request: %s",
+		return psprintf("the answer was lost when the clock was set back, and these instant keys "
+						"may be of this request: %s",
 						group_keys(candidates, ncandidates, doubt->group));
 	if (doubt->verdict != VERDICT_NO_KEY)
 		return NULL;
 	if (perhaps && row->status == STATUS_REVOKING)
-		return psprintf("the answer was lost, and a call that has committed may have issued the instant keys that are there: %s", perhaps);
+		return psprintf("the answer was lost, and a call that has committed may have issued the "
+						"instant keys that are there: %s", perhaps);
 	if (is_anothers(row))
-		return "the answer was lost, and with the present API key, endpoint and workspace, which are others, no instant key is found";
+		return "the answer was lost, and with the present API key, endpoint and workspace, which "
+			"are others, no instant key is found";
 	return NULL;
 }
 
@@ -542,15 +555,18 @@ store_no_list(Flight *flight, const WorkRow *row, WorkRow *known)
 	else if (!flight->has_date)
 		change.error = "could not look for an instant key: Seam's answer has no Date";
 	else
-		change.error = "could not look for an instant key: Seam's answer took too long to tell its clock";
+		change.error = "could not look for an instant key: Seam's answer took too long to tell its "
+			"clock";
 	if (change.sqlerrcode == 0)
 		change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	if (is_anothers(row) &&
-		(result->sqlerrcode == ERRCODE_NO_DATA_FOUND || result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
+		(result->sqlerrcode == ERRCODE_NO_DATA_FOUND ||
+		 result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
 	{
 		/* the identity may be in another workspace */
 		set_unsettled(&change);
-		change.error = "the answer was lost, and with the present API key, endpoint and workspace, which are others, the user identity is not found";
+		change.error = "the answer was lost, and with the present API key, endpoint and workspace, "
+			"which are others, the user identity is not found";
 		settled(known);
 	}
 	else
@@ -570,7 +586,8 @@ store_no_list(Flight *flight, const WorkRow *row, WorkRow *known)
  * each.  Returns how many are in doubt still, or -1 when a session has locked one.
  */
 static int
-lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Doubt *doubts, WorkRow **of)
+lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Doubt *doubts,
+			WorkRow **of)
 {
 	int			n = 0;
 
@@ -588,7 +605,8 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
 			settled(known);
 			continue;
 		}
-		if (rows[n].has_key || (rows[n].status != STATUS_IN_FLIGHT && rows[n].status != STATUS_REVOKING))
+		if (rows[n].has_key || (rows[n].status != STATUS_IN_FLIGHT &&
+								rows[n].status != STATUS_REVOKING))
 		{
 			settled(known);
 			continue;
@@ -614,8 +632,10 @@ store_list(Flight *flight)
 	int			ndoubts;
 	WorkRow    *known = worker_doubts_of(&flight->row.identity, &ndoubts);
 	WorkRow   **of = palloc(Max(ndoubts, 1) * sizeof(WorkRow *));
-	WorkRow    *rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts, 1) * sizeof(WorkRow));
-	Doubt	   *doubts = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts, 1) * sizeof(Doubt));
+	WorkRow    *rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts,
+																		1) * sizeof(WorkRow));
+	Doubt	   *doubts = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts,
+																		  1) * sizeof(Doubt));
 	Candidate  *candidates;
 	int			ncandidates;
 	int			nperhaps;
@@ -656,12 +676,15 @@ store_list(Flight *flight)
 		else
 		{
 			set_not_issued(&rows[i], true, pace_backoff(rows[i].attempts * 3 / 2, BACKOFF_MAX_US,
-														pg_prng_double(&pg_global_prng_state)), &change);
+														pg_prng_double(&pg_global_prng_state)),
+						   &change);
 			look_again(&rows[i], &doubts[i], &change);
 			if (perhaps && rows[i].status == STATUS_IN_FLIGHT)
 				ereport(WARNING,
 						(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-						 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant key, since a synchronous call that has committed may have issued those that are there: %s",
+						 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant "
+								"key, since a synchronous call that has committed may have issued "
+								"those that are there: %s",
 								rows[i].id, worker.database, perhaps),
 						 errdetail("The answers to both were lost.")));
 		}
@@ -673,7 +696,8 @@ store_list(Flight *flight)
 		if (!candidates[c].revoke || bms_is_member(candidates[c].group, spare))
 			continue;
 		work_revoke_copy(&rows[candidates[c].group], candidates[c].key,
-						 "issued by a call whose answer was lost, and it cannot be told by which one");
+						 "issued by a call whose answer was lost, and it cannot be told by which "
+						 "one");
 		worker_due_at(&worker.revoking, GetCurrentTimestamp());
 	}
 	return true;
@@ -691,7 +715,8 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	Candidate  *candidates;
 	int			nperhaps;
 	int			n = unowned_keys(flight, &candidates, &nperhaps);
-	const char *report = psprintf("this instant key has appeared after the lost answer to request " INT64_FORMAT " was settled, and nobody owns it", row->id);
+	const char *report = psprintf("this instant key has appeared after the lost answer to request "
+								  "" INT64_FORMAT " was settled, and nobody owns it", row->id);
 	char	   *ids = fitting_keys(&doubt, candidates, n);
 
 	if (ids == NULL)
@@ -708,10 +733,13 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	}
 	ereport(WARNING,
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-			 errmsg("an instant key that nobody owns has appeared late, perhaps of request " INT64_FORMAT " in database \"%s\": %s",
+			 errmsg("an instant key that nobody owns has appeared late, perhaps of request "
+					"" INT64_FORMAT " in database \"%s\": %s",
 					row->id, worker.database, ids),
-			 errdetail("The answer was lost, and seam_ik.settle_delay later there was no such key."),
-			 errhint("It is in the view seam_instant_key_orphan; seam_retry_instant_key_request() revokes it.")));
+			 errdetail("The answer was lost, and seam_ik.settle_delay later there was no such "
+					   "key."),
+			 errhint("It is in the view seam_instant_key_orphan; seam_retry_instant_key_request() "
+					 "revokes it.")));
 }
 
 /*
@@ -735,7 +763,8 @@ store_late_list(Flight *flight)
 	(void) worker_doubts_of(&row.identity, &ndoubts);
 	if (is_anothers(&row))
 		why = "The request was made with another API key, endpoint or workspace.";
-	else if (is_outdated(flight) || worker.doubts_changed || ndoubts > 0 || worker_identity_is_busy(&row.identity))
+	else if (is_outdated(flight) || worker.doubts_changed || ndoubts > 0 ||
+			 worker_identity_is_busy(&row.identity))
 		why = "Other instant keys of the same user identity are always being issued.";
 	else if (result->sqlerrcode == 0 && flight->has_date)
 		report_late_keys(&row, flight);
@@ -746,7 +775,8 @@ store_late_list(Flight *flight)
 	if (why)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT " in database \"%s\" has appeared late",
+				 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT " in "
+						"database \"%s\" has appeared late",
 						row.id, worker.database),
 				 errdetail("%s", why)));
 	work_looked_again(row.id);

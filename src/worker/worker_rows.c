@@ -87,7 +87,8 @@ note_unwritten(void *arg)
 
 		change.finished = true;
 		change.sqlerrcode = error->sqlerrcode;
-		change.error = psprintf("the instant key could not be written to its row: %s", error->message);
+		change.error = psprintf("the instant key could not be written to its row: %s",
+								error->message);
 		change.next_attempt_at = DT_NOEND;
 		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
@@ -97,7 +98,8 @@ note_unwritten(void *arg)
 			TimestampTz now = GetCurrentTimestamp();
 			int64		waited = worker_surely_elapsed_since(row.attempted_at);
 
-			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US), WRITE_BACK_BACKOFF_MAX_US);
+			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US),
+											   WRITE_BACK_BACKOFF_MAX_US);
 		}
 		worker_change_request(&row, &change);
 	}
@@ -113,7 +115,8 @@ put_off_row(void *arg)
 	RowToWrite *row_to_write = arg;
 	WorkRow		row;
 
-	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED && row.next_attempt_at != DT_NOEND)
+	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED &&
+		row.next_attempt_at != DT_NOEND)
 	{
 		WorkChange	change = worker_no_change(&row);
 
@@ -132,7 +135,8 @@ worker_write_rows(void)
 	int64		until = clock_now() + WRITE_BACK_TURN_US;
 	int			n = 0;
 
-	while (n < worker.nto_write && !worker.gone && !worker.disowned && (n == 0 || clock_now() < until))
+	while (n < worker.nto_write && !worker.gone && !worker.disowned && (n == 0 ||
+																		clock_now() < until))
 	{
 		RowToWrite	row = {.id = worker.to_write[n++]};
 

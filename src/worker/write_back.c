@@ -118,10 +118,13 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 	HeapTupleData key_tuple;
 	TupleDesc	key_desc;
 
-	if (SPI_execute_with_args(psprintf("SELECT target_table, target_key, target_fields, user_identity_id, instant_key%s"
-									   " FROM %s WHERE request_id = $1 AND status = 'issued' AND next_attempt_at IS NOT NULL"
+	if (SPI_execute_with_args(psprintf("SELECT target_table, target_key, target_fields, "
+									   "user_identity_id, instant_key%s"
+									   " FROM %s WHERE request_id = $1 AND status = 'issued' AND "
+									   "next_attempt_at IS NOT NULL"
 									   " AND target_table IS NOT NULL FOR UPDATE SKIP LOCKED",
-									   outbox->knows_columns ? ", target_columns, target_numbers, target_partition" : "",
+									   outbox->knows_columns ? ", target_columns, target_numbers, "
+									   "target_partition" : "",
 									   outbox->name),
 							  1, types, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to read a request");
@@ -146,7 +149,8 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 		wb->has_numbers = !isnull;
 		wb->partition = DatumGetObjectId(SPI_getbinval(tuple, desc, 8, &isnull));
 	}
-	key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key), HeapTupleHeaderGetTypMod(key));
+	key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key),
+										   HeapTupleHeaderGetTypMod(key));
 	key_check_type(key_desc);
 	key_tuple.t_len = HeapTupleHeaderGetDatumLength(key);
 	ItemPointerSetInvalid(&key_tuple.t_self);
@@ -272,7 +276,8 @@ execute(const char *sql, int nargs, Oid *types, Datum *args, const char *nulls, 
 static void
 check_question(const WriteBack *wb, const RowKey *row_key)
 {
-	if (!row_key_is(row_key, wb->has_names ? &wb->names : NULL, wb->has_numbers ? &wb->numbers : NULL))
+	if (!row_key_is(row_key, wb->has_names ? &wb->names : NULL, wb->has_numbers ? &wb->numbers :
+					NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the table's primary key is not the one of the request, which was (%s)",
@@ -286,12 +291,14 @@ check_question(const WriteBack *wb, const RowKey *row_key)
 static void
 check_partition(const WriteBack *wb)
 {
-	if (OidIsValid(wb->partition) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(wb->partition)) &&
+	if (OidIsValid(wb->partition) && SearchSysCacheExists1(RELOID,
+														   ObjectIdGetDatum(wb->partition)) &&
 		!(get_rel_relispartition(wb->partition) &&
 		  list_member_oid(get_partition_ancestors(wb->partition), wb->table)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the partition \"%s\" of the row has been detached from the table", get_rel_name(wb->partition))));
+				 errmsg("the partition \"%s\" of the row has been detached from the table",
+						get_rel_name(wb->partition))));
 }
 
 /*
@@ -313,7 +320,8 @@ why_unwanted(const WriteBack *wb)
 	if (isnull || memcmp(DatumGetUUIDP(found), &wb->identity, UUID_LEN) != 0)
 		return "the row that the instant key was for is of another user identity now";
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
-	if (!isnull && memcmp(DatumGetUUIDP(found), DatumGetUUIDP(wb->key[KEY_INSTANT_KEY_ID]), UUID_LEN) != 0)
+	if (!isnull && memcmp(DatumGetUUIDP(found), DatumGetUUIDP(wb->key[KEY_INSTANT_KEY_ID]),
+						  UUID_LEN) != 0)
 		return "the row that the instant key was for has another instant key now";
 	return NULL;
 }
@@ -329,7 +337,8 @@ find_keyless(WriteBack *wb, RowKey *row_key)
 {
 	const char *key_column = wb->columns[F_INSTANT_KEY_ID];
 	const char *has_it = key_column == NULL ? "false" :
-	psprintf("coalesce(pg_catalog.lower(%s::pg_catalog.text) OPERATOR(pg_catalog.=) $2::pg_catalog.text, false)",
+	psprintf("coalesce(pg_catalog.lower(%s::pg_catalog.text) OPERATOR(pg_catalog.=) "
+			 "$2::pg_catalog.text, false)",
 			 quote_identifier(key_column));
 	Datum		args[] = {UUIDPGetDatum(&wb->identity), wb->key[KEY_INSTANT_KEY_ID]};
 	Oid			types[] = {UUIDOID, UUIDOID};
@@ -345,8 +354,10 @@ find_keyless(WriteBack *wb, RowKey *row_key)
 		found.columns[i].attnum = i + 2;
 		appendStringInfo(&sql, ", %s", quote_identifier(row_key->columns[i].name));
 	}
-	appendStringInfo(&sql, " FROM %s WHERE %s::pg_catalog.uuid OPERATOR(pg_catalog.=) $1 AND (%s OR (true",
-					 row_key_table(row_key), quote_identifier(wb->columns[F_USER_IDENTITY_ID]), has_it);
+	appendStringInfo(&sql, " FROM %s WHERE %s::pg_catalog.uuid OPERATOR(pg_catalog.=) $1 AND (%s "
+					 "OR (true",
+					 row_key_table(row_key), quote_identifier(wb->columns[F_USER_IDENTITY_ID]),
+					 has_it);
 	for (int f = 0; f < F_NFIELDS; f++)
 	{
 		if (trigger_fields[f].use == FIELD_OUT && wb->columns[f])
@@ -363,7 +374,8 @@ find_keyless(WriteBack *wb, RowKey *row_key)
 
 		if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)))
 			return true;
-		wb->keyless[i] = row_key_value(&found, SPI_tuptable->tupdesc, SPI_tuptable->vals[i], &wb->keyless_hash[i]);
+		wb->keyless[i] = row_key_value(&found, SPI_tuptable->tupdesc, SPI_tuptable->vals[i],
+									   &wb->keyless_hash[i]);
 	}
 	return false;
 }
@@ -379,14 +391,17 @@ check_keyless(Outbox *outbox, const WriteBack *wb, const char *reason)
 
 	for (int i = 0; i < wb->nkeyless; i++)
 	{
-		Datum		args[] = {Int64GetDatum(wb->keyless_hash[i]), ObjectIdGetDatum(wb->table), wb->keyless[i], UUIDPGetDatum(&wb->identity)};
+		Datum		args[] = {Int64GetDatum(wb->keyless_hash[i]), ObjectIdGetDatum(wb->table),
+		wb->keyless[i], UUIDPGetDatum(&wb->identity)};
 
-		execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
+		execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
+						 "target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
 				4, types, args, NULL, SPI_OK_SELECT);
 		if (SPI_processed == 0 || wb->nkeyless == MAX_KEYLESS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("%s, but there is a row of its user identity without an instant key, whose primary key may have changed", reason)));
+					 errmsg("%s, but there is a row of its user identity without an instant key, "
+							"whose primary key may have changed", reason)));
 	}
 }
 
@@ -407,7 +422,8 @@ write_row(WriteBack *wb, RowKey *row_key, const char **reason)
 	check_question(wb, row_key);
 	memset(nulls, ' ', sizeof(nulls));
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid FROM %s",
+	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid FROM "
+					 "%s",
 					 quote_identifier(wb->columns[F_USER_IDENTITY_ID]),
 					 key_column ? quote_identifier(key_column) : "NULL", row_key_table(row_key));
 	row_key_where(row_key, &sql, 1);
@@ -433,7 +449,8 @@ write_row(WriteBack *wb, RowKey *row_key, const char **reason)
 		args[n] = wb->key[k];
 		nulls[n] = wb->key_null[k] ? 'n' : ' ';
 		types[n] = key_columns[k].type;
-		appendStringInfo(&sql, "%s%s = $%d", n == 0 ? "" : ", ", quote_identifier(wb->columns[f]), n + 1);
+		appendStringInfo(&sql, "%s%s = $%d", n == 0 ? "" : ", ", quote_identifier(wb->columns[f]),
+						 n + 1);
 		n++;
 	}
 	if (n == 0)
@@ -461,7 +478,8 @@ WriteBackOutcome
 write_back(Outbox *outbox, int64 id, const char **reason)
 {
 	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"}, {"row_security", "off"}, {"lock_timeout", LOCK_TIMEOUT},
+		{"search_path", "pg_catalog, pg_temp"}, {"row_security", "off"}, {"lock_timeout",
+		LOCK_TIMEOUT},
 	};
 	WriteBack	wb = {0};
 	WriteBackOutcome outcome;

@@ -116,8 +116,11 @@ CREATE FUNCTION executes(key text) RETURNS void $define EXECUTE format('SET seam
 CREATE FUNCTION set_to(key text) RETURNS void $define PERFORM set_config('seam_ik.api_key', key, false); END \$f\$;
 CREATE FUNCTION gets() RETURNS void $define PERFORM seam_get_instant_key('$url'); END \$f\$;
 CREATE FUNCTION gets(url text) RETURNS void $define PERFORM seam_get_instant_key(url); END \$f\$;
-CREATE FUNCTION gets_and_fails(url text) RETURNS void $define BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM 1 / 0; END \$f\$;
-CREATE FUNCTION gets_and_quotes(url text) RETURNS void $define BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END; EXECUTE format('oops %L', url); END \$f\$");
+CREATE FUNCTION gets_and_fails(url text) RETURNS void $define
+	BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM 1 / 0; END \$f\$;
+CREATE FUNCTION gets_and_quotes(url text) RETURNS void $define
+	BEGIN PERFORM seam_get_instant_key(url); EXCEPTION WHEN OTHERS THEN NULL; END;
+	EXECUTE format('oops %L', url); END \$f\$");
 my $hang = "SET seam_ik.api_key_file = 'seam_api_key'; SET seam_ik.endpoint = '" . $fake->url('hang') . "'";
 my $found = $hang =~ s/hang/delay=1/r;
 my @failing = (
@@ -169,19 +172,24 @@ foreach my $sql (@failing)
 		'and the log does not show it');
 }
 # a parameter of a prepared statement, whose value the context shows
-foreach my $sql ("SELECT set_config('seam_ik.api_key', :key, false), 1 / count(*) FROM pg_class WHERE false", 'SELECT gets(:url)', 'SELECT gets_and_fails(:url)', 'SELECT seam_get_instant_key(:url::uuid)', 'SELECT set_to(:key), 1 / count(*) FROM pg_class WHERE false')
+foreach my $sql ("SELECT set_config('seam_ik.api_key', :key, false), 1 / count(*) FROM pg_class WHERE false",
+	'SELECT gets(:url)', 'SELECT gets_and_fails(:url)', 'SELECT seam_get_instant_key(:url::uuid)',
+	'SELECT set_to(:key), 1 / count(*) FROM pg_class WHERE false')
 {
 	my $script = PostgreSQL::Test::Utils::tempdir . '/parameters.sql';
 	my $out = '';
 
 	open my $file, '>', $script or die $!;
-	print $file "LOAD 'seam_ik';\nSET log_min_messages = warning;\nSET log_parameter_max_length_on_error = -1;\n$sql;\n";
+	print $file "LOAD 'seam_ik';\nSET log_min_messages = warning;\nSET log_parameter_max_length_on_error = -1;\n" .
+		"$sql;\n";
 	close $file;
 	$offset = -s $node->logfile;
-	IPC::Run::run([ 'pgbench', '-n', '-M', 'extended', '-t', 1, '-D', "key=$secret", '-D', "url=$url", '-f', $script, $node->connstr('postgres') ], '>', \my $o, '2>', \$out);
+	IPC::Run::run([ 'pgbench', '-n', '-M', 'extended', '-t', 1, '-D', "key=$secret", '-D', "url=$url",
+		'-f', $script, $node->connstr('postgres') ], '>', \my $o, '2>', \$out);
 	$log = slurp_file($node->logfile, $offset);
 	like($log, qr/ERROR/, "fails: $sql");
-	is_deeply([ grep { /S3CR3T/ && !/invalid input syntax/ } split /\n/, $log ], [], 'and the log does not show the value of its parameter');
+	is_deeply([ grep { /S3CR3T/ && !/invalid input syntax/ } split /\n/, $log ], [],
+		'and the log does not show the value of its parameter');
 }
 # other statements are logged as ever, also in that session
 $offset = -s $node->logfile;

@@ -132,7 +132,11 @@ sub server
 		ssl_certificate_key $dir/good.key;
 		keepalive_requests $requests;
 		# it reads the whole request before it answers: libcurl fails when an answer comes before it has sent the body
-		location / { proxy_pass http://unix:$dir/answers.sock; proxy_pass_request_body off; proxy_set_header Content-Length ""; }
+		location / {
+			proxy_pass http://unix:$dir/answers.sock;
+			proxy_pass_request_body off;
+			proxy_set_header Content-Length "";
+		}
 	}
 CONF
 }

@@ -145,7 +145,11 @@ settled_late_enough($guest->{lost}, 'restart');
 
 # A key that may appear late is looked for some minutes after a lost answer was settled.
 my $late = new_guest;
-sub look_in { return sql("SELECT look_again_at - now() BETWEEN interval '4 min' AND interval '5 min' FROM seam_instant_key_request WHERE user_identity_id = '$late'") eq 't'; }
+sub look_in
+{
+	return sql("SELECT look_again_at - now() BETWEEN interval '4 min' AND interval '5 min'
+		FROM seam_instant_key_request WHERE user_identity_id = '$late'") eq 't';
+}
 $fake->behave($late, "$at,reset", 1);
 enqueue($late);
 ok(becomes($late, 'issued') && look_in(), 'a lost answer without a key');

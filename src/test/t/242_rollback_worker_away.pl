@@ -545,12 +545,14 @@ sql('BEGIN; LOCK TABLE seam_instant_key_call; PREPARE TRANSACTION $$reads no cal
 $node->stop('immediate');
 my $end = -s $node->logfile;
 $node->start;
-ok(wait_for(sub { slurp_file($node->logfile, $end) =~ /the outbox of database "postgres" could not [^:]*: canceling statement due to lock timeout/ }), 'calls cannot be read after a crash');
+my $cannot = qr/the outbox of database "postgres" could not [^:]*: canceling statement due to lock timeout/;
+ok(wait_for(sub { slurp_file($node->logfile, $end) =~ $cannot }), 'calls cannot be read after a crash');
 sql('SELECT pg_sleep(6)');
 is(lists_of($shared), 0, 'no list is asked for until they are');
 sql('ROLLBACK PREPARED $$reads no calls$$');
 ok(quiet(), 'a request of a guest who has a key by a call that committed');
-like(sql("SELECT status || ' ' || attempts || ' ' || ((instant_key).instant_key_id <> '$mine') FROM seam_instant_key_request WHERE user_identity_id = '$shared'"), qr/^issued 2 true$/, 'gets its own');
+like(sql("SELECT status || ' ' || attempts || ' ' || ((instant_key).instant_key_id <> '$mine')
+	FROM seam_instant_key_request WHERE user_identity_id = '$shared'"), qr/^issued 2 true$/, 'gets its own');
 is(scalar(split /,/, live($shared)), 2, 'both live');
 
 $node->stop;

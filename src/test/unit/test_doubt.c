@@ -286,7 +286,7 @@ check_against_judge(const Case *c, const Doubt *doubts, const Candidate *candida
 				(j.group_of_doubt[d] == group && doubts[d].verdict == VERDICT_REISSUE);
 		unit_check(candidates[k].revoke == revoke,
 				   "round %ld: key %d is revoked when it cannot be told apart, and only then",
-					round, k);
+				   round, k);
 	}
 }
 

@@ -92,7 +92,8 @@ test_pauses(void)
 
 		unit_check(longest <= max && shortest >= longest / 2 && shortest <= longest,
 				   "try %d: " INT64_FORMAT " to " INT64_FORMAT, tries, shortest, longest);
-		unit_check(tries == 0 || longest >= pace_backoff(tries - 1, max, 0), "try %d waits no less", tries);
+		unit_check(tries == 0 || longest >= pace_backoff(tries - 1, max, 0), "try %d waits no "
+				   "less", tries);
 	}
 	unit_check(pace_backoff(0, max, 0) == S(0.2), "the first pause");
 	unit_check(pace_backoff(50, max, 0) == max, "the longest pause");
@@ -124,7 +125,8 @@ send_all(PaceBucket *bucket, int rate, int64 *now, double seconds)
 			pace_bucket_take(bucket);
 		sent += n;
 		if (n == 0)
-			unit_check(again_at > *now && again_at <= *now + S(1.0) / rate + 1, "the next may be sent soon");
+			unit_check(again_at > *now && again_at <= *now + S(1.0) / rate + 1, "the next may be "
+					   "sent soon");
 		*now += 1 + unit_random(2000);
 	}
 	return sent;
@@ -150,15 +152,18 @@ test_rate(void)
 			pace_bucket_take(&bucket);
 		sent = send_all(&bucket, rate, &now, 20);
 		unit_check(sent <= 20 * rate + burst, "%d a second: no more than that: %d", rate, sent);
-		unit_check(sent >= 19 * rate - 1 || rate > 1000, "%d a second: as much as that: %d", rate, sent);
+		unit_check(sent >= 19 * rate - 1 || rate > 1000, "%d a second: as much as that: %d", rate,
+				   sent);
 		now += S(3600);
-		unit_check(pace_bucket_allows(&bucket, rate, now, &again_at) <= burst, "%d a second: an idle hour saves nothing up", rate);
+		unit_check(pace_bucket_allows(&bucket, rate, now, &again_at) <= burst, "%d a second: an "
+				   "idle hour saves nothing up", rate);
 	}
 	{
 		PaceBucket	bucket = {0};
 		int64		again_at;
 
-		unit_check(pace_bucket_allows(&bucket, 0, S(5), &again_at) > 1000000 && again_at == PG_INT64_MAX, "no limit");
+		unit_check(pace_bucket_allows(&bucket, 0, S(5), &again_at) > 1000000 &&
+				   again_at == PG_INT64_MAX, "no limit");
 	}
 }
 
@@ -174,7 +179,8 @@ test_time_left(void)
 	unit_check(pace_time_left(&pace, S(0), 10, 0, S(5)) == 0, "nothing is left");
 	pace_answer(&pace, PACE_LIMITED, S(100), 7, S(5));
 	unit_check(pace_time_left(&pace, S(0), 10, 20, S(6)) == S(99 + 10), "a pause comes on top");
-	unit_check(pace_time_left(&pace, S(0), 10, 20, S(105)) == S(210), "and counts as time when it is over");
+	unit_check(pace_time_left(&pace, S(0), 10, 20, S(105)) == S(210), "and counts as time when it "
+			   "is over");
 }
 
 int
