@@ -12,6 +12,7 @@
 #include "base/compat.h"
 #include "base/encoding.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "seam/json.h"
 #include "outbox/key.h"
 #include "utils/builtins.h"
@@ -38,7 +39,11 @@ const KeyColumn key_columns[KEY_NCOLUMNS] =
 static bool
 push_string(JsonbBuilder *builder, JsonbIteratorToken token, const char *utf8)
 {
-	char	   *text = encoding_from_utf8(utf8);
+	/*
+	 * (what is pushed is read only, so it is copied only where it is
+	 * converted)
+	 */
+	char	   *text = GetDatabaseEncoding() == PG_UTF8 ? unconstify(char *, utf8) : encoding_from_utf8(utf8);
 	JsonbValue	value = {.type = jbvString};
 
 	if (text == NULL)
