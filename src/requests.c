@@ -276,10 +276,8 @@ statement_text(StatementId id, const Outbox *outbox)
 			skip = *sql == '{' && !outbox->knows_columns;
 		else if (skip)
 			continue;
-		else if (sql[0] == '%' && sql[1] == 's')
-			appendStringInfoString(&text, (sql++, outbox->name));
-		else if (sql[0] == '%' && sql[1] == 'c')
-			appendStringInfoString(&text, (sql++, outbox->calls));
+		else if (sql[0] == '%' && (sql[1] == 's' || sql[1] == 'c'))
+			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
 		else
 			appendStringInfoChar(&text, *sql);
 	}
