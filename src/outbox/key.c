@@ -43,7 +43,8 @@ push_string(JsonbBuilder *builder, JsonbIteratorToken token, const char *utf8)
 	 * (what is pushed is read only, so it is copied only where it is
 	 * converted)
 	 */
-	char	   *text = GetDatabaseEncoding() == PG_UTF8 ? unconstify(char *, utf8) : encoding_from_utf8(utf8);
+	bool		same = GetDatabaseEncoding() == PG_UTF8;
+	char	   *text = same ? unconstify(char *, utf8) : encoding_from_utf8(utf8);
 	JsonbValue	value = {.type = jbvString};
 
 	if (text == NULL)
