@@ -208,6 +208,7 @@ foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'l
 {
 	my $db;
 	($node, $db) = @$copy;
+	meet($node);
 	is(sql($db, $rows), $count, "$db: the requests came along");
 	my $new = new_guest;
 	my $id = enqueue($db, $new);
@@ -228,6 +229,7 @@ foreach my $copy ([ $standby, 'twin' ], [ $standby, 'restored' ], [ $standby, 'l
 {
 	my $db;
 	($node, $db) = @$copy;
+	meet($node);
 	# nothing that is done with the copy's rows touches the origin's keys
 	if ($db ne 'late')
 	{
@@ -249,6 +251,7 @@ foreach my $copy ([ $standby, 'twin' ], [ $other, 'abroad' ])
 {
 	my $db;
 	($node, $db) = @$copy;
+	meet($node);
 	my %had = map { $_ => scalar live_keys($g{$_}) } qw(pending booked issued written deleted);
 	cmp_ok(sql($db, 'SELECT seam_adopt_instant_key_requests()'), '>=', 3, "$db: adopted");
 	is_state($db, $id{$_}, 'issued -', "$db: $_ is issued now") for qw(pending booked);
