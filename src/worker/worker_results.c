@@ -28,7 +28,7 @@
 #define KEYS_IN_MESSAGE 20
 
 /* Where a key that may appear late cannot be looked for, that is tried for so long. */
-#define LOOK_AGAIN_MAX_US (3600 * INT64CONST(1000000))
+#define LATE_KEYS_MAX_US (3600 * INT64CONST(1000000))
 
 /*
  * Something is due at this time.
@@ -770,7 +770,7 @@ store_late_list(Flight *flight)
 		report_late_keys(&row, flight);
 	else if (!result->not_found)
 		why = "Seam does not tell which instant keys there are.";
-	if (why && !is_anothers(&row) && GetCurrentTimestamp() - row.attempted_at < LOOK_AGAIN_MAX_US)
+	if (why && !is_anothers(&row) && GetCurrentTimestamp() - row.attempted_at < LATE_KEYS_MAX_US)
 		return true;
 	if (why)
 		ereport(WARNING,
