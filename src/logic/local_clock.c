@@ -1,0 +1,131 @@
+/*-------------------------------------------------------------------------
+ *
+ * local_clock.c
+ *	  How long ago was a time of the local clock, which may have been set since?
+ *
+ * A table can only hold times of the local clock, for no other one goes on when
+ * the machine is started anew.  But a local clock is set: by hand, by NTP after a
+ * long time without, by a hypervisor.  A monotonic clock is not.  So the workers
+ * look at both each time round, and remember the stretches through which the
+ * difference has not changed.  What a worker has read of the local clock belongs
+ * to a stretch, and by its offset to a time of the monotonic clock.
+ *
+ * Two stretches may have shown the same time: the clock was set back.  Then there
+ * are two answers, and all between them.  And a stretch may have begun at any
+ * moment after the last look before it was seen.  A time that no stretch has
+ * shown is of before the first look, when the server was down or just started.
+ * It is taken to be of the same clock, if that puts it before the first look; a
+ * clock that was set while nobody could look at it cannot be told from one that
+ * was not.  Where not even that is possible (it lies in the future), nothing is
+ * known but that it was before the first look.
+ *
+ * Smaller steps than LOCAL_CLOCK_STEP_US are taken for a drift.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "logic/local_clock.h"
+
+/*
+ * Takes a reading of the local clock, and of the monotonic one at the same time.
+ * Returns by how much the local clock was set since the last look, in microseconds, or 0
+ * where it was not.
+ */
+int64
+local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
+{
+	ClockStretch *present = &clock->stretches[clock->nsteps % LOCAL_CLOCK_STRETCHES];
+	int64		by;
+
+	if (clock->looked_at == 0)
+	{
+		clock->watched_since = clock->looked_at = present->from = now;
+		present->until = PG_INT64_MAX;
+		present->offset = local - now;
+		return 0;
+	}
+	/* another process may have read later, and been here before */
+	if (now < clock->looked_at)
+		return 0;
+	by = local - now - present->offset;
+	if (by >= -LOCAL_CLOCK_STEP_US && by <= LOCAL_CLOCK_STEP_US)
+	{
+		present->offset += by;
+		by = 0;
+	}
+	else
+	{
+		ClockStretch *next = &clock->stretches[++clock->nsteps % LOCAL_CLOCK_STRETCHES];
+
+		present->until = now;
+		next->from = clock->looked_at;
+		next->until = PG_INT64_MAX;
+		next->offset = local - now;
+	}
+	clock->looked_at = now;
+	return by;
+}
+
+/*
+ * Returns how long before now, of the monotonic clock, the local one showed a time; the
+ * least is negative where that has yet to come by a drift.  Without a bound, most is
+ * PG_INT64_MAX / 2.
+ */
+Ago
+local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
+{
+	Ago			ago = {PG_INT64_MAX, PG_INT64_MIN, true};
+	int			oldest = Max(clock->nsteps - LOCAL_CLOCK_STRETCHES + 1, 0);
+	int64		then = 0;
+
+	for (int i = clock->nsteps; i >= oldest; i--)
+	{
+		const ClockStretch *stretch = &clock->stretches[i % LOCAL_CLOCK_STRETCHES];
+
+		then = time - stretch->offset;
+		if (then < stretch->from - LOCAL_CLOCK_STEP_US ||
+			then > Min(stretch->until, now) + LOCAL_CLOCK_STEP_US)
+			continue;
+		ago.least = Min(ago.least, now - then);
+		ago.most = Max(ago.most, now - then);
+		ago.sure = ago.sure && i == clock->nsteps;
+	}
+	if (ago.most != PG_INT64_MIN)
+		return ago;
+
+	/* then is what the oldest stretch makes of it */
+	ago.sure = false;
+	if (clock->looked_at == 0 || then <= clock->stretches[oldest % LOCAL_CLOCK_STRETCHES].from)
+		ago.least = ago.most = now - then;
+	else
+	{
+		ago.least = now - clock->watched_since;
+		ago.most = PG_INT64_MAX / 2;
+	}
+	return ago;
+}
+
+/*
+ * Returns how long ago, at least, the local clock showed a time, in microseconds: what was
+ * before the first look may have been right before it.
+ */
+int64
+local_clock_surely_ago(const LocalClock *clock, TimestampTz time, int64 now)
+{
+	int64		watched = clock->looked_at == 0 ? 0 : now - clock->watched_since;
+
+	return Min(Max(local_clock_ago(clock, time, now).least, 0), watched);
+}
+
+/*
+ * Returns when, on the monotonic clock, the local one will show a time, if it is not set
+ * before: 0 for DT_NOBEGIN, PG_INT64_MAX for DT_NOEND.  The local clock shows local now.
+ */
+int64
+local_clock_monotonic(TimestampTz time, TimestampTz local, int64 now)
+{
+	if (TIMESTAMP_NOT_FINITE(time))
+		return time == DT_NOBEGIN ? 0 : PG_INT64_MAX;
+	return now + Max(time - local, 0);
+}
