@@ -40,7 +40,7 @@ local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
 
 	if (clock->looked_at == 0)
 	{
-		clock->watched_since = clock->looked_at = present->from = now;
+		clock->looked_at = present->from = now;
 		present->until = PG_INT64_MAX;
 		present->offset = local - now;
 		return 0;
@@ -68,6 +68,25 @@ local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
 }
 
 /*
+ * Returns the oldest stretch that is remembered, of a clock that was looked at.
+ */
+static int
+oldest(const LocalClock *clock)
+{
+	return Max(clock->nsteps - LOCAL_CLOCK_STRETCHES + 1, 0);
+}
+
+/*
+ * Returns since when the clock is watched, as far as that is remembered, on the monotonic
+ * clock.
+ */
+static int64
+watched_since(const LocalClock *clock)
+{
+	return clock->stretches[oldest(clock) % LOCAL_CLOCK_STRETCHES].from;
+}
+
+/*
  * Returns how long before now, of the monotonic clock, the local one showed a time; the
  * least is negative where that has yet to come by a drift.  Without a bound, most is
  * PG_INT64_MAX / 2.
@@ -75,11 +94,10 @@ local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
 Ago
 local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
 {
-	Ago			ago = {PG_INT64_MAX, PG_INT64_MIN, true};
-	int			oldest = Max(clock->nsteps - LOCAL_CLOCK_STRETCHES + 1, 0);
+	Ago			ago = {PG_INT64_MAX, PG_INT64_MIN, false};
 	int64		then = 0;
 
-	for (int i = clock->nsteps; i >= oldest; i--)
+	for (int i = clock->nsteps; i >= oldest(clock); i--)
 	{
 		const ClockStretch *stretch = &clock->stretches[i % LOCAL_CLOCK_STRETCHES];
 
@@ -89,18 +107,17 @@ local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
 			continue;
 		ago.least = Min(ago.least, now - then);
 		ago.most = Max(ago.most, now - then);
-		ago.sure = ago.sure && i == clock->nsteps;
+		ago.sure = i == clock->nsteps;
 	}
 	if (ago.most != PG_INT64_MIN)
 		return ago;
 
 	/* then is what the oldest stretch makes of it */
-	ago.sure = false;
-	if (clock->looked_at == 0 || then <= clock->stretches[oldest % LOCAL_CLOCK_STRETCHES].from)
+	if (clock->looked_at == 0 || then <= watched_since(clock))
 		ago.least = ago.most = now - then;
 	else
 	{
-		ago.least = now - clock->watched_since;
+		ago.least = now - watched_since(clock);
 		ago.most = PG_INT64_MAX / 2;
 	}
 	return ago;
@@ -113,7 +130,7 @@ local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
 int64
 local_clock_surely_ago(const LocalClock *clock, TimestampTz time, int64 now)
 {
-	int64		watched = clock->looked_at == 0 ? 0 : now - clock->watched_since;
+	int64		watched = clock->looked_at == 0 ? 0 : now - watched_since(clock);
 
 	return Min(Max(local_clock_ago(clock, time, now).least, 0), watched);
 }

@@ -13,7 +13,7 @@
 /* How far the local clock may go wrong before that is taken as a step; microseconds. */
 #define LOCAL_CLOCK_STEP_US (1 * INT64CONST(1000000))
 
-/* Stretches that are remembered; of older ones it is only known that they were before. */
+/* Stretches that are remembered; older ones are as if nobody had looked. */
 #define LOCAL_CLOCK_STRETCHES 17
 
 /* A time through which nobody set the local clock.  Bounds are of the monotonic clock. */
@@ -32,8 +32,7 @@ typedef struct ClockStretch
 /* What is known of the local clock.  Zeroed: it was never looked at. */
 typedef struct LocalClock
 {
-	/* When it was looked at first, and last, on the monotonic clock. */
-	int64		watched_since;
+	/* When it was last looked at, on the monotonic clock. */
 	int64		looked_at;
 
 	/* How often it was set. */
