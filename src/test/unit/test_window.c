@@ -458,6 +458,7 @@ test_local_world(long round)
 	TimestampTz read[8];
 
 	w.local_offset = S(700000000);
+	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
 	for (int i = 0; i < (int) lengthof(read); i++)
 	{
 		if (unit_random(2) == 0)
