@@ -150,7 +150,7 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 		outcome.act = OUTCOME_WAIT;
 	else if (!ours)
 		/* somebody has deleted or changed the request by hand */
-		outcome.act = call->kind == ANSWER_DONE ? OUTCOME_REVOKE_COPY : OUTCOME_NOTHING;
+		outcome.act = call->kind == REPLY_DONE ? OUTCOME_REVOKE_COPY : OUTCOME_NOTHING;
 	if (outcome.act != OUTCOME_CHANGE)
 		return outcome;
 
@@ -158,26 +158,26 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 	outcome.sqlerrcode = 0;
 	switch (call->kind)
 	{
-		case ANSWER_DONE:
+		case REPLY_DONE:
 			set_issued(request, &outcome);
 			break;
-		case ANSWER_DOUBT:
+		case REPLY_DOUBT:
 			/* the list is asked for some time after we have given up */
 			outcome.next_attempt_at = call->now - call->ended_ago +
 				(int64) call->settle_delay * 1000;
 			outcome.attempt_timeout = call->timeout;
 			break;
-		case ANSWER_KEY_REFUSED:
+		case REPLY_KEY_REFUSED:
 			/* no fault of the request: the attempt does not count */
 			outcome.attempts--;
 			set_not_issued(request, true, call->now, &outcome);
 			break;
-		case ANSWER_NO_DESCRIPTOR:
+		case REPLY_NO_DESCRIPTOR:
 			outcome.attempts--;
 			set_not_issued(request, true, call->now + DESCRIPTOR_PAUSE_US, &outcome);
 			break;
-		case ANSWER_NOT_SENT:
-		case ANSWER_LIMITED:
+		case REPLY_NOT_SENT:
+		case REPLY_LIMITED:
 			set_not_issued(request, request->attempts < call->max_attempts,
 						   call->now + call->pause, &outcome);
 			break;
@@ -199,7 +199,7 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 		outcome.act = OUTCOME_WAIT;
 	else if (!call->found || request->status != STATUS_REVOKING)
 		outcome.act = OUTCOME_NOTHING;
-	else if (call->kind == ANSWER_DONE)
+	else if (call->kind == REPLY_DONE)
 	{
 		outcome.text = TEXT_NONE;
 		outcome.sqlerrcode = 0;
@@ -208,10 +208,10 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 	else if (call->outdated)
 		/* what was not found tells nothing about the account that we have now */
 		outcome.next_attempt_at = call->now;
-	else if (request->anothers && (call->kind == ANSWER_NOTHING_THERE || call->forbidden))
+	else if (request->anothers && (call->kind == REPLY_NOTHING_THERE || call->forbidden))
 		/* it may be in another workspace, and not ours to revoke any more */
 		set_reported(TEXT_KEY_ELSEWHERE, &outcome);
-	else if (call->kind == ANSWER_NOTHING_THERE)
+	else if (call->kind == REPLY_NOTHING_THERE)
 	{
 		outcome.text = TEXT_NONE;
 		outcome.sqlerrcode = 0;
@@ -235,7 +235,7 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 bool
 outcome_list_tells(const OutcomeList *list)
 {
-	return list->kind == ANSWER_DONE && list->has_date && list->clock_known;
+	return list->kind == REPLY_DONE && list->has_date && list->clock_known;
 }
 
 /*
@@ -249,21 +249,21 @@ outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64
 {
 	Outcome		outcome = unchanged(request);
 
-	if (list->kind == ANSWER_NOTHING_THERE && !request->anothers)
+	if (list->kind == REPLY_NOTHING_THERE && !request->anothers)
 	{
 		/* no identity, no key */
 		set_not_issued(request, request->attempts < list->max_attempts, list->now + backoff,
 					   &outcome);
 		return outcome;
 	}
-	if (request->anothers && list->kind != ANSWER_DONE &&
+	if (request->anothers && list->kind != REPLY_DONE &&
 		(list->status == 404 || list->status == 403))
 	{
 		/* the identity may be in another workspace */
 		set_reported(TEXT_IDENTITY_ELSEWHERE, &outcome);
 		return outcome;
 	}
-	if (list->kind != ANSWER_DONE)
+	if (list->kind != REPLY_DONE)
 		outcome.text = TEXT_LIST_FAILED;
 	else
 		outcome.text = list->has_date ? TEXT_LIST_TOO_SLOW : TEXT_LIST_WITHOUT_DATE;
@@ -303,7 +303,8 @@ outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, bool pe
 		set_issued(request, &outcome);
 	else if (doubt->verdict == VERDICT_NO_KEY && perhaps && request->status == STATUS_REVOKING)
 		set_reported(TEXT_PERHAPS_OWNED, &outcome);
-	else if (doubt->verdict == VERDICT_NO_KEY && request->anothers)
+	else if (request->anothers)
+		/* of a group whose keys are revoked, too: its own may not be among them */
 		set_reported(TEXT_NO_KEY_ELSEWHERE, &outcome);
 	else
 	{
@@ -386,9 +387,9 @@ outcome_of_late_list(const LateFacts *facts)
 		return LATE_UNKNOWN_ACCOUNT;
 	if (facts->outdated || facts->busy)
 		unknown = LATE_UNKNOWN_BUSY;
-	else if (facts->kind == ANSWER_DONE && facts->has_date)
+	else if (facts->kind == REPLY_DONE && facts->has_date)
 		return LATE_LOOK;
-	else if (facts->kind == ANSWER_NOTHING_THERE)
+	else if (facts->kind == REPLY_NOTHING_THERE)
 		return LATE_END;
 	else
 		unknown = LATE_UNKNOWN_LIST;

@@ -9,7 +9,7 @@
 #define SEAM_IK_OUTCOME_H
 
 #include "datatype/timestamp.h"
-#include "logic/answer.h"
+#include "logic/reply.h"
 #include "logic/doubt.h"
 
 /* The states of a request: column status of the outbox. */
@@ -129,7 +129,7 @@ typedef struct OutcomeCall
 	bool		locked_by_others;
 
 	/* What came of the call, and whether Seam has refused it by 403. */
-	AnswerKind	kind;
+	ReplyKind	kind;
 	bool		forbidden;
 
 	/* Whether the account has changed since it was sent. */
@@ -156,7 +156,7 @@ typedef struct OutcomeCall
 typedef struct OutcomeList
 {
 	/* What came of it, and its status. */
-	AnswerKind	kind;
+	ReplyKind	kind;
 	int			status;
 
 	/* Whether its answer has a Date, and Seam's clock is known. */
@@ -200,7 +200,7 @@ typedef struct LateFacts
 	bool		busy;
 
 	/* What came of the list, and whether it has a Date. */
-	AnswerKind	kind;
+	ReplyKind	kind;
 	bool		has_date;
 
 	/* How long ago the attempt was made, at least; microseconds. */

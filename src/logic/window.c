@@ -44,23 +44,24 @@
 #define RECORDED_US (WINDOW_DELAY_US + DATE_US)
 
 /*
- * Takes what an answer tells of Seam's clock, if that is better than what is known of
- * it, or contradicts it: then Seam's was set.
+ * Takes what an answer tells of Seam's clock, if that is better than the best that is
+ * known of it, or contradicts it: then Seam's was set.  Returns whether it was taken.
  */
-void
-window_learn(SeamClock *clock, const SeamDate *date)
+bool
+window_learn(SeamTime *best, const SeamTime *answer)
 {
-	int64		off;
+	if (answer->delay > WINDOW_DELAY_US)
+		return false;
+	if (best->at != 0)
+	{
+		int64		off = answer->time - window_seam_time(best, answer->at);
 
-	if (date->delay > WINDOW_DELAY_US)
-		return;
-	off = clock->known ? date->time - window_seam_time(clock, date->at) : 0;
-	if (clock->known && date->delay >= clock->date.delay &&
-		date->at - clock->date.at < KEPT_US &&
-		off < WINDOW_MARGIN_US && off > -WINDOW_MARGIN_US)
-		return;
-	clock->known = true;
-	clock->date = *date;
+		if (answer->delay >= best->delay && answer->at - best->at < KEPT_US &&
+			off < WINDOW_MARGIN_US && off > -WINDOW_MARGIN_US)
+			return false;
+	}
+	*best = *answer;
+	return true;
 }
 
 /*
@@ -68,28 +69,28 @@ window_learn(SeamClock *clock, const SeamDate *date)
  * what window_seam_now() states.
  */
 TimestampTz
-window_seam_time(const SeamClock *clock, int64 at)
+window_seam_time(const SeamTime *best, int64 at)
 {
-	return clock->date.time + (at - clock->date.at);
+	return best->time + (at - best->at);
 }
 
 /*
- * Returns what time it is at Seam, by an answer's Date, and by its clock as far as that is
- * known.  The Date tells it badly where the answer took long, so the clock is taken,
- * unless the Date contradicts it.
+ * Returns what time it is at Seam, by an answer, and by the best one, if there is one.
+ * The answer itself tells it badly where it took long, so the best one is taken, unless
+ * they contradict each other.
  */
 SeamNow
-window_seam_now(const SeamClock *clock, const SeamDate *date, int64 now)
+window_seam_now(const SeamTime *best, const SeamTime *answer, int64 now)
 {
-	SeamNow		by_date = {date->time + (now - date->at), date->delay + DATE_US};
-	SeamNow		by_clock = {0, clock->date.delay + DATE_US};
+	SeamNow		by_answer = {window_seam_time(answer, now), answer->delay + DATE_US};
+	SeamNow		by_best = {0, best->delay + DATE_US};
 
-	if (!clock->known ||
-		date->time < window_seam_time(clock, date->at - date->delay) - WINDOW_MARGIN_US ||
-		date->time > window_seam_time(clock, date->at) + by_clock.uncertain + WINDOW_MARGIN_US)
-		return by_date;
-	by_clock.time = window_seam_time(clock, now);
-	return by_clock;
+	if (best->at == 0 ||
+		answer->time < window_seam_time(best, answer->at - answer->delay) - WINDOW_MARGIN_US ||
+		answer->time > window_seam_time(best, answer->at) + by_best.uncertain + WINDOW_MARGIN_US)
+		return by_answer;
+	by_best.time = window_seam_time(best, now);
+	return by_best;
 }
 
 /*

@@ -9,7 +9,7 @@
 #define SEAM_IK_WINDOW_H
 
 #include "datatype/timestamp.h"
-#include "logic/local_clock.h"
+#include "logic/stretches.h"
 
 /*
  * How far Seam's clock, as its Date header tells it, and the time of a key's
@@ -21,25 +21,20 @@
 /* An answer that took longer tells too little of Seam's clock. */
 #define WINDOW_DELAY_US (2 * INT64CONST(1000000))
 
-/* An answer's Date, which has whole seconds, is of some time within the call. */
-typedef struct SeamDate
+/*
+ * A time of Seam's clock, as the Date of an answer has told it, which has whole seconds,
+ * and is of some time within the call.  Zeroed: none.
+ */
+typedef struct SeamTime
 {
-	/* the Date */
 	TimestampTz time;
 
-	/* When the answer had come, on the monotonic clock. */
+	/* When the answer had come, on a clock that nobody sets; 0: there is none. */
 	int64		at;
 
 	/* How long before that the request was sent, in microseconds. */
 	int64		delay;
-} SeamDate;
-
-/* What is known of Seam's clock: the best answer.  Zeroed: nothing. */
-typedef struct SeamClock
-{
-	bool		known;
-	SeamDate	date;
-} SeamClock;
+} SeamTime;
 
 /* What time it is at Seam: this, or up to so much later, in microseconds. */
 typedef struct SeamNow
@@ -75,9 +70,9 @@ typedef struct Window
 	bool		vague;
 } Window;
 
-extern void window_learn(SeamClock *clock, const SeamDate *date);
-extern TimestampTz window_seam_time(const SeamClock *clock, int64 at);
-extern SeamNow window_seam_now(const SeamClock *clock, const SeamDate *date, int64 now);
+extern bool window_learn(SeamTime *best, const SeamTime *answer);
+extern TimestampTz window_seam_time(const SeamTime *best, int64 at);
+extern SeamNow window_seam_now(const SeamTime *best, const SeamTime *answer, int64 now);
 extern Window window_of(const WindowFacts *facts);
 extern int	window_timeout(int64 claimed_at, int64 ended_at, int settle_delay);
 extern int64 window_list_at(int timeout, int64 surely_ago, int64 now);

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "logic/answer.h"
+#include "logic/reply.h"
 #include "logic/outcome.h"
 #include "unit.h"
 
@@ -34,57 +34,57 @@ test_answers(void)
 	static const struct
 	{
 		const char *name;
-		AnswerFacts facts;
-		AnswerKind	kind;
+		ReplyFacts facts;
+		ReplyKind	kind;
 		bool		again;		/* a call that is not idempotent may be repeated */
 		bool		again_idempotent;
 	}			cases[] = {
-		{"not sent", {.sent = false}, ANSWER_NOT_SENT, true, true},
-		{"not sent, for the time was over", {.hopeless = true}, ANSWER_NOT_SENT, false, false},
-		{"no descriptor", {.no_descriptor = true}, ANSWER_NO_DESCRIPTOR, true, true},
-		{"nothing came", {.sent = true}, ANSWER_DOUBT, false, true},
-		{"half an answer", {.sent = true, .status = 200, .usable = true}, ANSWER_DOUBT, false, true},
-		{"half of a refusal", {.sent = true, .status = 400}, ANSWER_DOUBT, false, true},
-		{"half of a 429", {.sent = true, .status = 429}, ANSWER_DOUBT, false, true},
-		{"too large", {.sent = true, .status = 200, .hopeless = true}, ANSWER_DOUBT, false, false},
-		{"done", {true, true, 200, true}, ANSWER_DONE, false, false},
-		{"done, created", {true, true, 201, true}, ANSWER_DONE, false, false},
-		{"unreadable", {true, true, 200, false}, ANSWER_DOUBT, false, true},
-		{"no content", {true, true, 204, false}, ANSWER_DOUBT, false, true},
-		{"less than that", {true, true, 199, true}, ANSWER_DOUBT, false, true},
-		{"a redirect", {true, true, 302}, ANSWER_REFUSED, false, false},
-		{"invalid", {true, true, 400}, ANSWER_REFUSED, false, false},
-		{"the API key", {true, true, 401}, ANSWER_KEY_REFUSED, false, false},
-		{"forbidden", {true, true, 403}, ANSWER_REFUSED, false, false},
-		{"a proxy's 404", {true, true, 404}, ANSWER_REFUSED, false, false},
-		{"Seam's 404", {true, true, 404, .nothing_there = true}, ANSWER_NOTHING_THERE, false, false},
-		{"timed out there", {true, true, 408}, ANSWER_DOUBT, false, true},
-		{"the rate", {true, true, 429}, ANSWER_LIMITED, true, true},
-		{"unknown", {true, true, 499}, ANSWER_REFUSED, false, false},
-		{"it failed there", {true, true, 500}, ANSWER_DOUBT, false, true},
-		{"a gateway", {true, true, 503}, ANSWER_DOUBT, false, true},
-		{"more than that", {true, true, 999}, ANSWER_DOUBT, false, true},
+		{"not sent", {.sent = false}, REPLY_NOT_SENT, true, true},
+		{"not sent, for the time was over", {.hopeless = true}, REPLY_NOT_SENT, false, false},
+		{"no descriptor", {.no_descriptor = true}, REPLY_NO_DESCRIPTOR, true, true},
+		{"nothing came", {.sent = true}, REPLY_DOUBT, false, true},
+		{"half an answer", {.sent = true, .status = 200, .usable = true}, REPLY_DOUBT, false, true},
+		{"half of a refusal", {.sent = true, .status = 400}, REPLY_DOUBT, false, true},
+		{"half of a 429", {.sent = true, .status = 429}, REPLY_DOUBT, false, true},
+		{"too large", {.sent = true, .status = 200, .hopeless = true}, REPLY_DOUBT, false, false},
+		{"done", {true, true, 200, true}, REPLY_DONE, false, false},
+		{"done, created", {true, true, 201, true}, REPLY_DONE, false, false},
+		{"unreadable", {true, true, 200, false}, REPLY_DOUBT, false, true},
+		{"no content", {true, true, 204, false}, REPLY_DOUBT, false, true},
+		{"less than that", {true, true, 199, true}, REPLY_DOUBT, false, true},
+		{"a redirect", {true, true, 302}, REPLY_REFUSED, false, false},
+		{"invalid", {true, true, 400}, REPLY_REFUSED, false, false},
+		{"the API key", {true, true, 401}, REPLY_KEY_REFUSED, false, false},
+		{"forbidden", {true, true, 403}, REPLY_REFUSED, false, false},
+		{"a proxy's 404", {true, true, 404}, REPLY_REFUSED, false, false},
+		{"Seam's 404", {true, true, 404, .nothing_there = true}, REPLY_NOTHING_THERE, false, false},
+		{"timed out there", {true, true, 408}, REPLY_DOUBT, false, true},
+		{"the rate", {true, true, 429}, REPLY_LIMITED, true, true},
+		{"unknown", {true, true, 499}, REPLY_REFUSED, false, false},
+		{"it failed there", {true, true, 500}, REPLY_DOUBT, false, true},
+		{"a gateway", {true, true, 503}, REPLY_DOUBT, false, true},
+		{"more than that", {true, true, 999}, REPLY_DOUBT, false, true},
 	};
 
 	for (int i = 0; i < (int) lengthof(cases); i++)
 	{
-		unit_check(answer_kind(&cases[i].facts) == cases[i].kind, "%s: kind %d", cases[i].name,
-				   answer_kind(&cases[i].facts));
-		unit_check(answer_try_again(&cases[i].facts, false) == cases[i].again,
+		unit_check(reply_kind(&cases[i].facts) == cases[i].kind, "%s: kind %d", cases[i].name,
+				   reply_kind(&cases[i].facts));
+		unit_check(reply_try_again(&cases[i].facts, false) == cases[i].again,
 				   "%s: is a call for a key repeated", cases[i].name);
-		unit_check(answer_try_again(&cases[i].facts, true) == cases[i].again_idempotent,
+		unit_check(reply_try_again(&cases[i].facts, true) == cases[i].again_idempotent,
 				   "%s: is a list repeated", cases[i].name);
 	}
 
 	/* whatever is not surely done, and not surely not, is in doubt */
 	for (int status = 0; status <= 1000; status++)
 	{
-		AnswerFacts facts = {.sent = true, .whole = true, .status = status};
+		ReplyFacts facts = {.sent = true, .whole = true, .status = status};
 
-		unit_check((answer_kind(&facts) == ANSWER_DOUBT) ==
+		unit_check((reply_kind(&facts) == REPLY_DOUBT) ==
 				   (status < 300 || status == 408 || status >= 500), "status %d", status);
 		facts.whole = false;
-		unit_check(answer_kind(&facts) == ANSWER_DOUBT, "half of a %d", status);
+		unit_check(reply_kind(&facts) == REPLY_DOUBT, "half of a %d", status);
 	}
 }
 
@@ -122,7 +122,7 @@ request_in(State state)
 }
 
 static OutcomeCall
-call_in(State state, AnswerKind kind)
+call_in(State state, ReplyKind kind)
 {
 	OutcomeCall call = {
 		.found = state != GONE && state != LOCKED, .locked_by_others = state == LOCKED,
@@ -176,33 +176,33 @@ static const struct
 	const char *outcome;
 }			generate_rules[] = {
 	{-1, LOCKED, "wait"},
-	{ANSWER_DONE, GONE, "revoke a copy"},
-	{ANSWER_DONE, CHANGED, "revoke a copy"},
-	{ANSWER_DONE, ENDED, "revoke a copy"},
+	{REPLY_DONE, GONE, "revoke a copy"},
+	{REPLY_DONE, CHANGED, "revoke a copy"},
+	{REPLY_DONE, ENDED, "revoke a copy"},
 	{-1, GONE, "nothing"},
 	{-1, CHANGED, "nothing"},
 	{-1, ENDED, "nothing"},
-	{ANSWER_DONE, WANTED, "issued never, ended, with its key"},
-	{ANSWER_DONE, LAST_TRY, "issued never, ended, with its key"},
-	{ANSWER_DONE, UNWANTED, "revoking at once, with its key, not counted"},
-	{ANSWER_DOUBT, UNWANTED, "revoking in 3 s"},
-	{ANSWER_DOUBT, -1, "in_flight in 3 s"},
-	{ANSWER_KEY_REFUSED, UNWANTED, "revoked never, ended, not counted"},
-	{ANSWER_NO_DESCRIPTOR, UNWANTED, "revoked never, ended, not counted"},
+	{REPLY_DONE, WANTED, "issued never, ended, with its key"},
+	{REPLY_DONE, LAST_TRY, "issued never, ended, with its key"},
+	{REPLY_DONE, UNWANTED, "revoking at once, with its key, not counted"},
+	{REPLY_DOUBT, UNWANTED, "revoking in 3 s"},
+	{REPLY_DOUBT, -1, "in_flight in 3 s"},
+	{REPLY_KEY_REFUSED, UNWANTED, "revoked never, ended, not counted"},
+	{REPLY_NO_DESCRIPTOR, UNWANTED, "revoked never, ended, not counted"},
 	{-1, UNWANTED, "revoked never, ended"},
-	{ANSWER_KEY_REFUSED, -1, "pending in 0 s, not counted"},
-	{ANSWER_NO_DESCRIPTOR, -1, "pending in 0.1 s, not counted"},
-	{ANSWER_NOT_SENT, LAST_TRY, "failed never, ended"},
-	{ANSWER_LIMITED, LAST_TRY, "failed never, ended"},
-	{ANSWER_NOT_SENT, -1, "pending in 7 s"},
-	{ANSWER_LIMITED, -1, "pending in 7 s"},
+	{REPLY_KEY_REFUSED, -1, "pending in 0 s, not counted"},
+	{REPLY_NO_DESCRIPTOR, -1, "pending in 0.1 s, not counted"},
+	{REPLY_NOT_SENT, LAST_TRY, "failed never, ended"},
+	{REPLY_LIMITED, LAST_TRY, "failed never, ended"},
+	{REPLY_NOT_SENT, -1, "pending in 7 s"},
+	{REPLY_LIMITED, -1, "pending in 7 s"},
 	{-1, -1, "failed never, ended"},
 };
 
 static void
 test_generate(void)
 {
-	for (int kind = 0; kind < ANSWER_KINDS; kind++)
+	for (int kind = 0; kind < REPLY_KINDS; kind++)
 	{
 		for (int state = 0; state < STATES; state++)
 		{
@@ -219,15 +219,15 @@ test_generate(void)
 					   words(&request, &outcome), generate_rules[rule].outcome);
 			if (outcome.act != OUTCOME_CHANGE)
 				continue;
-			unit_check(outcome.text == (kind == ANSWER_DONE ? TEXT_NONE : TEXT_ANSWER),
+			unit_check(outcome.text == (kind == REPLY_DONE ? TEXT_NONE : TEXT_ANSWER),
 					   "answer %d, state %d: text %d", kind, state, outcome.text);
-			unit_check(outcome.attempt_timeout == (kind == ANSWER_DOUBT ? 9000 : 0),
+			unit_check(outcome.attempt_timeout == (kind == REPLY_DOUBT ? 9000 : 0),
 					   "answer %d: timeout %d", kind, outcome.attempt_timeout);
 
 			/* with a row of a user's to be written */
 			request.has_target = true;
 			outcome = outcome_of_generate(&call, &request);
-			unit_check((outcome.next_attempt_at == DT_NOBEGIN) == (kind == ANSWER_DONE),
+			unit_check((outcome.next_attempt_at == DT_NOBEGIN) == (kind == REPLY_DONE),
 					   "answer %d, state %d: the row is written when there is a key", kind, state);
 		}
 	}
@@ -250,12 +250,12 @@ static const struct
 	const char *outcome;
 	OutcomeText text;
 }			delete_rules[] = {
-	{ANSWER_DONE, false, -1, "revoked never, ended", TEXT_NONE},
+	{REPLY_DONE, false, -1, "revoked never, ended", TEXT_NONE},
 	{-1, true, OUTDATED, "revoking in 0 s", TEXT_KEPT},
 	{-1, false, OUTDATED, "revoking in 0 s", TEXT_KEPT},
 	{-1, true, ANOTHERS, "failed never, ended, 08007", TEXT_KEY_ELSEWHERE},
-	{ANSWER_NOTHING_THERE, false, ANOTHERS, "failed never, ended, 08007", TEXT_KEY_ELSEWHERE},
-	{ANSWER_NOTHING_THERE, false, OURS, "revoked never, ended", TEXT_NONE},
+	{REPLY_NOTHING_THERE, false, ANOTHERS, "failed never, ended, 08007", TEXT_KEY_ELSEWHERE},
+	{REPLY_NOTHING_THERE, false, OURS, "revoked never, ended", TEXT_NONE},
 	{-1, true, -1, "revoking in 7 s", TEXT_ANSWER},
 	{-1, false, -1, "revoking in 7 s", TEXT_ANSWER},
 };
@@ -268,11 +268,11 @@ test_delete(void)
 	OutcomeCall call;
 	Outcome		outcome;
 
-	for (int kind = 0; kind < ANSWER_KINDS; kind++)
+	for (int kind = 0; kind < REPLY_KINDS; kind++)
 	{
 		for (int account = OURS; account <= OUTDATED; account++)
 		{
-			for (int forbidden = 0; forbidden <= (kind == ANSWER_REFUSED ? 1 : 0); forbidden++)
+			for (int forbidden = 0; forbidden <= (kind == REPLY_REFUSED ? 1 : 0); forbidden++)
 			{
 				int			rule = 0;
 
@@ -312,7 +312,7 @@ test_no_list(void)
 	static const struct
 	{
 		const char *name;
-		AnswerKind	kind;
+		ReplyKind	kind;
 		int			status;
 		bool		dated;
 		bool		unwanted;
@@ -322,33 +322,33 @@ test_no_list(void)
 		const char *outcome;
 		OutcomeText text;
 	}			cases[] = {
-		{"it fails", ANSWER_DOUBT, 500, false, false, false, false, false,
+		{"it fails", REPLY_DOUBT, 500, false, false, false, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_FAILED},
-		{"it fails for long", ANSWER_DOUBT, 500, false, false, false, false, true,
+		{"it fails for long", REPLY_DOUBT, 500, false, false, false, false, true,
 		"in_flight in 250 s, 08007", TEXT_LIST_FAILED},
-		{"it fails for one that is not wanted", ANSWER_LIMITED, 429, false, true, false, false,
+		{"it fails for one that is not wanted", REPLY_LIMITED, 429, false, true, false, false,
 		false, "revoking in 7 s, 08007", TEXT_LIST_FAILED},
-		{"it has no Date", ANSWER_DONE, 200, false, false, false, false, false,
+		{"it has no Date", REPLY_DONE, 200, false, false, false, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_WITHOUT_DATE},
-		{"it took too long", ANSWER_DONE, 200, true, false, false, false, false,
+		{"it took too long", REPLY_DONE, 200, true, false, false, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_TOO_SLOW},
-		{"there is no such identity", ANSWER_NOTHING_THERE, 404, true, false, false, false, false,
+		{"there is no such identity", REPLY_NOTHING_THERE, 404, true, false, false, false, false,
 		"pending in 3 s, 08007", TEXT_KEPT},
-		{"nor is it wanted", ANSWER_NOTHING_THERE, 404, true, true, false, false, false,
+		{"nor is it wanted", REPLY_NOTHING_THERE, 404, true, true, false, false, false,
 		"revoked never, ended, 08007", TEXT_KEPT},
-		{"nor may it be tried again", ANSWER_NOTHING_THERE, 404, true, false, false, true, false,
+		{"nor may it be tried again", REPLY_NOTHING_THERE, 404, true, false, false, true, false,
 		"failed never, ended, 08006", TEXT_KEPT},
-		{"a proxy's 404", ANSWER_REFUSED, 404, true, false, false, false, false,
+		{"a proxy's 404", REPLY_REFUSED, 404, true, false, false, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_FAILED},
-		{"no such identity with this account", ANSWER_NOTHING_THERE, 404, true, false, true, false,
+		{"no such identity with this account", REPLY_NOTHING_THERE, 404, true, false, true, false,
 		false, "failed never, ended, 08007", TEXT_IDENTITY_ELSEWHERE},
-		{"a 404 with this account", ANSWER_REFUSED, 404, true, false, true, false, false,
+		{"a 404 with this account", REPLY_REFUSED, 404, true, false, true, false, false,
 		"failed never, ended, 08007", TEXT_IDENTITY_ELSEWHERE},
-		{"forbidden with this account", ANSWER_REFUSED, 403, true, true, true, false, false,
+		{"forbidden with this account", REPLY_REFUSED, 403, true, true, true, false, false,
 		"failed never, ended, 08007", TEXT_IDENTITY_ELSEWHERE},
-		{"forbidden", ANSWER_REFUSED, 403, true, false, false, false, false,
+		{"forbidden", REPLY_REFUSED, 403, true, false, false, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_FAILED},
-		{"the API key with this account", ANSWER_KEY_REFUSED, 401, true, false, true, false, false,
+		{"the API key with this account", REPLY_KEY_REFUSED, 401, true, false, true, false, false,
 		"in_flight in 7 s, 08007", TEXT_LIST_FAILED},
 	};
 
@@ -375,9 +375,9 @@ test_no_list(void)
 		unit_check((outcome.status != STATUS_IN_FLIGHT && outcome.status != STATUS_FAILED) ||
 				   outcome.sqlerrcode != 0 || cases[i].last_try, "%s: an error", cases[i].name);
 	}
-	unit_check(outcome_list_tells(&(OutcomeList){.kind = ANSWER_DONE, .has_date = true,
+	unit_check(outcome_list_tells(&(OutcomeList){.kind = REPLY_DONE, .has_date = true,
 												 .clock_known = true}), "a list that tells");
-	unit_check(!outcome_list_tells(&(OutcomeList){.kind = ANSWER_DONE, .has_date = true}),
+	unit_check(!outcome_list_tells(&(OutcomeList){.kind = REPLY_DONE, .has_date = true}),
 			   "a list when Seam's clock is not known");
 }
 
@@ -468,7 +468,7 @@ static const struct
 static void
 test_list(void)
 {
-	OutcomeList list = {.kind = ANSWER_DONE, .status = 200, .has_date = true, .clock_known = true,
+	OutcomeList list = {.kind = REPLY_DONE, .status = 200, .has_date = true, .clock_known = true,
 	.pause = S(7), .max_attempts = MAX_ATTEMPTS, .now = NOW};
 
 	for (int i = 0; i < (int) lengthof(list_cases); i++)
@@ -528,28 +528,28 @@ test_late_list(void)
 		LateFacts	facts;
 		LateOutcome outcome;
 	}			cases[] = {
-		{"locked", {false, true, true, .kind = ANSWER_DONE, .has_date = true}, LATE_WAIT},
-		{"deleted", {false, false, true, .kind = ANSWER_DONE, .has_date = true}, LATE_GONE},
-		{"looked for already", {true, false, false, .kind = ANSWER_DONE, .has_date = true},
+		{"locked", {false, true, true, .kind = REPLY_DONE, .has_date = true}, LATE_WAIT},
+		{"deleted", {false, false, true, .kind = REPLY_DONE, .has_date = true}, LATE_GONE},
+		{"looked for already", {true, false, false, .kind = REPLY_DONE, .has_date = true},
 		LATE_GONE},
-		{"a list", {true, false, true, .kind = ANSWER_DONE, .has_date = true}, LATE_LOOK},
-		{"a list, late", {true, false, true, .kind = ANSWER_DONE, .has_date = true,
+		{"a list", {true, false, true, .kind = REPLY_DONE, .has_date = true}, LATE_LOOK},
+		{"a list, late", {true, false, true, .kind = REPLY_DONE, .has_date = true,
 		.age = S(9999)}, LATE_LOOK},
-		{"another account", {true, false, true, true, .kind = ANSWER_DONE, .has_date = true},
+		{"another account", {true, false, true, true, .kind = REPLY_DONE, .has_date = true},
 		LATE_UNKNOWN_ACCOUNT},
-		{"it changes", {true, false, true, false, true, .kind = ANSWER_DONE, .has_date = true},
+		{"it changes", {true, false, true, false, true, .kind = REPLY_DONE, .has_date = true},
 		LATE_AGAIN},
-		{"others are issued", {true, false, true, .busy = true, .kind = ANSWER_DONE,
+		{"others are issued", {true, false, true, .busy = true, .kind = REPLY_DONE,
 		.has_date = true}, LATE_AGAIN},
-		{"others are always issued", {true, false, true, .busy = true, .kind = ANSWER_DONE,
+		{"others are always issued", {true, false, true, .busy = true, .kind = REPLY_DONE,
 		.has_date = true, .age = S(3600)}, LATE_UNKNOWN_BUSY},
-		{"no Date", {true, false, true, .kind = ANSWER_DONE}, LATE_AGAIN},
-		{"never a Date", {true, false, true, .kind = ANSWER_DONE, .age = S(3600)},
+		{"no Date", {true, false, true, .kind = REPLY_DONE}, LATE_AGAIN},
+		{"never a Date", {true, false, true, .kind = REPLY_DONE, .age = S(3600)},
 		LATE_UNKNOWN_LIST},
-		{"it fails", {true, false, true, .kind = ANSWER_DOUBT, .age = S(3599)}, LATE_AGAIN},
-		{"it always fails", {true, false, true, .kind = ANSWER_REFUSED, .age = S(3601)},
+		{"it fails", {true, false, true, .kind = REPLY_DOUBT, .age = S(3599)}, LATE_AGAIN},
+		{"it always fails", {true, false, true, .kind = REPLY_REFUSED, .age = S(3601)},
 		LATE_UNKNOWN_LIST},
-		{"no such identity", {true, false, true, .kind = ANSWER_NOTHING_THERE, .has_date = true},
+		{"no such identity", {true, false, true, .kind = REPLY_NOTHING_THERE, .has_date = true},
 		LATE_END},
 	};
 

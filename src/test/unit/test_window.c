@@ -10,7 +10,7 @@
 
 #include <limits.h>
 
-#include "logic/local_clock.h"
+#include "logic/stretches.h"
 #include "logic/window.h"
 #include "unit.h"
 
@@ -61,7 +61,7 @@ static const LocalCase local_cases[] = {
 
 /* Looks at a clock each second through a case. */
 static void
-live_through(const LocalCase *c, LocalClock *clock)
+live_through(const LocalCase *c, Stretches *clock)
 {
 	double		ahead = 1000;
 	int			steps = 0;
@@ -77,7 +77,7 @@ live_through(const LocalCase *c, LocalClock *clock)
 		if (c->set_at2 > 0 && t == c->set_at2)
 			by += c->by2;
 		ahead += by;
-		seen = local_clock_look(clock, S(t + ahead), S(t));
+		seen = stretches_look(clock, S(t + ahead), S(t));
 		unit_check(seen == (by * by > 1 ? S(by) : 0), "%s: a step of %g s is seen as " INT64_FORMAT,
 				   c->name, by, seen);
 		steps += by * by > 1;
@@ -88,7 +88,7 @@ live_through(const LocalCase *c, LocalClock *clock)
 static void
 test_local_cases(void)
 {
-	LocalClock	clock;
+	Stretches	clock;
 
 	for (int i = 0; i < (int) lengthof(local_cases); i++)
 	{
@@ -96,35 +96,31 @@ test_local_cases(void)
 		Ago			ago;
 
 		live_through(c, &clock);
-		ago = local_clock_ago(&clock, S(c->time), S(c->now));
+		ago = stretches_ago(&clock, S(c->time), S(c->now));
 		unit_check(ago.least == S(c->least), "%s: least " INT64_FORMAT, c->name, ago.least);
 		unit_check(c->most < 0 ? ago.most > S(1e9) : ago.most == S(c->most),
 				   "%s: most " INT64_FORMAT, c->name, ago.most);
 		unit_check(ago.sure == c->sure, "%s: sure: %d", c->name, ago.sure);
-		unit_check(local_clock_surely_ago(&clock, S(c->time), S(c->now)) == S(c->surely),
+		unit_check(stretches_surely_ago(&clock, S(c->time), S(c->now)) == S(c->surely),
 				   "%s: surely " INT64_FORMAT, c->name,
-				   local_clock_surely_ago(&clock, S(c->time), S(c->now)));
+				   stretches_surely_ago(&clock, S(c->time), S(c->now)));
 	}
 
 	/* a reading that another process took before comes too late to count */
 	memset(&clock, 0, sizeof(clock));
-	unit_check(local_clock_surely_ago(&clock, S(5), S(100)) == 0, "never looked at: nothing is "
+	unit_check(stretches_surely_ago(&clock, S(5), S(100)) == 0, "never looked at: nothing is "
 			   "sure");
-	(void) local_clock_look(&clock, S(1100), S(100));
-	(void) local_clock_look(&clock, S(1200), S(200));
-	unit_check(local_clock_look(&clock, S(5000), S(150)) == 0 && clock.nsteps == 0,
+	(void) stretches_look(&clock, S(1100), S(100));
+	(void) stretches_look(&clock, S(1200), S(200));
+	unit_check(stretches_look(&clock, S(5000), S(150)) == 0 && clock.nsteps == 0,
 			   "a look that is late is none");
 
 	/* set back more often than can be remembered */
-	for (int t = 300; t < 300 + 3 * LOCAL_CLOCK_STRETCHES; t++)
-		(void) local_clock_look(&clock, S(9000 - 100 * t), S(t));
-	unit_check(local_clock_surely_ago(&clock, S(1150), S(500)) <=
-			   S(500 - 300 - 2 * LOCAL_CLOCK_STRETCHES + 2), "what was forgotten may have been later");
+	for (int t = 300; t < 300 + 3 * STRETCHES_MAX; t++)
+		(void) stretches_look(&clock, S(9000 - 100 * t), S(t));
+	unit_check(stretches_surely_ago(&clock, S(1150), S(500)) <=
+			   S(500 - 300 - 2 * STRETCHES_MAX + 2), "what was forgotten may have been later");
 
-	unit_check(local_clock_monotonic(DT_NOBEGIN, S(5), S(100)) == 0, "what is due at once");
-	unit_check(local_clock_monotonic(DT_NOEND, S(5), S(100)) == PG_INT64_MAX, "what is not due");
-	unit_check(local_clock_monotonic(S(4), S(5), S(100)) == S(100), "what was due");
-	unit_check(local_clock_monotonic(S(7), S(5), S(100)) == S(102), "what will be due");
 }
 
 /* ---------- Seam's clock: cases ---------- */
@@ -133,11 +129,11 @@ static void
 test_seam_clock(void)
 {
 	/* at 100 s an answer had come that took half a second, and told 5000 s */
-	static const SeamDate first = {S(5000), S(100), S(0.5)};
+	static const SeamTime first = {S(5000), S(100), S(0.5)};
 	static const struct
 	{
 		const char *name;
-		SeamDate	date;
+		SeamTime	date;
 		bool		learnt;
 	}			cases[] = {
 		{"a slower answer tells less", {S(5010), S(110), S(0.6)}, false},
@@ -150,24 +146,24 @@ test_seam_clock(void)
 		{"nor does it by an answer that took too long", {S(9999), S(110), S(2.1)}, false},
 	};
 	SeamNow		now;
-	SeamClock	clock = {0};
+	SeamTime	clock = {0};
 
 	for (int i = 0; i < (int) lengthof(cases); i++)
 	{
 		memset(&clock, 0, sizeof(clock));
 		window_learn(&clock, &first);
-		unit_check(clock.known && window_seam_time(&clock, S(103)) == S(5003), "Seam's clock");
+		unit_check(clock.at != 0 && window_seam_time(&clock, S(103)) == S(5003), "Seam's clock");
 		window_learn(&clock, &cases[i].date);
-		unit_check((clock.date.at == cases[i].date.at) == cases[i].learnt, "%s", cases[i].name);
+		unit_check((clock.at == cases[i].date.at) == cases[i].learnt, "%s", cases[i].name);
 	}
 	memset(&clock, 0, sizeof(clock));
 	now = window_seam_now(&clock, &first, S(103));
 	unit_check(now.time == S(5003) && now.uncertain == S(1.5), "by the Date alone");
 	window_learn(&clock, &first);
-	now = window_seam_now(&clock, &(SeamDate){S(5008), S(110), S(30)}, S(111));
+	now = window_seam_now(&clock, &(SeamTime){S(5008), S(110), S(30)}, S(111));
 	unit_check(now.time == S(5011) && now.uncertain == S(1.5), "by the clock, where the Date is "
 			   "uncertain");
-	now = window_seam_now(&clock, &(SeamDate){S(9000), S(110), S(1)}, S(111));
+	now = window_seam_now(&clock, &(SeamTime){S(9000), S(110), S(1)}, S(111));
 	unit_check(now.time == S(9001) && now.uncertain == S(2), "by the Date, where Seam's clock was "
 			   "set");
 }
@@ -246,8 +242,8 @@ typedef struct World
 	int64		seam_offset;
 
 	/* what a worker knows */
-	LocalClock	local;
-	SeamClock	seam;
+	Stretches	local;
+	SeamTime	seam;
 } World;
 
 /* Returns a random time of up to so many seconds. */
@@ -272,7 +268,7 @@ go_on(World *w, int64 time)
 	int64		every = 1 + random_s(20);
 
 	for (; w->now + every < until; w->now += every)
-		(void) local_clock_look(&w->local, w->now + w->local_offset, w->now);
+		(void) stretches_look(&w->local, w->now + w->local_offset, w->now);
 	w->now = until;
 }
 
@@ -284,12 +280,12 @@ host_off(void)
 }
 
 /* Lets an answer come from one of Seam's hosts.  Returns what it tells. */
-static SeamDate
+static SeamTime
 answer(World *w, double longest)
 {
 	int64		sent_at = w->now;
 	int64		date_at;
-	SeamDate	date;
+	SeamTime	date;
 
 	go_on(w, random_s(longest));
 	date_at = sent_at + (w->now - sent_at) / 100 * unit_random(101);
@@ -313,7 +309,7 @@ set(World *w, int64 *offset, int64 least)
 	go_on(w, random_s(10));
 	*offset += unit_random(2) == 0 ? step : -step;
 	go_on(w, random_s(10));
-	(void) local_clock_look(&w->local, w->now + w->local_offset, w->now);
+	(void) stretches_look(&w->local, w->now + w->local_offset, w->now);
 }
 
 /*
@@ -333,19 +329,19 @@ test_world(long round)
 	TimestampTz created_at;
 	WindowFacts facts = {.timeout = timeout};
 	Window		window;
-	SeamDate	list;
+	SeamTime	list;
 	int64		widest;
 
 	w.local_offset = S(700000000) + random_off(86400);
 	w.seam_offset = S(700000000) + random_off(600);
 
 	/* before the attempt */
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 	for (int i = (int) unit_random(4); i > 0; i--)
 	{
 		if (unit_random(3) == 0)
 		{
-			set(&w, &w.local_offset, LOCAL_CLOCK_STEP_US + 1);
+			set(&w, &w.local_offset, STRETCHES_STEP_US + 1);
 			local_set = true;
 		}
 		/* once: two steps could make a small one */
@@ -353,14 +349,14 @@ test_world(long round)
 			set(&w, &w.seam_offset, S(SEAM_STEP_S));
 		if (unit_random(2) == 0)
 		{
-			SeamDate	date = answer(&w, 4);
+			SeamTime	date = answer(&w, 4);
 
 			window_learn(&w.seam, &date);
 		}
 		go_on(&w, random_s(90));
 	}
 	/* what is known of Seam's clock is of before it was set, perhaps: then it is wrong */
-	if (w.seam.known)
+	if (w.seam.at != 0)
 	{
 		int64		off = window_seam_time(&w.seam, w.now) - (w.now + w.seam_offset);
 
@@ -368,7 +364,7 @@ test_world(long round)
 	}
 
 	/* the attempt: the worker looks at the clocks, and records it */
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 	w.now += random_s(0.5);
 	attempted_at = w.now + w.local_offset;
 	if (facts.has_seam_time)
@@ -394,7 +390,7 @@ test_world(long round)
 	}
 	for (int i = (int) unit_random(3); i > 0 && !seam_set; i--)
 	{
-		set(&w, &w.local_offset, LOCAL_CLOCK_STEP_US + 1);
+		set(&w, &w.local_offset, STRETCHES_STEP_US + 1);
 		local_set = true;
 	}
 	if (unit_random(4) == 0 && !seam_set)
@@ -413,10 +409,10 @@ test_world(long round)
 		if (unseen && !facts.has_seam_time)
 			return;
 	}
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 	if (unit_random(2) == 0)
 	{
-		SeamDate	date = answer(&w, 4);
+		SeamTime	date = answer(&w, 4);
 
 		window_learn(&w.seam, &date);
 		go_on(&w, random_s(90));
@@ -424,9 +420,9 @@ test_world(long round)
 	list = answer(&w, LIST_S);
 	window_learn(&w.seam, &list);
 	go_on(&w, random_s(10));
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 
-	facts.ago = local_clock_ago(&w.local, attempted_at, w.now);
+	facts.ago = stretches_ago(&w.local, attempted_at, w.now);
 	facts.now = window_seam_now(&w.seam, &list, w.now);
 	window = window_of(&facts);
 	unit_check(created_at >= window.from, "round %ld: created " INT64_FORMAT " us before the window",
@@ -458,11 +454,11 @@ test_local_world(long round)
 	TimestampTz read[8];
 
 	w.local_offset = S(700000000);
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 	for (int i = 0; i < (int) lengthof(read); i++)
 	{
 		if (unit_random(2) == 0)
-			set(&w, &w.local_offset, LOCAL_CLOCK_STEP_US + 1);
+			set(&w, &w.local_offset, STRETCHES_STEP_US + 1);
 		/* another process may read it when nobody has seen its last step */
 		if (unit_random(3) == 0)
 		{
@@ -472,15 +468,15 @@ test_local_world(long round)
 		read_at[i] = w.now;
 		read[i] = w.now + w.local_offset;
 		w.now += random_s(20);
-		(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+		(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 		go_on(&w, random_s(100));
 	}
-	(void) local_clock_look(&w.local, w.now + w.local_offset, w.now);
+	(void) stretches_look(&w.local, w.now + w.local_offset, w.now);
 	for (int i = 0; i < (int) lengthof(read); i++)
 	{
-		Ago			ago = local_clock_ago(&w.local, read[i], w.now);
+		Ago			ago = stretches_ago(&w.local, read[i], w.now);
 		int64		truth = w.now - read_at[i];
-		int64		surely = local_clock_surely_ago(&w.local, read[i], w.now);
+		int64		surely = stretches_surely_ago(&w.local, read[i], w.now);
 
 		unit_check(ago.least - S(1) <= truth && truth <= ago.most + S(1),
 				   "round %ld: " INT64_FORMAT " us is not in " INT64_FORMAT " to " INT64_FORMAT,

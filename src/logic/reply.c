@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * answer.c
+ * reply.c
  *	  What an answer says of the request: was it done, was it not, or is that in
  *	  doubt?
  *
@@ -15,62 +15,62 @@
  */
 #include "postgres.h"
 
-#include "logic/answer.h"
+#include "logic/reply.h"
 
 /*
  * Returns what became of a request.
  */
-AnswerKind
-answer_kind(const AnswerFacts *facts)
+ReplyKind
+reply_kind(const ReplyFacts *facts)
 {
 	/* The first row that matches decides; the statuses are of whole answers. */
 	static const struct
 	{
 		int			from;
 		int			to;
-		AnswerKind	kind;
+		ReplyKind	kind;
 	}			statuses[] = {
-		{300, 400, ANSWER_REFUSED},
-		{401, 401, ANSWER_KEY_REFUSED},
-		{402, 407, ANSWER_REFUSED},
-		{409, 428, ANSWER_REFUSED},
-		{429, 429, ANSWER_LIMITED},
-		{430, 499, ANSWER_REFUSED},
+		{300, 400, REPLY_REFUSED},
+		{401, 401, REPLY_KEY_REFUSED},
+		{402, 407, REPLY_REFUSED},
+		{409, 428, REPLY_REFUSED},
+		{429, 429, REPLY_LIMITED},
+		{430, 499, REPLY_REFUSED},
 	};
 
 	if (facts->no_descriptor)
-		return ANSWER_NO_DESCRIPTOR;
+		return REPLY_NO_DESCRIPTOR;
 	if (!facts->sent)
-		return ANSWER_NOT_SENT;
+		return REPLY_NOT_SENT;
 	if (!facts->whole)
-		return ANSWER_DOUBT;
+		return REPLY_DOUBT;
 	if (facts->status >= 200 && facts->status <= 299)
-		return facts->usable ? ANSWER_DONE : ANSWER_DOUBT;
+		return facts->usable ? REPLY_DONE : REPLY_DOUBT;
 	if (facts->status == 404 && facts->nothing_there)
-		return ANSWER_NOTHING_THERE;
+		return REPLY_NOTHING_THERE;
 	for (int i = 0; i < (int) lengthof(statuses); i++)
 	{
 		if (facts->status >= statuses[i].from && facts->status <= statuses[i].to)
 			return statuses[i].kind;
 	}
-	return ANSWER_DOUBT;
+	return REPLY_DOUBT;
 }
 
 /*
  * Returns whether a request may be made once more, and whether that may help.
  */
 bool
-answer_try_again(const AnswerFacts *facts, bool idempotent)
+reply_try_again(const ReplyFacts *facts, bool idempotent)
 {
 	if (facts->hopeless)
 		return false;
-	switch (answer_kind(facts))
+	switch (reply_kind(facts))
 	{
-		case ANSWER_NOT_SENT:
-		case ANSWER_NO_DESCRIPTOR:
-		case ANSWER_LIMITED:
+		case REPLY_NOT_SENT:
+		case REPLY_NO_DESCRIPTOR:
+		case REPLY_LIMITED:
 			return true;
-		case ANSWER_DOUBT:
+		case REPLY_DOUBT:
 			return idempotent;
 		default:
 			return false;

@@ -1,16 +1,16 @@
 /*-------------------------------------------------------------------------
  *
- * answer.h
+ * reply.h
  *	  What an answer says of the request: was it done, was it not, or is that in
  *	  doubt?
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SEAM_IK_ANSWER_H
-#define SEAM_IK_ANSWER_H
+#ifndef SEAM_IK_REPLY_H
+#define SEAM_IK_REPLY_H
 
 /* What the transport tells of the end of a request, and the parser of its answer. */
-typedef struct AnswerFacts
+typedef struct ReplyFacts
 {
 	/* Whether a byte of the request may have left. */
 	bool		sent;
@@ -30,23 +30,23 @@ typedef struct AnswerFacts
 
 	/* Whether another try would end the same way: out of time, certificate, too large. */
 	bool		hopeless;
-} AnswerFacts;
+} ReplyFacts;
 
 /* What became of a request. */
-typedef enum AnswerKind
+typedef enum ReplyKind
 {
-	ANSWER_DONE,				/* it was done */
-	ANSWER_NOTHING_THERE,		/* nothing was done, for what it is about does not exist */
-	ANSWER_NOT_SENT,			/* nothing was done: it did not leave */
-	ANSWER_NO_DESCRIPTOR,		/* the same, for want of a file descriptor */
-	ANSWER_LIMITED,				/* nothing was done: the rate is limited */
-	ANSWER_KEY_REFUSED,			/* nothing was done: the API key is not accepted */
-	ANSWER_REFUSED,				/* nothing was done */
-	ANSWER_DOUBT,				/* it may have been done */
-	ANSWER_KINDS
-} AnswerKind;
+	REPLY_DONE,				/* it was done */
+	REPLY_NOTHING_THERE,		/* nothing was done, for what it is about does not exist */
+	REPLY_NOT_SENT,			/* nothing was done: it did not leave */
+	REPLY_NO_DESCRIPTOR,		/* the same, for want of a file descriptor */
+	REPLY_LIMITED,				/* nothing was done: the rate is limited */
+	REPLY_KEY_REFUSED,			/* nothing was done: the API key is not accepted */
+	REPLY_REFUSED,				/* nothing was done */
+	REPLY_DOUBT,				/* it may have been done */
+	REPLY_KINDS
+} ReplyKind;
 
-extern AnswerKind answer_kind(const AnswerFacts *facts);
-extern bool answer_try_again(const AnswerFacts *facts, bool idempotent);
+extern ReplyKind reply_kind(const ReplyFacts *facts);
+extern bool reply_try_again(const ReplyFacts *facts, bool idempotent);
 
-#endif							/* SEAM_IK_ANSWER_H */
+#endif							/* SEAM_IK_REPLY_H */

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * local_clock.c
+ * stretches.c
  *	  How long ago was a time of the local clock, which may have been set since?
  *
  * A table can only hold times of the local clock, for no other one goes on when
@@ -19,13 +19,13 @@
  * was not.  Where not even that is possible (it lies in the future), nothing is
  * known but that it was before the first look.
  *
- * Smaller steps than LOCAL_CLOCK_STEP_US are taken for a drift.
+ * Smaller steps than STRETCHES_STEP_US are taken for a drift.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "logic/local_clock.h"
+#include "logic/stretches.h"
 
 /*
  * Takes a reading of the local clock, and of the monotonic one at the same time.
@@ -33,9 +33,9 @@
  * where it was not.
  */
 int64
-local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
+stretches_look(Stretches *clock, TimestampTz local, int64 now)
 {
-	ClockStretch *present = &clock->stretches[clock->nsteps % LOCAL_CLOCK_STRETCHES];
+	ClockStretch *present = &clock->stretches[clock->nsteps % STRETCHES_MAX];
 	int64		by;
 
 	if (clock->looked_at == 0)
@@ -49,14 +49,14 @@ local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
 	if (now < clock->looked_at)
 		return 0;
 	by = local - now - present->offset;
-	if (by >= -LOCAL_CLOCK_STEP_US && by <= LOCAL_CLOCK_STEP_US)
+	if (by >= -STRETCHES_STEP_US && by <= STRETCHES_STEP_US)
 	{
 		present->offset += by;
 		by = 0;
 	}
 	else
 	{
-		ClockStretch *next = &clock->stretches[++clock->nsteps % LOCAL_CLOCK_STRETCHES];
+		ClockStretch *next = &clock->stretches[++clock->nsteps % STRETCHES_MAX];
 
 		present->until = now;
 		next->from = clock->looked_at;
@@ -71,9 +71,9 @@ local_clock_look(LocalClock *clock, TimestampTz local, int64 now)
  * Returns the oldest stretch that is remembered, of a clock that was looked at.
  */
 static int
-oldest(const LocalClock *clock)
+oldest(const Stretches *clock)
 {
-	return Max(clock->nsteps - LOCAL_CLOCK_STRETCHES + 1, 0);
+	return Max(clock->nsteps - STRETCHES_MAX + 1, 0);
 }
 
 /*
@@ -81,9 +81,9 @@ oldest(const LocalClock *clock)
  * clock.
  */
 static int64
-watched_since(const LocalClock *clock)
+watched_since(const Stretches *clock)
 {
-	return clock->stretches[oldest(clock) % LOCAL_CLOCK_STRETCHES].from;
+	return clock->stretches[oldest(clock) % STRETCHES_MAX].from;
 }
 
 /*
@@ -92,18 +92,18 @@ watched_since(const LocalClock *clock)
  * PG_INT64_MAX / 2.
  */
 Ago
-local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
+stretches_ago(const Stretches *clock, TimestampTz time, int64 now)
 {
 	Ago			ago = {PG_INT64_MAX, PG_INT64_MIN, false};
 	int64		then = 0;
 
 	for (int i = clock->nsteps; i >= oldest(clock); i--)
 	{
-		const ClockStretch *stretch = &clock->stretches[i % LOCAL_CLOCK_STRETCHES];
+		const ClockStretch *stretch = &clock->stretches[i % STRETCHES_MAX];
 
 		then = time - stretch->offset;
-		if (then < stretch->from - LOCAL_CLOCK_STEP_US ||
-			then > Min(stretch->until, now) + LOCAL_CLOCK_STEP_US)
+		if (then < stretch->from - STRETCHES_STEP_US ||
+			then > Min(stretch->until, now) + STRETCHES_STEP_US)
 			continue;
 		ago.least = Min(ago.least, now - then);
 		ago.most = Max(ago.most, now - then);
@@ -128,21 +128,9 @@ local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now)
  * before the first look may have been right before it.
  */
 int64
-local_clock_surely_ago(const LocalClock *clock, TimestampTz time, int64 now)
+stretches_surely_ago(const Stretches *clock, TimestampTz time, int64 now)
 {
 	int64		watched = clock->looked_at == 0 ? 0 : now - watched_since(clock);
 
-	return Min(Max(local_clock_ago(clock, time, now).least, 0), watched);
-}
-
-/*
- * Returns when, on the monotonic clock, the local one will show a time, if it is not set
- * before: 0 for DT_NOBEGIN, PG_INT64_MAX for DT_NOEND.  The local clock shows local now.
- */
-int64
-local_clock_monotonic(TimestampTz time, TimestampTz local, int64 now)
-{
-	if (TIMESTAMP_NOT_FINITE(time))
-		return time == DT_NOBEGIN ? 0 : PG_INT64_MAX;
-	return now + Max(time - local, 0);
+	return Min(Max(stretches_ago(clock, time, now).least, 0), watched);
 }

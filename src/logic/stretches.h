@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
- * local_clock.h
+ * stretches.h
  *	  How long ago was a time of the local clock, which may have been set since?
  *
  *-------------------------------------------------------------------------
  */
-#ifndef SEAM_IK_LOCAL_CLOCK_H
-#define SEAM_IK_LOCAL_CLOCK_H
+#ifndef SEAM_IK_STRETCHES_H
+#define SEAM_IK_STRETCHES_H
 
 #include "datatype/timestamp.h"
 
 /* How far the local clock may go wrong before that is taken as a step; microseconds. */
-#define LOCAL_CLOCK_STEP_US (1 * INT64CONST(1000000))
+#define STRETCHES_STEP_US (1 * INT64CONST(1000000))
 
 /* Stretches that are remembered; older ones are as if nobody had looked. */
-#define LOCAL_CLOCK_STRETCHES 17
+#define STRETCHES_MAX 17
 
 /* A time through which nobody set the local clock.  Bounds are of the monotonic clock. */
 typedef struct ClockStretch
@@ -30,7 +30,7 @@ typedef struct ClockStretch
 } ClockStretch;
 
 /* What is known of the local clock.  Zeroed: it was never looked at. */
-typedef struct LocalClock
+typedef struct Stretches
 {
 	/* When it was last looked at, on the monotonic clock. */
 	int64		looked_at;
@@ -39,8 +39,8 @@ typedef struct LocalClock
 	int			nsteps;
 
 	/* A ring: the present stretch is at nsteps. */
-	ClockStretch stretches[LOCAL_CLOCK_STRETCHES];
-} LocalClock;
+	ClockStretch stretches[STRETCHES_MAX];
+} Stretches;
 
 /* How long ago something was, in microseconds. */
 typedef struct Ago
@@ -53,9 +53,8 @@ typedef struct Ago
 	bool		sure;
 } Ago;
 
-extern int64 local_clock_look(LocalClock *clock, TimestampTz local, int64 now);
-extern Ago	local_clock_ago(const LocalClock *clock, TimestampTz time, int64 now);
-extern int64 local_clock_surely_ago(const LocalClock *clock, TimestampTz time, int64 now);
-extern int64 local_clock_monotonic(TimestampTz time, TimestampTz local, int64 now);
+extern int64 stretches_look(Stretches *clock, TimestampTz local, int64 now);
+extern Ago	stretches_ago(const Stretches *clock, TimestampTz time, int64 now);
+extern int64 stretches_surely_ago(const Stretches *clock, TimestampTz time, int64 now);
 
-#endif							/* SEAM_IK_LOCAL_CLOCK_H */
+#endif							/* SEAM_IK_STRETCHES_H */
