@@ -28,7 +28,9 @@ typedef struct Flight
 	AccountId	account_id;
 	/* of what follows */
 	MemoryContext context;
-	/* when it was sent: clock_now()'s clock */
+	/* when the attempt was recorded: clock_now()'s clock */
+	int64		claimed_at;
+	/* when it was sent: likewise */
 	int64		started_at;
 	/* that it was sent with */
 	SeamAccount account;

@@ -7,11 +7,10 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
-
 #include "base/clock.h"
 #include "base/stop_point.h"
 #include "config/settings.h"
+#include "logic/window.h"
 #include "utils/timestamp.h"
 #include "worker/change.h"
 #include "worker/doubts.h"
@@ -79,12 +78,11 @@ store_generate(Flight *flight)
 		/* Seam's list settles it, some time after we have given up */
 		TimestampTz now = GetCurrentTimestamp();
 		int64		since = clock_now() - flight->ended_at;
-		int64		took = Max(flight->ended_at - flight->started_at,
-							   now - since - row.attempted_at);
 
 		outcome_error(result, &change);
 		change.next_attempt_at = now - since + (int64) settings_settle_delay * 1000;
-		change.attempt_timeout = (int) Min(took / 1000 + 1 + settings_settle_delay, INT_MAX / 2);
+		change.attempt_timeout = window_timeout(flight->claimed_at, flight->ended_at,
+												settings_settle_delay);
 		doubts_read_anew();
 	}
 	else if (result->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||

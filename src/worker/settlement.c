@@ -29,7 +29,6 @@
 #include "worker/sending.h"
 #include "worker/settlement.h"
 #include "worker/step.h"
-#include "worker/window.h"
 
 /*
  * Why a doubt cannot be settled, and is only reported, or NULL.  perhaps: the ids of
@@ -148,6 +147,8 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
 
 	for (; ndoubts > 0; known++)
 	{
+		Window		window;
+
 		if (known->next_attempt_at == DT_NOEND)
 			continue;
 		ndoubts--;
@@ -171,7 +172,10 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
 		doubts[n].has_profile = rows[n].has_profile;
 		doubts[n].profile = rows[n].profile;
 		doubts[n].wanted = rows[n].status == STATUS_IN_FLIGHT;
-		window_set(&rows[n], flight, &doubts[n]);
+		window = doubts_window(&rows[n], flight);
+		doubts[n].from = window.from;
+		doubts[n].until = window.until;
+		doubts[n].vague = window.vague;
 		of[n++] = known;
 	}
 	return n;
