@@ -41,9 +41,6 @@
 
 #include "logic/outcome.h"
 
-/* A key may appear after a doubt was settled: it is looked for so much later. */
-#define LATE_KEYS_US (300 * INT64CONST(1000000))
-
 /* Where a key that may appear late cannot be looked for, that is tried for so long. */
 #define LATE_KEYS_MAX_US (3600 * INT64CONST(1000000))
 
@@ -240,20 +237,19 @@ outcome_list_tells(const OutcomeList *list)
 
 /*
  * Returns what becomes of a request in doubt after a list that tells nothing: it waits for
- * another one, the longer the longer it has waited, unless there is no such identity.
- * backoff is the pause before another attempt.  Times are microseconds.
+ * another one, the longer the longer it has waited (microseconds), unless there is no such
+ * identity.
  */
 Outcome
-outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64 waited,
-				   int64 backoff)
+outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64 waited)
 {
 	Outcome		outcome = unchanged(request);
 
 	if (list->kind == REPLY_NOTHING_THERE && !request->anothers)
 	{
 		/* no identity, no key */
-		set_not_issued(request, request->attempts < list->max_attempts, list->now + backoff,
-					   &outcome);
+		set_not_issued(request, request->attempts < list->max_attempts,
+					   list->now + request->backoff, &outcome);
 		return outcome;
 	}
 	if (request->anothers && list->kind != REPLY_DONE &&
@@ -294,40 +290,37 @@ why_reported(const OutcomeRequest *request, const Doubt *doubt)
  * Returns what becomes of a request in doubt whose group has not to be reported.
  */
 static Outcome
-outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, bool perhaps,
-				 int64 backoff, const Doubt *doubt)
+outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const Doubt *doubt)
 {
 	Outcome		outcome = unchanged(request);
 
 	if (doubt->verdict == VERDICT_ADOPT)
 		set_issued(request, &outcome);
-	else if (doubt->verdict == VERDICT_NO_KEY && perhaps && request->status == STATUS_REVOKING)
+	else if (doubt->verdict == VERDICT_NO_KEY && request->perhaps_owned &&
+			 request->status == STATUS_REVOKING)
 		set_reported(TEXT_PERHAPS_OWNED, &outcome);
 	else if (request->anothers)
 		/* of a group whose keys are revoked, too: its own may not be among them */
 		set_reported(TEXT_NO_KEY_ELSEWHERE, &outcome);
 	else
 	{
-		set_not_issued(request, request->attempts < list->max_attempts, list->now + backoff,
-					   &outcome);
+		set_not_issued(request, request->attempts < list->max_attempts,
+					   list->now + request->backoff, &outcome);
 		outcome.look_again = request->origin != ORIGIN_UNKNOWN;
-		outcome.look_again_at = list->now + LATE_KEYS_US;
-		outcome.perhaps_owned = perhaps && request->status == STATUS_IN_FLIGHT;
+		outcome.look_again_at = list->now + OUTCOME_LATE_US;
+		outcome.perhaps_owned = request->perhaps_owned && request->status == STATUS_IN_FLIGHT;
 	}
 	return outcome;
 }
 
 /*
  * Decides about the n requests of an identity that are in doubt, and about the keys of the
- * list that nobody owns.  perhaps tells of each request whether keys that fit it are
- * perhaps owned by a call that has committed; backoffs, how long it would wait before
- * another attempt, in microseconds.  Fills in outcomes, and what doubt_settle() fills in
- * of doubts and candidates; a candidate's revoke holds.
+ * list that nobody owns.  Fills in outcomes, and what doubt_settle() fills in of doubts and
+ * candidates; a candidate's revoke holds.
  */
 void
-outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, const bool *perhaps,
-				const int64 *backoffs, int n, Doubt *doubts, Candidate *candidates,
-				int ncandidates, Outcome *outcomes)
+outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n, Doubt *doubts,
+				Candidate *candidates, int ncandidates, Outcome *outcomes)
 {
 	doubt_settle(doubts, n, candidates, ncandidates);
 
@@ -358,8 +351,7 @@ outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, const b
 		OutcomeText why = outcomes[doubts[i].group].text;
 
 		if (why == TEXT_KEPT || why == TEXT_NONE)
-			outcomes[i] = outcome_of_doubt(list, &requests[i], perhaps[i], backoffs[i],
-										   &doubts[i]);
+			outcomes[i] = outcome_of_doubt(list, &requests[i], &doubts[i]);
 		else
 		{
 			outcomes[i] = unchanged(&requests[i]);

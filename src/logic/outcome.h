@@ -12,6 +12,9 @@
 #include "logic/reply.h"
 #include "logic/doubt.h"
 
+/* A key may appear after there was none: it is looked for so much later; microseconds. */
+#define OUTCOME_LATE_US (300 * INT64CONST(1000000))
+
 /* The states of a request: column status of the outbox. */
 typedef enum RequestStatus
 {
@@ -56,6 +59,12 @@ typedef struct OutcomeRequest
 
 	/* When it is due; DT_NOBEGIN: at once; DT_NOEND: not at all. */
 	TimestampTz next_attempt_at;
+
+	/* How long it would wait before another attempt, in microseconds. */
+	int64		backoff;
+
+	/* Whether a call that has committed may own keys that would fit it. */
+	bool		perhaps_owned;
 } OutcomeRequest;
 
 /* What is to be done. */
@@ -211,10 +220,10 @@ extern Outcome outcome_of_generate(const OutcomeCall *call, const OutcomeRequest
 extern Outcome outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request);
 extern bool outcome_list_tells(const OutcomeList *list);
 extern Outcome outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request,
-								  int64 waited, int64 backoff);
-extern void outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests,
-							const bool *perhaps, const int64 *backoffs, int n, Doubt *doubts,
-							Candidate *candidates, int ncandidates, Outcome *outcomes);
+								  int64 waited);
+extern void outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n,
+							Doubt *doubts, Candidate *candidates, int ncandidates,
+							Outcome *outcomes);
 extern LateOutcome outcome_of_late_list(const LateFacts *facts);
 
 #endif							/* SEAM_IK_OUTCOME_H */

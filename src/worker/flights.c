@@ -254,6 +254,26 @@ learn(Flight *flight)
 }
 
 /*
+ * Returns what became of a flight's request.
+ */
+static ReplyKind
+kind_of(const Flight *flight)
+{
+	const SeamResult *result = &flight->result;
+	ReplyFacts	facts = {
+		.sent = flight->outcome != HTTP_NOT_SENT,
+		.whole = flight->outcome == HTTP_ANSWERED,
+		.status = flight->status,
+		.usable = result->sqlerrcode == 0,
+		.nothing_there = result->not_found ||
+		(flight->op == SEAM_DELETE && result->sqlerrcode == 0 && !result->deleted),
+		.no_descriptor = flight->failure == HTTP_FAILURE_DESCRIPTORS
+	};
+
+	return reply_kind(&facts);
+}
+
+/*
  * A flight's HTTP request has ended: keeps what is to be stored of it.
  */
 static void
@@ -272,6 +292,7 @@ end(Flight *flight)
 	flight->outcome = answer->outcome;
 	flight->failure = answer->failure;
 	flight->status = answer->status;
+	flight->kind = kind_of(flight);
 	flight->pause = sending_answer(answer, flight->row.attempts, nflying, flight->ended_at);
 	learn(flight);
 	MemoryContextSwitchTo(old);

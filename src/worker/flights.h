@@ -10,6 +10,7 @@
 
 #include "lib/ilist.h"
 #include "logic/doubt.h"
+#include "logic/reply.h"
 #include "outbox/work.h"
 #include "seam/account.h"
 #include "seam/seam.h"
@@ -40,6 +41,8 @@ typedef struct Flight
 	/* it has ended: what follows is there then */
 	bool		has_ended;
 	SeamResult	result;
+	/* what became of the request */
+	ReplyKind	kind;
 	HttpOutcome outcome;
 	HttpFailure failure;
 	/* of HTTP; 0: there was no answer */

@@ -319,8 +319,6 @@ list_keys(World *w)
 	OutcomeRequest rows[REQUESTS_MAX];
 	Doubt		doubts[REQUESTS_MAX];
 	Outcome		outcomes[REQUESTS_MAX];
-	bool		perhaps[REQUESTS_MAX] = {false};
-	int64		backoffs[REQUESTS_MAX] = {0};
 	int			lives[REQUESTS_MAX];
 	Candidate	candidates[KEYS_MAX];
 	int			keys[KEYS_MAX];
@@ -348,7 +346,7 @@ list_keys(World *w)
 	{
 		for (int d = 0; d < n; d++)
 		{
-			Outcome		outcome = outcome_of_no_list(&list, &rows[d], w->now - doubts[d].from, 0);
+			Outcome		outcome = outcome_of_no_list(&list, &rows[d], w->now - doubts[d].from);
 
 			unit_check(outcome.status == rows[d].status, "round %ld: no list tells nothing",
 					   w->round);
@@ -368,7 +366,7 @@ list_keys(World *w)
 		candidates[nkeys].says.created_at = w->keys[k].created_at;
 		keys[nkeys++] = k;
 	}
-	outcome_of_list(&list, rows, perhaps, backoffs, n, doubts, candidates, nkeys, outcomes);
+	outcome_of_list(&list, rows, n, doubts, candidates, nkeys, outcomes);
 	for (int c = 0; c < nkeys; c++)
 		judge_key(w, keys[c], c, candidates, outcomes, lives, doubts, n);
 	for (int d = 0; d < n; d++)

@@ -108,7 +108,8 @@ typedef enum State
 static OutcomeRequest
 request_in(State state)
 {
-	OutcomeRequest request = {.status = STATUS_IN_FLIGHT, .attempts = 3, .next_attempt_at = DUE};
+	OutcomeRequest request = {.status = STATUS_IN_FLIGHT, .attempts = 3, .next_attempt_at = DUE,
+	.backoff = S(3)};
 
 	if (state == LAST_TRY)
 		request.attempts = MAX_ATTEMPTS;
@@ -364,14 +365,14 @@ test_no_list(void)
 		request.anothers = cases[i].anothers;
 		request.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 		unit_check(!outcome_list_tells(&list), "%s: it tells nothing", cases[i].name);
-		outcome = outcome_of_no_list(&list, &request, S(cases[i].waits_long ? 1000 : 20), S(3));
+		outcome = outcome_of_no_list(&list, &request, S(cases[i].waits_long ? 1000 : 20));
 		unit_check(strcmp(words(&request, &outcome), cases[i].outcome) == 0 &&
 				   outcome.text == cases[i].text, "%s: \"%s\", text %d", cases[i].name,
 				   words(&request, &outcome), outcome.text);
 
 		/* one that has no error yet, for its worker has died, gets one if it waits on */
 		request.sqlerrcode = 0;
-		outcome = outcome_of_no_list(&list, &request, 0, S(3));
+		outcome = outcome_of_no_list(&list, &request, 0);
 		unit_check((outcome.status != STATUS_IN_FLIGHT && outcome.status != STATUS_FAILED) ||
 				   outcome.sqlerrcode != 0 || cases[i].last_try, "%s: an error", cases[i].name);
 	}
@@ -476,8 +477,6 @@ test_list(void)
 		OutcomeRequest requests[LISTED_MAX];
 		Doubt		doubts[LISTED_MAX] = {{0}};
 		Candidate	candidates[LISTED_MAX] = {{{0}}};
-		bool		perhaps[LISTED_MAX];
-		int64		backoffs[LISTED_MAX];
 		Outcome		outcomes[LISTED_MAX];
 		unsigned	revoked = 0;
 
@@ -495,12 +494,11 @@ test_list(void)
 			doubts[r].vague = listed->vague;
 			doubts[r].from = listed->from > 0 ? listed->from : 10;
 			doubts[r].until = doubts[r].from + 10;
-			perhaps[r] = listed->perhaps;
-			backoffs[r] = S(3);
+			requests[r].perhaps_owned = listed->perhaps;
 		}
 		for (int k = 0; k < list_cases[i].nkeys; k++)
 			candidates[k].says.created_at = list_cases[i].keys[k];
-		outcome_of_list(&list, requests, perhaps, backoffs, list_cases[i].n, doubts, candidates,
+		outcome_of_list(&list, requests, list_cases[i].n, doubts, candidates,
 						list_cases[i].nkeys, outcomes);
 		for (int r = 0; r < list_cases[i].n; r++)
 		{
