@@ -11,6 +11,7 @@
 #include "access/transam.h"
 #include "seam/account.h"
 #include "port/atomics.h"
+#include "datatype/timestamp.h"
 #include "seam/seam.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/uuid.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
@@ -547,13 +548,13 @@ reload(void)
 void
 worker_add_remaining(Remaining *remaining, const pg_uuid_t *identity)
 {
-	char		id[SEAM_UUID_TEXT_LEN + 1];
+	char		id[UUID_TEXT_LEN + 1];
 
 	if (remaining->identities.data == NULL)
 		initStringInfo(&remaining->identities);
 	if (remaining->n++ >= IDENTITIES_PER_LINE)
 		return;
-	seam_put_uuid(id, identity);
+	uuid_write(id, identity);
 	appendStringInfo(&remaining->identities, "%s%s", remaining->identities.len ? ", " : "", id);
 }
 

@@ -220,7 +220,7 @@ worker_start_flight(Flight *flight)
 	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = flight->op == SEAM_LIST ?
-		(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER;
+		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
 	dlist_push_tail(&worker.flying, &flight->node);
 	worker.nflying++;
@@ -269,7 +269,7 @@ keep_pace(Flight *flight)
 
 	flight->pause = pace_pause(answer->retry_after, tries, BACKOFF_MAX_US,
 							   pg_prng_double(&pg_global_prng_state));
-	pace_answer(&worker.pace, seam_pace_sign(answer), flight->pause, worker.nflying, now);
+	pace_answer(&worker.pace, answer_pace_sign(answer), flight->pause, worker.nflying, now);
 	if (answer->outcome != HTTP_ANSWERED || answer->status != 429)
 		return;
 	flight->pause = pace_backoff(tries, BACKOFF_MAX_US, pg_prng_double(&pg_global_prng_state));
@@ -313,7 +313,7 @@ worker_flight_ended(Flight *flight)
 	dlist_delete(&flight->node);
 	worker.nflying--;
 	flight->ended_at = clock_now();
-	seam_result(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
+	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
 	flight->outcome = answer->outcome;
 	flight->failure = answer->failure;
 	flight->status = answer->status;

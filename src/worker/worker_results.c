@@ -13,6 +13,7 @@
 
 #include "common/pg_prng.h"
 #include "base/clock.h"
+#include "base/uuid.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "logic/doubt.h"
@@ -149,7 +150,7 @@ static void
 set_error(const SeamResult *result, WorkChange *change)
 {
 	change->sqlerrcode = result->sqlerrcode;
-	change->error = seam_error_text(result);
+	change->error = answer_error_text(result);
 }
 
 /*
@@ -429,7 +430,7 @@ group_keys(const Candidate *candidates, int n, int group)
 	initStringInfo(&ids);
 	for (int c = 0; c < n; c++)
 	{
-		char		id[SEAM_UUID_TEXT_LEN + 1];
+		char		id[UUID_TEXT_LEN + 1];
 
 		if (candidates[c].group != group)
 			continue;
@@ -438,7 +439,7 @@ group_keys(const Candidate *candidates, int n, int group)
 			appendStringInfoString(&ids, ", and more");
 			break;
 		}
-		seam_put_uuid(id, &candidates[c].key->instant_key_id);
+		uuid_write(id, &candidates[c].key->instant_key_id);
 		appendStringInfo(&ids, "%s%s", ids.len ? ", " : "", id);
 	}
 	return ids.data;
@@ -551,7 +552,7 @@ store_no_list(Flight *flight, const WorkRow *row, WorkRow *known)
 		return;
 	}
 	if (result->sqlerrcode != 0)
-		change.error = psprintf("could not look for an instant key: %s", seam_error_text(result));
+		change.error = psprintf("could not look for an instant key: %s", answer_error_text(result));
 	else if (!flight->has_date)
 		change.error = "could not look for an instant key: Seam's answer has no Date";
 	else

@@ -14,7 +14,7 @@
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
 #include "logic/pace.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 #include "outbox/work.h"
 #include "outbox/work_statement.h"
 
