@@ -29,20 +29,25 @@ uuid_write(char *to, const pg_uuid_t *uuid)
 
 /*
  * Reads a uuid as Seam's API writes it: 36 characters and nothing else, which is
- * stricter than uuid_in().  Returns whether it is one.
+ * stricter than uuid_in().  Returns whether it is one; *uuid is undefined when not.
  */
 bool
 uuid_read(const char *text, pg_uuid_t *uuid)
 {
 	static const uint8 at[UUID_LEN] = {0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34};
 
-	/* the value of a hexadecimal digit, and 1 more, so that 0 is no digit */
-	static const uint8 digits[256] = {
-		['0'] = 1,['1'] = 2,['2'] = 3,['3'] = 4,['4'] = 5,
-		['5'] = 6,['6'] = 7,['7'] = 8,['8'] = 9,['9'] = 10,
-		['a'] = 11,['b'] = 12,['c'] = 13,['d'] = 14,['e'] = 15,['f'] = 16,
-		['A'] = 11,['B'] = 12,['C'] = 13,['D'] = 14,['E'] = 15,['F'] = 16,
+	/* the value of a hexadecimal digit, with a bit that others do not have */
+	enum
+	{
+		IS_DIGIT = 0x10
 	};
+	static const uint8 digits[256] = {
+		['0'] = 0x10,['1'] = 0x11,['2'] = 0x12,['3'] = 0x13,['4'] = 0x14,
+		['5'] = 0x15,['6'] = 0x16,['7'] = 0x17,['8'] = 0x18,['9'] = 0x19,
+		['a'] = 0x1a,['b'] = 0x1b,['c'] = 0x1c,['d'] = 0x1d,['e'] = 0x1e,['f'] = 0x1f,
+		['A'] = 0x1a,['B'] = 0x1b,['C'] = 0x1c,['D'] = 0x1d,['E'] = 0x1e,['F'] = 0x1f,
+	};
+	uint8		all = IS_DIGIT;
 
 	if (strlen(text) != UUID_TEXT_LEN)
 		return false;
@@ -51,9 +56,9 @@ uuid_read(const char *text, pg_uuid_t *uuid)
 		uint8		high = digits[(unsigned char) text[at[i]]];
 		uint8		low = digits[(unsigned char) text[at[i] + 1]];
 
-		if (high == 0 || low == 0)
-			return false;
-		uuid->data[i] = ((high - 1) << 4) | (low - 1);
+		all &= high & low;
+		uuid->data[i] = (high << 4) | (low & 0x0f);
 	}
-	return text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-';
+	return (all & IS_DIGIT) != 0 &&
+		text[8] == '-' && text[13] == '-' && text[18] == '-' && text[23] == '-';
 }

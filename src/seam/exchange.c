@@ -182,9 +182,10 @@ hold_up(Run *run, const HttpAnswer *answer, int64 now)
 static void
 try_ended(Run *run, Request *request)
 {
+	const Exchange *exchange = run->exchange;
 	HttpAnswer *answer = &request->http.answer;
 	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
-	bool		retry = can_retry(run->exchange->op, answer) && request->tries < run->exchange->max_retries;
+	bool		retry = can_retry(exchange->op, answer) && request->tries < exchange->max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
 
@@ -196,7 +197,7 @@ try_ended(Run *run, Request *request)
 	pace_answer(&run->pace, answer_pace_sign(answer), pause, run->nflying, now);
 	if (!limited)
 		run->held_at = 0;
-	else if (!run->stopped && run->next < run->exchange->n)
+	else if (!run->stopped && run->next < exchange->n)
 		hold_up(run, answer, now);
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS && run->nflying > 0)
 	{
@@ -321,8 +322,8 @@ notify_progress(Run *run)
 				(errmsg("0 of " INT64_FORMAT " requests to Seam done", exchange->n)));
 	else
 		ereport(NOTICE,
-				(errmsg(INT64_FORMAT " of " INT64_FORMAT " requests to Seam done, " INT64_FORMAT " of "
-						"them failed, about " INT64_FORMAT " s left",
+				(errmsg(INT64_FORMAT " of " INT64_FORMAT " requests to Seam done, "
+						INT64_FORMAT " of them failed, about " INT64_FORMAT " s left",
 						exchange->ended, exchange->n, exchange->ended - exchange->succeeded,
 						pace_time_left(&run->pace, run->started_at, exchange->ended,
 									   exchange->n - exchange->ended, now) / USECS_PER_SEC)));

@@ -126,8 +126,8 @@ append_uuid(StringInfo body, const char *name, const pg_uuid_t *uuid)
 }
 
 /*
- * Writes the request's body, which replaces what is in it.  Parameters that are not set are left out: the API
- * does not take null.
+ * Writes the request's body, in place of what is in it.  Parameters that are not
+ * set are left out: the API does not take null.
  */
 void
 seam_body(const SeamRequest *request, StringInfo body)

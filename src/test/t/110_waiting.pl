@@ -286,7 +286,8 @@ $fake->reset;
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
 	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = '150ms'; " .
 	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
-like((result_of($s))[0], qr/NOTICE: .*[1-5] of 6 requests to Seam done, 0 of them failed, about \d+ s left/, 'progress');
+like((result_of($s))[0], qr/NOTICE: .*[1-5] of 6 requests to Seam done, 0 of them failed, about \d+ s left/,
+	'progress');
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
 	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = 0; " .
 	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
