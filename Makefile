@@ -85,7 +85,7 @@ endif
 # The functions that PostgreSQL and libcurl call back have parameters that not
 # every one of them needs.
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
-# The compiler may rely on that, too, and call or inline them directly.
+# Because of -Bsymbolic, above, the compiler may call and inline our functions directly.
 ifeq ($(shell uname),Linux)
 PG_CFLAGS += -fno-semantic-interposition
 endif

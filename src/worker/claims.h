@@ -1,0 +1,14 @@
+/*-------------------------------------------------------------------------
+ *
+ * claims.h
+ *	  Which requests are sent now.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_CLAIMS_H
+#define SEAM_IK_CLAIMS_H
+
+extern void claims_take(void);
+extern int64 claims_list_due(void);
+
+#endif							/* SEAM_IK_CLAIMS_H */
