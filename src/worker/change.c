@@ -125,11 +125,11 @@ change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 			break;
 		case TEXT_ANSWER:
 			change.sqlerrcode = result->sqlerrcode;
-			change.error = seam_error_text(result);
+			change.error = answer_error_text(result);
 			break;
 		case TEXT_LIST_FAILED:
 			change.error = psprintf("could not look for an instant key: %s",
-									seam_error_text(result));
+									answer_error_text(result));
 			break;
 		default:
 			change.error = psprintf("%s%s", texts[outcome->text], keys ? keys : "");

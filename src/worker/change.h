@@ -10,7 +10,7 @@
 
 #include "logic/outcome.h"
 #include "outbox/work.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 
 extern WorkChange change_none(const WorkRow *row);
 extern OutcomeRequest change_facts(const WorkRow *row);

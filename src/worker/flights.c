@@ -171,7 +171,7 @@ start(Flight *flight)
 							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = flight->op == SEAM_LIST ?
-		(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER;
+		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
 	flight->has_ended = false;
 	dlist_push_tail(&flying, &flight->node);
@@ -254,26 +254,6 @@ learn(Flight *flight)
 }
 
 /*
- * Returns what became of a flight's request.
- */
-static ReplyKind
-kind_of(const Flight *flight)
-{
-	const SeamResult *result = &flight->result;
-	ReplyFacts	facts = {
-		.sent = flight->outcome != HTTP_NOT_SENT,
-		.whole = flight->outcome == HTTP_ANSWERED,
-		.status = flight->status,
-		.usable = result->sqlerrcode == 0,
-		.nothing_there = result->not_found ||
-		(flight->op == SEAM_DELETE && result->sqlerrcode == 0 && !result->deleted),
-		.no_descriptor = flight->failure == HTTP_FAILURE_DESCRIPTORS
-	};
-
-	return reply_kind(&facts);
-}
-
-/*
  * A flight's HTTP request has ended: keeps what is to be stored of it.
  */
 static void
@@ -288,11 +268,8 @@ end(Flight *flight)
 	nflying--;
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
-	seam_result(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
-	flight->outcome = answer->outcome;
-	flight->failure = answer->failure;
+	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
 	flight->status = answer->status;
-	flight->kind = kind_of(flight);
 	flight->pause = sending_answer(answer, flight->row.attempts, nflying, flight->ended_at);
 	learn(flight);
 	MemoryContextSwitchTo(old);

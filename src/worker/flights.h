@@ -10,10 +10,9 @@
 
 #include "lib/ilist.h"
 #include "logic/doubt.h"
-#include "logic/reply.h"
 #include "outbox/work.h"
 #include "seam/account.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 
 /* A request on its way, or ended and not stored yet. */
 typedef struct Flight
@@ -41,10 +40,6 @@ typedef struct Flight
 	/* it has ended: what follows is there then */
 	bool		has_ended;
 	SeamResult	result;
-	/* what became of the request */
-	ReplyKind	kind;
-	HttpOutcome outcome;
-	HttpFailure failure;
 	/* of HTTP; 0: there was no answer */
 	int			status;
 	/* before the request may be tried again, in microseconds */

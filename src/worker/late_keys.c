@@ -72,7 +72,7 @@ static const char *const reasons[] = {
 bool
 late_keys_store(Flight *flight)
 {
-	LateFacts	facts = {.kind = flight->kind,.has_date = flight->has_date};
+	LateFacts	facts = {.kind = flight->result.kind,.has_date = flight->has_date};
 	LateOutcome outcome;
 	WorkRow		row;
 	int			ndoubts;

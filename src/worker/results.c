@@ -51,7 +51,7 @@ call_facts(const Flight *flight, bool found, bool later)
 	OutcomeCall facts = {
 		.found = found,
 		.locked_by_others = later,
-		.kind = flight->kind,
+		.kind = flight->result.kind,
 		.forbidden = flight->status == 403,
 		.outdated = credentials_have_changed(&flight->account_id),
 		.pause = flight->pause,
@@ -96,7 +96,7 @@ store_call(Flight *flight)
 			change = change_of(&row, &outcome, &flight->result, &flight->result.key, NULL);
 			change.seam_request_id = flight->result.request_id;
 			change_request(&row, &change);
-			if (flight->kind == REPLY_DOUBT && flight->op == SEAM_GENERATE)
+			if (flight->result.kind == REPLY_DOUBT && flight->op == SEAM_GENERATE)
 				doubts_read_anew();
 			break;
 		default:

@@ -35,7 +35,7 @@ static OutcomeList
 list_facts(const Flight *flight)
 {
 	OutcomeList facts = {
-		.kind = flight->kind,
+		.kind = flight->result.kind,
 		.status = flight->status,
 		.has_date = flight->has_date,
 		.clock_known = seam_clock_is_known(),

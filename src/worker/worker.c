@@ -345,7 +345,7 @@ log_abandoned(const char *why)
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op == SEAM_GENERATE && (!flight->has_ended || flight->result.sqlerrcode == 0 ||
-											flight->result.in_doubt))
+											flight->result.kind == REPLY_DOUBT))
 			remaining_add(&remaining, &flight->row.identity);
 	}
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
