@@ -458,6 +458,12 @@ static const struct
 	{"one of two different ones is vague", 2, {{1}, {2, .vague = true}}, 1, {15},
 	{"failed never, ended, 08007", "failed never, ended, 08007"},
 	{TEXT_CLOCK_SET_BACK, TEXT_CLOCK_SET_BACK}, 0},
+	{"one of two different ones is of another account", 2, {{1, .anothers = true}, {2}}, 1, {15},
+	{"failed never, ended, 08007", "pending in 3 s, looked for again, 08007"},
+	{TEXT_NO_KEY_ELSEWHERE, TEXT_KEPT}, 1},
+	{"one of two alike is: the other one has the key", 2, {{1, .anothers = true}, {1, true}}, 1,
+	{15}, {"failed never, ended, 08007", "revoking at once, with its key, not counted"},
+	{TEXT_NO_KEY_ELSEWHERE, TEXT_NONE}, 0},
 	{"they do not belong together", 2, {{1}, {1, .vague = true, .from = 100}}, 1, {15},
 	{"issued never, ended, with its key", "pending in 3 s, looked for again, 08007"},
 	{TEXT_NONE, TEXT_KEPT}, 0},
@@ -492,6 +498,7 @@ test_list(void)
 			doubts[r].max_use_count = listed->count;
 			doubts[r].wanted = !listed->unwanted;
 			doubts[r].vague = listed->vague;
+			doubts[r].elsewhere = listed->anothers;
 			doubts[r].from = listed->from > 0 ? listed->from : 10;
 			doubts[r].until = doubts[r].from + 10;
 			requests[r].perhaps_owned = listed->perhaps;
