@@ -95,7 +95,7 @@ extern bool seam_is_idempotent(SeamOp op);
 extern bool seam_get_uuid(const char *text, pg_uuid_t *uuid);
 extern void seam_put_uuid(char *to, const pg_uuid_t *uuid);
 extern void seam_body(const SeamRequest *request, StringInfo body);
-extern PaceSign seam_pace_sign(const HttpAnswer *answer);
+extern void seam_pace_answer(const HttpAnswer *answer, PaceAnswer *pace);
 extern char *seam_error_text(const SeamResult *result);
 extern void seam_result(const SeamAccount *account, const SeamRequest *request,
 						const HttpAnswer *answer, SeamKeyConsumer consume,

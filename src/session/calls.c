@@ -52,8 +52,9 @@ typedef struct Run
 	dlist_head	flying;
 	int			nflying;
 	Pace		pace;
-	int64		held_at;		/* since when 429s are all that comes while
-								 * there are calls to begin, or 0 */
+	int64		held_at;		/* since when answers that ask to wait are all
+								 * that comes while there are calls to begin,
+								 * or 0 */
 	int64		next;			/* the next call to begin */
 	bool		stopped;		/* nothing more is sent */
 	int64		started_at;
@@ -168,7 +169,8 @@ end_call(Run *run, Call *call)
 }
 
 /*
- * A 429 has come while there are calls to begin.  They are given up when nothing
+ * An answer has come that has all wait while there are calls to begin: a 429, or a 503
+ * with Retry-After.  They are given up when nothing
  * but such answers has come, and the pauses that these ask for keep them from
  * beginning for longer than each of them may take.
  */
@@ -193,18 +195,23 @@ static void
 try_ended(Run *run, Call *call)
 {
 	HttpAnswer *answer = &call->http.answer;
-	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
 	bool		retry = can_retry(run->calls->op, answer) && call->tries < settings_max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
+	PaceAnswer	pace = {.begun_at = now};
+	bool		all_wait;
 
 	dlist_delete(&call->node);
 	run->nflying--;
-	if (limited || retry)
+	seam_pace_answer(answer, &pace);
+	all_wait = pace.sign == PACE_LIMITED || (pace.sign == PACE_AWAY && pace.asked > 0);
+	if (all_wait || retry)
 		pause = pace_pause(answer->retry_after, call->tries, BACKOFF_MAX_US,
 						   pg_prng_double(&pg_global_prng_state));
-	pace_answer(&run->pace, seam_pace_sign(answer), pause, run->nflying, now);
-	if (!limited)
+	pace.backoff = pause;
+	pace.nflying = run->nflying;
+	(void) pace_answer(&run->pace, &pace, now);
+	if (!all_wait)
 		run->held_at = 0;
 	else if (!run->stopped && run->next < run->calls->n)
 		hold_up(run, answer, now);

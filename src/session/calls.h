@@ -36,7 +36,7 @@ typedef struct Calls
 						 bool earlier_doubt);
 
 	/*
-	 * This answer, a 429, keeps the calls for which no request has been
+	 * This answer, a 429 or a 503 with Retry-After, keeps the calls for which no request has been
 	 * filled in from beginning for too long: they are not made.  Not needed
 	 * for a single call.
 	 */

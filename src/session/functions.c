@@ -479,6 +479,14 @@ batch_held_up(Calls *calls, const HttpAnswer *answer)
 	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
 
 	seam_result(calls->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	if (batch->not_made.in_doubt)
+	{
+		/* it is another element's answer: of these nothing was sent */
+		batch->not_made.in_doubt = false;
+		batch->not_made.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		batch->not_made.message = "not sent: Seam asks to wait";
+		batch->not_made.hint = NULL;
+	}
 	MemoryContextSwitchTo(old);
 }
 

@@ -533,7 +533,7 @@ reload(void)
 		return;
 	}
 	pace_set_max(&worker.pace, settings_max_concurrency);
-	pace_resume(&worker.pace);
+	pace_resume(&worker.pace, clock_now());
 	http_set_parallel(worker.run, settings_max_concurrency);
 	worker.account_warned = false;
 	worker.refused = false;

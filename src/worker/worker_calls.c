@@ -267,9 +267,13 @@ keep_pace(Flight *flight)
 	int64		told_until = worker.pace.paused_until;
 	int64		now = flight->ended_at;
 
+	PaceAnswer	pace = {.begun_at = flight->started_at,.nflying = worker.nflying};
+
 	flight->pause = pace_pause(answer->retry_after, tries, BACKOFF_MAX_US,
 							   pg_prng_double(&pg_global_prng_state));
-	pace_answer(&worker.pace, seam_pace_sign(answer), flight->pause, worker.nflying, now);
+	seam_pace_answer(answer, &pace);
+	pace.backoff = flight->pause;
+	(void) pace_answer(&worker.pace, &pace, now);
 	if (answer->outcome != HTTP_ANSWERED || answer->status != 429)
 		return;
 	flight->pause = pace_backoff(tries, BACKOFF_MAX_US, pg_prng_double(&pg_global_prng_state));
