@@ -9,8 +9,10 @@
 #define SEAM_IK_INTENT_H
 
 #include "access/transam.h"
+#include "logic/doubt.h"
 #include "seam/account.h"
 #include "port/atomics.h"
+#include "datatype/timestamp.h"
 #include "seam/seam.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"
@@ -57,15 +59,6 @@ typedef struct IntentWish
 	IntentCall	call;			/* when there is one */
 	dsm_handle	segment;		/* of IntentCalls, when there are more */
 } IntentWish;
-
-/* A time of Seam's clock, or none: at is 0. */
-typedef struct SeamTime
-{
-	TimestampTz time;
-	int64		at;				/* clock_now()'s clock */
-	int64		delay;			/* what the answer that told it took,
-								 * microseconds */
-} SeamTime;
 
 /* What a session has to tell; 0 where there is nothing. */
 typedef struct IntentNews

@@ -42,17 +42,16 @@ is_needed(const Open *open)
 {
 	const CallRow *row = &open->row;
 
-	if (worker.doubts_changed)
+	if (doubts_are_stale())
 		return true;			/* not known yet */
-	if (known.nwaiting == 0 && worker.ndoubts == 0 && dlist_is_empty(&worker.flying) &&
-		dlist_is_empty(&worker.ended))
+	if (known.nwaiting == 0 && doubts_unsettled() == 0 && !flights_any())
 		return false;
 	for (int i = 0; i < row->n; i++)
 	{
 		const pg_uuid_t *identity = &row->calls[i].identity;
 		int			ndoubts;
 
-		(void) worker_doubts_of(identity, &ndoubts);
+		(void) doubts_of(identity, &ndoubts);
 		if (ndoubts > 0 || worker_identity_is_busy(identity))
 			return true;
 	}
@@ -137,7 +136,7 @@ worker_write_needed_answers(void)
  * In a transaction: write to the table what has become known.
  */
 static void
-write_answers(void)
+write_answers(void *arg)
 {
 	while (!dlist_is_empty(&known.dirty))
 		known_set_written(dlist_container(Open, dirty_node, dlist_head_node(&known.dirty)));
@@ -154,9 +153,9 @@ calls_write_answers(int64 now)
 	if (!dlist_is_empty(&known.dirty) && now >= known.write_at)
 	{
 		write_carefully = write_carefully || now == PG_INT64_MAX;
-		write_carefully = !worker_step(write_answers, false, "note the answers to calls");
+		write_carefully = !ledger_step(write_answers, false, "note the answers to calls");
 		if (write_carefully)
-			known.write_at = clock_now() + ERROR_PAUSE_US;
+			known.write_at = clock_now() + STEP_ERROR_PAUSE_US;
 	}
 	return dlist_is_empty(&known.dirty) ? PG_INT64_MAX : known.write_at;
 }
@@ -180,7 +179,7 @@ is_long(const Open *open, TimestampTz now)
  * crash it is known, about, until when they have issued keys.
  */
 static void
-extend_batches(void)
+extend_batches(void *arg)
 {
 	ListCell   *lc;
 
@@ -216,7 +215,7 @@ calls_watch_batches(int64 now)
 			long_batches = lappend(long_batches, open);
 	}
 	if (long_batches != NIL)
-		(void) worker_step(extend_batches, false, "note how long batches take");
+		(void) ledger_step(extend_batches, false, "note how long batches take");
 	return any ? look_at : PG_INT64_MAX;
 }
 
@@ -228,7 +227,7 @@ calls_watch_batches(int64 now)
  * that no session has locked.
  */
 static void
-delete_calls(void)
+delete_calls(void *arg)
 {
 	const CallRow **rows = palloc(list_length(old_calls) * sizeof(CallRow *));
 	pg_uuid_t  *awaited;
@@ -243,7 +242,7 @@ delete_calls(void)
 
 		for (int i = 0; i < row->n && nawaited > 0 && !is_awaited; i++)
 			is_awaited = bsearch(&row->calls[i].identity, awaited, nawaited, sizeof(pg_uuid_t),
-								 worker_compare_uuids) != NULL;
+								 uuid_compare) != NULL;
 		if (is_awaited || (tidy_carefully && work_call_is_locked(row->id)))
 			old_calls = foreach_delete_current(old_calls, lc);
 		else
@@ -286,7 +285,7 @@ worker_tidy_calls(void)
 	}
 	if (old_calls == NIL)
 		return tidy_at;
-	tidy_carefully = !worker_step(delete_calls, false, "forget calls");
+	tidy_carefully = !ledger_step(delete_calls, false, "forget calls");
 	if (tidy_carefully)
 		return tidy_at;
 	foreach(lc, old_calls)

@@ -62,7 +62,7 @@ end_window(CallRow *row, TimestampTz at)
  * In a transaction: read what a former worker has recorded.
  */
 void
-calls_load(void)
+calls_load(void *arg)
 {
 	CallRow    *rows;
 	int			n = work_calls(&rows);
@@ -202,7 +202,7 @@ calls_take_news(int s)
 	if (!intent_take_news(s, &news))
 		return;
 	if (news.seam_time.at != 0)
-		worker_learn_clock(&news.seam_time, &news.account);
+		seam_clock_learn(&news.seam_time, &news.account);
 	open = find_answered(s, &news);
 	if (open)
 		take_answer(open, &news);

@@ -28,7 +28,7 @@ static dlist_head added = DLIST_STATIC_INIT(added); /* in the transaction
  * In a transaction: record the calls that sessions are about to make.
  */
 static void
-record_calls(void)
+record_calls(void *arg)
 {
 	FullTransactionId mine;
 	CallRow   **rows;
@@ -49,8 +49,8 @@ record_calls(void)
 		if (!FullTransactionIdPrecedes(open->row.transaction, mine))
 			elog(ERROR, "a transaction of a call is younger than the one that records it");
 		/* Seam's time is that of our endpoint, and not of another one */
-		if (account_has_endpoint(&open->row.account, &worker.account_id))
-			worker_seam_time(&open->row.has_seam_time, &open->row.seam_time);
+		if (account_has_endpoint(&open->row.account, credentials_id()))
+			seam_clock_now(&open->row.has_seam_time, &open->row.seam_time);
 		rows[n++] = &open->row;
 		for (int i = 0; i < open->row.n; i++)
 			worker_need_answers(&open->row.calls[i].identity);
@@ -115,23 +115,23 @@ worker_process_intents(bool look)
 
 	if (known.identities == NULL)
 		known_set_up();
-	if (!known.loaded && !worker_step(calls_load, false, "read the calls that were recorded"))
+	if (!known.loaded && !ledger_step(calls_load, false, "read the calls that were recorded"))
 	{
 		/* none must be known twice */
 		if (hash_get_num_entries(known.identities) > 0)
 			proc_exit(1);
-		return now + ERROR_PAUSE_US;
+		return now + STEP_ERROR_PAUSE_US;
 	}
 	if (calls_listen(&added))
 		heard_at = now;
 	if (!dlist_is_empty(&added))
 	{
-		if (worker_step(record_calls, true, "record calls"))
+		if (ledger_step(record_calls, true, "record calls"))
 			calls_are_recorded();
 		else
 		{
 			calls_are_not_recorded();
-			again = now + ERROR_PAUSE_US;
+			again = now + STEP_ERROR_PAUSE_US;
 		}
 	}
 	at[0] = calls_judge(now, look);

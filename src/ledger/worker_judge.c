@@ -69,8 +69,9 @@ abandon(Open *open, const char *report)
 	CallRow    *row = &open->row;
 
 	work_add_orphans(row, report);
-	worker.doubts_changed = worker.doubts_changed || !row->answered;
-	worker_due_at(&worker.revoking, GetCurrentTimestamp());
+	if (!row->answered)
+		doubts_read_anew();
+	queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
 	ForceSyncCommit();
 }
 
@@ -145,7 +146,7 @@ judge_transaction(Transaction *transaction, int timeline)
  * In a transaction: see which calls' transactions have ended.
  */
 static void
-judge_calls(void)
+judge_calls(void *arg)
 {
 	int			timeline = (int) GetWALInsertionTimeLine();
 	int			reported = 0;
@@ -164,7 +165,7 @@ judge_calls(void)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 				 errmsg("instant keys of %d synchronous calls may be alive without a row in "
-						"database \"%s\"", reported, worker.database),
+						"database \"%s\"", reported, step_database()),
 				 errhint("They are in the view seam_instant_key_orphan; delete those that are not "
 						 "wanted.")));
 }
@@ -185,7 +186,7 @@ calls_are_judged(void)
 		if (!transaction->judged)
 			continue;
 		if (transaction->locked)
-			judge_at = clock_now() + LOCKED_PAUSE_US;
+			judge_at = clock_now() + LEDGER_LOCKED_PAUSE_US;
 		else
 		{
 			transaction->look = false;
@@ -258,7 +259,7 @@ calls_judge(int64 now, bool look)
 		return PG_INT64_MAX;
 	if (now < judge_at)
 		return judge_at;
-	if (worker_step(judge_calls, false, "see what has become of calls"))
+	if (ledger_step(judge_calls, false, "see what has become of calls"))
 	{
 		STOP_POINT("worker-judged");
 		calls_are_judged();
@@ -266,7 +267,7 @@ calls_judge(int64 now, bool look)
 	else
 	{
 		calls_are_not_judged();
-		judge_at = now + ERROR_PAUSE_US;
+		judge_at = now + STEP_ERROR_PAUSE_US;
 	}
 	return has_to_judge() ? judge_at : PG_INT64_MAX;
 }
@@ -283,7 +284,7 @@ find_orphans(void *arg)
 	int			n = work_orphans(&ids);
 
 	for (int i = 0; i < n; i++)
-		worker_add_remaining(arg, &ids[i]);
+		remaining_add(arg, &ids[i]);
 }
 
 /*
@@ -294,6 +295,7 @@ void
 worker_log_calls(const char *why)
 {
 	Remaining	remaining = {0};
+	Step		find = {.run = find_orphans,.arg = &remaining,.patient = true};
 
 	if (!known.loaded)
 		return;
@@ -306,17 +308,16 @@ worker_log_calls(const char *why)
 		for (int i = 0; i < row->n; i++)
 		{
 			if (row->calls[i].state == CALL_BEGUN || row->calls[i].state == CALL_ISSUED)
-				worker_add_remaining(&remaining, &row->calls[i].identity);
+				remaining_add(&remaining, &row->calls[i].identity);
 		}
 	}
-	if (!worker.gone)
-		(void) worker_work(find_orphans, &remaining);
+	(void) step_take(&find);
 	if (remaining.n > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that "
 						"rolled back, or may do so, were not revoked yet",
-						why, remaining.n, worker.database),
+						why, remaining.n, step_database()),
 				 errdetail("User identities: %s%s.", remaining.identities.data,
-						   worker_and_more(&remaining))));
+						   remaining_and_more(&remaining))));
 }

@@ -199,6 +199,17 @@ transaction_ends(XactEvent event, void *arg)
 }
 
 /*
+ * Takes a step of the ledger's.  Returns whether it has committed.
+ */
+bool
+ledger_step(void (*run) (void *arg), bool patient, const char *what)
+{
+	Step		step = {.run = run,.patient = patient,.what = what};
+
+	return step_take(&step);
+}
+
+/*
  * To be called once.
  */
 void
@@ -312,6 +323,16 @@ worker_call_is_open(const pg_uuid_t *identity)
 }
 
 /*
+ * Is a request for the identity under way, ours or a session's, or its result not
+ * stored yet?
+ */
+bool
+worker_identity_is_busy(const pg_uuid_t *identity)
+{
+	return flights_is_busy(identity) || worker_call_is_open(identity);
+}
+
+/*
  * Append the identities (pg_uuid_t *) of calls under way, which may come to be
  * in doubt.
  */
@@ -375,10 +396,10 @@ worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 		attempt.has_seam_time = row->has_seam_time;
 		attempt.seam_time = row->seam_time;
 		attempt.account = row->account;
-		worker_set_window(&attempt, list, window);
+		window_set(&attempt, list, window);
 		window->has_profile = row->has_profile;
 		window->profile = row->profile;
 		owners->nwindows++;
 	}
-	qsort(owners->keys, owners->nkeys, sizeof(pg_uuid_t), worker_compare_uuids);
+	qsort(owners->keys, owners->nkeys, sizeof(pg_uuid_t), uuid_compare);
 }

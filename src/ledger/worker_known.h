@@ -10,7 +10,18 @@
 #define SEAM_IK_WORKER_KNOWN_H
 
 #include "utils/hsearch.h"
-#include "worker/worker_state.h"
+#include "ledger/ledger.h"
+#include "ledger/work_calls.h"
+#include "storage/dsm.h"
+#include "worker/credentials.h"
+#include "worker/doubts.h"
+#include "worker/flights.h"
+#include "worker/queues.h"
+#include "worker/remaining.h"
+#include "worker/seam_clock.h"
+#include "worker/step.h"
+#include "worker/window.h"
+#include "base/uuid.h"
 
 /* Sessions' answers are looked for, while they come, this often, */
 #define ANSWERS_US (200 * INT64CONST(1000))
@@ -20,6 +31,9 @@
 
 /* and written so long after the first one. */
 #define WRITE_US (50 * INT64CONST(1000))
+
+/* While a session has locked a call. */
+#define LEDGER_LOCKED_PAUSE_US (100 * INT64CONST(1000))
 
 /* All transactions are looked at, while there are calls, this often. */
 #define LOOK_AGAIN_US (10 * INT64CONST(1000000))
@@ -94,6 +108,7 @@ typedef struct Known
 extern Known known;
 
 /* worker_known.c */
+extern bool ledger_step(void (*run) (void *arg), bool patient, const char *what);
 extern void known_set_up(void);
 extern Open *known_new(const CallRow *row, const IntentCall *from);
 extern void known_free(Open *open);
@@ -108,7 +123,7 @@ extern void known_leave_transaction(Open *open);
 extern void known_keep(Open *open);
 
 /* worker_hear.c */
-extern void calls_load(void);
+extern void calls_load(void *arg);
 extern void calls_extend_window(CallRow *row, TimestampTz until);
 extern void calls_look_at(uint64 top, uint64 aborted);
 extern void calls_take_news(int s);

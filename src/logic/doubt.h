@@ -18,6 +18,16 @@
  */
 #define DOUBT_MARGIN_US (5 * INT64CONST(1000000))
 
+/* A time of Seam's clock, as an answer has told it, or none. */
+typedef struct SeamTime
+{
+	TimestampTz time;
+	/* when it had come, on a clock that nobody sets; 0: there is none */
+	int64		at;
+	/* what the answer took, in microseconds */
+	int64		delay;
+} SeamTime;
+
 typedef enum Verdict
 {
 	VERDICT_NO_KEY,				/* none was issued */

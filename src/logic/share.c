@@ -32,13 +32,32 @@ another_is_due(const ShareNeed *need, int kind)
 }
 
 /*
+ * Returns how many of one kind may be under way while another one is due, of so many at
+ * all.
+ */
+static int
+half_of(int limit)
+{
+	return Max((limit + 1) / 2, 1);
+}
+
+/*
+ * Returns how many lists may be under way, of so many requests at all.
+ */
+int
+share_most_lists(int limit)
+{
+	return half_of(limit);
+}
+
+/*
  * What has had least of those that are due and below its part of the requests under
  * way, or -1.
  */
 static int
 next_kind(const Share *share, const ShareNeed *need, const int *dealt)
 {
-	int			half = Max((need->limit + 1) / 2, 1);
+	int			half = half_of(need->limit);
 	int			next = -1;
 
 	for (int kind = 0; kind < SHARE_KINDS; kind++)

@@ -33,6 +33,7 @@ typedef struct ShareNeed
 } ShareNeed;
 
 extern void share_deal(Share *share, const ShareNeed *need, int n, int *dealt);
+extern int	share_most_lists(int limit);
 extern void share_take(Share *share, ShareKind kind, int n);
 
 #endif							/* SEAM_IK_SHARE_H */

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
- * worker_clock.c
- *	  What time it is at Seam, and whether our own clock was set.
+ * local_clock.c
+ *	  Whether our own clock was set, and how long ago a time of it is.
  *
- * When a key may have been created that a lost answer was about is known by the
- * local clock, by which the request was recorded, and by Seam's, as answers told
- * it then.  Either may be set meanwhile.
+ * When a key may have been created that a lost answer was about is known by the local
+ * clock, by which the request was recorded, and that may be set meanwhile.  The watch is
+ * shared by all workers, so that a new one knows what a former one has seen.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,13 +16,7 @@
 #include "base/clock.h"
 #include "shmem/places.h"
 #include "utils/timestamp.h"
-#include "worker/worker_state.h"
-
-/* Seam's clock, as an answer tells it, is asked for again after this time. */
-#define CLOCK_GOOD_US (60 * INT64CONST(1000000))
-
-/* An answer that took longer tells too little of it. */
-#define CLOCK_DELAY_US (2 * INT64CONST(1000000))
+#include "worker/local_clock.h"
 
 /* How far the local clock may go wrong before that is taken as a step. */
 #define CLOCK_STEP_US (1 * INT64CONST(1000000))
@@ -32,74 +26,6 @@
 
 /* and are tried again so often. */
 #define CLOCK_READS 3
-
-/* ---------- Seam's clock ---------- */
-
-/*
- * Seam's time at a time of clock_now()'s clock.
- */
-static TimestampTz
-seam_clock(int64 at)
-{
-	return worker.clock + (at - worker.clock_at);
-}
-
-/*
- * Seam's time now, if it is known.
- */
-void
-worker_seam_time(bool *known, TimestampTz *time)
-{
-	*known = worker.clock_known;
-	*time = worker.clock_known ? seam_clock(clock_now()) : 0;
-}
-
-/*
- * Seam's time when this flight had ended, or up to *uncertain later (microseconds).
- *
- * Its own Date tells that badly if it took long, so the clock as it is known is
- * taken, unless they contradict each other: then Seam's was set.
- */
-void
-worker_seam_time_of(const Flight *flight, TimestampTz *at_end, int64 *uncertain)
-{
-	*at_end = flight->date;
-	*uncertain = flight->ended_at - flight->started_at + USECS_PER_SEC;
-	if (worker.clock_known &&
-		flight->date >= seam_clock(flight->started_at) - DOUBT_MARGIN_US &&
-		flight->date <= seam_clock(flight->ended_at) + worker.clock_delay + USECS_PER_SEC +
-		DOUBT_MARGIN_US)
-	{
-		*at_end = seam_clock(flight->ended_at);
-		*uncertain = worker.clock_delay + USECS_PER_SEC;
-	}
-}
-
-/*
- * Learn Seam's time from an answer to a request of this account, ours or a session's.
- * What is known is the clock of the endpoint that we have now: keep_account() forgets
- * it with that.
- */
-void
-worker_learn_clock(const SeamTime *sample, const AccountId *account)
-{
-	int64		off;
-
-	if (sample->delay > CLOCK_DELAY_US || !worker.account_known ||
-		!account_has_endpoint(account, &worker.account_id))
-		return;
-	off = worker.clock_known ? sample->time - seam_clock(sample->at) : 0;
-	if (worker.clock_known && sample->delay >= worker.clock_delay &&
-		sample->at - worker.clock_at < CLOCK_GOOD_US &&
-		off < DOUBT_MARGIN_US && off > -DOUBT_MARGIN_US)
-		return;
-	worker.clock_known = true;
-	worker.clock = sample->time;
-	worker.clock_at = sample->at;
-	worker.clock_delay = sample->delay;
-}
-
-/* ---------- our own clock ---------- */
 
 /*
  * Read the local clock and clock_now()'s at the same time.  Returns false when that is
@@ -125,7 +51,7 @@ read_clocks(TimestampTz *local, int64 *http)
  * worker knows, too.  Returns whether it was, since this process last asked.
  */
 bool
-worker_watch_clock(void)
+local_clock_watch(void)
 {
 	static int	seen = -1;		/* steps; -1: this is the first look */
 	ClockWatch *watch = &places->clock;
@@ -177,7 +103,7 @@ worker_watch_clock(void)
  * watched it, since the server was down.
  */
 int64
-worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
+local_clock_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
 {
 	ClockWatch *watch = &places->clock;
 	int64		least = GetCurrentTimestamp() - time;
@@ -204,7 +130,7 @@ worker_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
  * A time of the local clock, now being the present one, on clock_now()'s.
  */
 int64
-worker_monotonic(TimestampTz time, TimestampTz now, int64 http)
+local_clock_monotonic(TimestampTz time, TimestampTz now, int64 http)
 {
 	if (TIMESTAMP_NOT_FINITE(time))
 		return time == DT_NOBEGIN ? 0 : PG_INT64_MAX;
@@ -218,7 +144,7 @@ worker_monotonic(TimestampTz time, TimestampTz now, int64 http)
  * taken for the later ones, if these have come.
  */
 int64
-worker_surely_elapsed_since(TimestampTz time)
+local_clock_surely_elapsed_since(TimestampTz time)
 {
 	ClockWatch *watch = &places->clock;
 	int64		elapsed = GetCurrentTimestamp() - time;

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * worker_rows.c
+ * rows.c
  *	  Writes issued keys to the rows that they are for.
  *
  *-------------------------------------------------------------------------
@@ -8,9 +8,15 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "outbox/work_statement.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "worker/worker_state.h"
+#include "worker/change.h"
+#include "worker/local_clock.h"
+#include "worker/queues.h"
+#include "worker/rows.h"
+#include "worker/step.h"
 #include "worker/write_back.h"
 
 /* The shortest pause between two tries to write a row. */
@@ -19,12 +25,66 @@
 /* How long rows are written before the network has its turn. */
 #define WRITE_BACK_TURN_US (5 * INT64CONST(1000))
 
+/* Rows that are taken at once. */
+#define AT_ONCE 100
+
 /* A row that is written, or was not. */
 typedef struct RowToWrite
 {
 	int64		id;
-	const ErrorData *error;		/* of the try, or NULL */
+	/* of the try, or NULL */
+	const ErrorData *error;
 } RowToWrite;
+
+static int64 *to_write;			/* ids of requests whose row is to be written */
+static int	nto_write;
+static bool careful;			/* the last worker may have died of a row */
+
+/*
+ * Makes what is needed; once, at the start of the process.  is_careful: the last worker
+ * has ended badly, perhaps because of a row.
+ */
+void
+rows_set_up(bool is_careful)
+{
+	to_write = MemoryContextAlloc(TopMemoryContext, AT_ONCE * sizeof(int64));
+	careful = is_careful;
+	write_back_define();
+}
+
+/*
+ * In a step: takes requests whose rows are to be written, if there are none.
+ */
+void
+rows_claim(void)
+{
+	WorkRow    *claimed;
+	int			n;
+
+	if (nto_write > 0 || !queues_is_due(STATUS_ISSUED))
+		return;
+	n = queues_claim(STATUS_ISSUED, NULL, NULL, AT_ONCE, &claimed);
+	for (int i = 0; i < n; i++)
+		to_write[nto_write++] = claimed[i].id;
+}
+
+/*
+ * The step has failed: forgets them.
+ */
+void
+rows_forget(void)
+{
+	nto_write = 0;
+}
+
+/*
+ * Returns whether there are rows to write.
+ */
+bool
+rows_any(void)
+{
+	return nto_write > 0;
+}
 
 /*
  * In a transaction: write a key to its row, and note in the request that that
@@ -49,11 +109,11 @@ write_row_back(void *arg)
 	else if (row.status != STATUS_ISSUED)
 	{
 		/* a trigger of the table has had the key revoked meanwhile */
-		worker_due_at(&worker.revoking, GetCurrentTimestamp());
+		queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
 	}
 	else
 	{
-		change = worker_no_change(&row);
+		change = change_none(&row);
 		change.sqlerrcode = 0;
 		change.error = reason;
 		if (outcome == WRITE_BACK_DONE)
@@ -67,7 +127,7 @@ write_row_back(void *arg)
 			change.attempts = 0;
 			change.next_attempt_at = DT_NOBEGIN;
 		}
-		worker_change_request(&row, &change);
+		change_request(&row, &change);
 	}
 }
 
@@ -83,7 +143,7 @@ note_unwritten(void *arg)
 
 	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED)
 	{
-		WorkChange	change = worker_no_change(&row);
+		WorkChange	change = change_none(&row);
 
 		change.finished = true;
 		change.sqlerrcode = error->sqlerrcode;
@@ -96,12 +156,12 @@ note_unwritten(void *arg)
 		{
 			/* the longer it has waited, the longer it may wait */
 			TimestampTz now = GetCurrentTimestamp();
-			int64		waited = worker_surely_elapsed_since(row.attempted_at);
+			int64		waited = local_clock_surely_elapsed_since(row.attempted_at);
 
 			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US),
-											   WRITE_BACK_BACKOFF_MAX_US);
+											   ROWS_LONGEST_PAUSE_US);
 		}
-		worker_change_request(&row, &change);
+		change_request(&row, &change);
 	}
 }
 
@@ -118,44 +178,53 @@ put_off_row(void *arg)
 	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED &&
 		row.next_attempt_at != DT_NOEND)
 	{
-		WorkChange	change = worker_no_change(&row);
+		WorkChange	change = change_none(&row);
 
 		change.finished = true;
-		change.next_attempt_at = GetCurrentTimestamp() + WRITE_BACK_BACKOFF_MAX_US;
+		change.next_attempt_at = GetCurrentTimestamp() + ROWS_LONGEST_PAUSE_US;
 		work_change(row.id, &change);
 	}
 }
 
 /*
- * Write issued keys to their rows, for a while.
+ * The row could not be written: notes the error, or that it is to be tried again.
+ */
+static void
+row_failed(void *arg, const ErrorData *error)
+{
+	RowToWrite *row = arg;
+	Step		step = {.run = note_unwritten,.arg = row,.patient = true};
+
+	if (error == NULL)
+		return;
+	row->error = error;
+	step.what = "note that a row could not be written";
+	if (!step_take(&step))
+		queues_due_at(STATUS_ISSUED, GetCurrentTimestamp() + STEP_ERROR_PAUSE_US);
+}
+
+/*
+ * Writes issued keys to their rows, for a while.
  */
 void
-worker_write_rows(void)
+rows_write(void)
 {
 	int64		until = clock_now() + WRITE_BACK_TURN_US;
 	int			n = 0;
 
-	while (n < worker.nto_write && !worker.gone && !worker.disowned && (n == 0 ||
-																		clock_now() < until))
+	while (n < nto_write && step_outbox() == OUTBOX_OURS && (n == 0 || clock_now() < until))
 	{
-		RowToWrite	row = {.id = worker.to_write[n++]};
+		RowToWrite	row = {.id = to_write[n++]};
+		Step		put_off = {.run = put_off_row,.arg = &row,.patient = true};
+		Step		write = {.run = write_row_back,.failed = row_failed,.arg = &row,
+		.patient = true};
 
-		worker_check_interrupts();
-		if (worker.careful)
-			(void) worker_work(put_off_row, &row);
-		row.error = worker_work(write_row_back, &row);
+		step_check_interrupts();
+		if (careful)
+			(void) step_take(&put_off);
+		(void) step_take(&write);
 		write_back_clean_up();
-		if (row.error)
-		{
-			ErrorData  *error = worker_work(note_unwritten, &row);
-
-			if (error)
-			{
-				worker_log_error(error, "note that a row could not be written");
-				worker_due_at(&worker.write_backs, GetCurrentTimestamp() + ERROR_PAUSE_US);
-			}
-		}
 	}
-	memmove(worker.to_write, worker.to_write + n, (worker.nto_write - n) * sizeof(int64));
-	worker.nto_write -= n;
+	memmove(to_write, to_write + n, (nto_write - n) * sizeof(int64));
+	nto_write -= n;
 }

@@ -1,0 +1,330 @@
+/*-------------------------------------------------------------------------
+ *
+ * doubts.c
+ *	  The requests that are in doubt, by user identity.
+ *
+ * A request whose answer was lost is in doubt, and so is one that the table has as in
+ * flight and this process does not.  They are read from the table when the process starts,
+ * and kept from then on: what is lost later is added, and what sessions have looked for
+ * again, which is due at once, is read by that.  All are read anew only after the clock was
+ * set, or a step failed that may have changed them.  An entry whose next_attempt_at is
+ * DT_NOEND has been settled since.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "catalog/pg_type.h"
+#include "outbox/work_statement.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "worker/doubts.h"
+#include "worker/flights.h"
+#include "worker/local_clock.h"
+
+static bool stale = true;		/* they are to be read anew */
+static bool changed;			/* sessions have changed some */
+static int	ndoubts;
+static int	nunsettled;			/* of them */
+static int	size;				/* room for so many in doubts */
+static WorkRow *doubts;			/* by identity, in context */
+static MemoryContext context;
+
+/*
+ * Makes what the doubts need; once, at the start of the process.
+ */
+void
+doubts_set_up(void)
+{
+	context = AllocSetContextCreate(TopMemoryContext, "seam_ik doubts", ALLOCSET_SMALL_SIZES);
+}
+
+/*
+ * It is not known what has changed: has all of them read anew.
+ */
+void
+doubts_read_anew(void)
+{
+	stale = true;
+}
+
+/*
+ * A session has changed some, which are due at once: has those read.
+ */
+void
+doubts_look_at_changed(void)
+{
+	changed = true;
+}
+
+/*
+ * Returns whether doubts_read() has anything to read.
+ */
+bool
+doubts_are_stale(void)
+{
+	return stale || changed;
+}
+
+/*
+ * Returns how many are not settled.
+ */
+int
+doubts_unsettled(void)
+{
+	return nunsettled;
+}
+
+/*
+ * qsort comparator: requests by identity.
+ */
+static int
+by_identity(const void *a, const void *b)
+{
+	return memcmp(&((const WorkRow *) a)->identity, &((const WorkRow *) b)->identity, UUID_LEN);
+}
+
+/*
+ * The place of the first doubt of an identity, or where it would be.
+ */
+static int
+place_of(const pg_uuid_t *identity)
+{
+	WorkRow		key = {.identity = *identity};
+	int			low = 0;
+	int			high = ndoubts;
+
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (by_identity(&doubts[middle], &key) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/*
+ * The doubts of an identity: the first, and how many there are that are not
+ * settled; settled ones may be among them.
+ */
+WorkRow *
+doubts_of(const pg_uuid_t *identity, int *n)
+{
+	int			first = place_of(identity);
+
+	*n = 0;
+	for (int i = first; i < ndoubts &&
+		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+		*n += doubts[i].next_attempt_at != DT_NOEND;
+	return doubts + first;
+}
+
+/*
+ * Sees when Seam's list may tell of a doubt that was read just now.
+ */
+static void
+set_ripe(WorkRow *doubt)
+{
+	int64		left = (int64) doubt->attempt_timeout * 1000 -
+		local_clock_surely_elapsed_since(doubt->attempted_at);
+
+	/* nobody waits for what is only reported */
+	doubt->ripe_at = doubt->timeline == 0 ? 0 : clock_now() + Max(left, 0);
+	doubt->error = doubt->reference = NULL;
+}
+
+/*
+ * Leaves out those that are settled.
+ */
+static void
+compact(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ndoubts; i++)
+	{
+		if (doubts[i].next_attempt_at != DT_NOEND)
+			doubts[n++] = doubts[i];
+	}
+	ndoubts = n;
+}
+
+/*
+ * Puts a doubt to its place, where an older entry of it goes.
+ */
+static void
+put(const WorkRow *doubt)
+{
+	int			place;
+	int			end;
+
+	if (ndoubts > 2 * nunsettled)
+		compact();
+	place = end = place_of(&doubt->identity);
+	while (end < ndoubts && by_identity(&doubts[end], doubt) == 0 && doubts[end].id != doubt->id)
+		end++;
+	if (end < ndoubts && doubts[end].id == doubt->id)
+	{
+		nunsettled += doubts[end].next_attempt_at == DT_NOEND;
+		doubts[end] = *doubt;
+		return;
+	}
+	if (ndoubts == size)
+	{
+		size = Max(size * 2, 16);
+		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
+			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
+	}
+	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
+	doubts[place] = *doubt;
+	ndoubts++;
+	nunsettled++;
+}
+
+/*
+ * In a step: the answer to a request was lost, which is changed so.  Where the step fails,
+ * doubts_read_anew() is to be called.
+ */
+void
+doubts_add(const WorkRow *row, const WorkChange *change)
+{
+	WorkRow		doubt = *row;
+
+	doubt.status = change->status;
+	doubt.next_attempt_at = change->next_attempt_at;
+	if (change->attempt_timeout != 0)
+		doubt.attempt_timeout = change->attempt_timeout;
+	set_ripe(&doubt);
+	put(&doubt);
+}
+
+/*
+ * In a step: reads which requests are in doubt, as far as that is not known.
+ */
+void
+doubts_read(void)
+{
+	int			n = 0;
+	int			room = flights_flying() + 1;
+	WorkRow    *rows;
+	Datum	   *active;
+	ArrayType  *ids;
+
+	if (!stale && !changed)
+		return;
+	active = palloc(room * sizeof(Datum));
+	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
+	{
+		if (flight->op != SEAM_GENERATE || flight->stored)
+			continue;
+		if (n == room)
+			active = repalloc(active, (room *= 2) * sizeof(Datum));
+		active[n++] = Int64GetDatum(flight->row.id);
+	}
+	ids = work_array(active, NULL, n, INT8OID);
+	if (stale)
+	{
+		MemoryContext old;
+
+		MemoryContextReset(context);
+		doubts = NULL;
+		ndoubts = nunsettled = size = 0;
+		old = MemoryContextSwitchTo(context);
+		ndoubts = nunsettled = size = work_doubts(ids, false, &doubts);
+		MemoryContextSwitchTo(old);
+		for (int i = 0; i < ndoubts; i++)
+			set_ripe(&doubts[i]);
+		qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
+	}
+	else
+	{
+		n = work_doubts(ids, true, &rows);
+		for (int i = 0; i < n; i++)
+		{
+			set_ripe(&rows[i]);
+			put(&rows[i]);
+		}
+	}
+	stale = changed = false;
+}
+
+/*
+ * A doubt is none any more.
+ */
+void
+doubts_settled(WorkRow *doubt)
+{
+	doubt->next_attempt_at = DT_NOEND;
+	nunsettled--;
+	if (nunsettled == 0)
+		ndoubts = 0;
+}
+
+/*
+ * Returns the unsettled doubt after this one, the first for NULL, or NULL after the last.
+ */
+const WorkRow *
+doubts_next(const WorkRow *doubt)
+{
+	for (doubt = doubt ? doubt + 1 : doubts; nunsettled > 0 && doubt < doubts + ndoubts; doubt++)
+	{
+		if (doubt->next_attempt_at != DT_NOEND)
+			return doubt;
+	}
+	return NULL;
+}
+
+/*
+ * Looks at the doubts of the same identity as this one, the first of them.  Returns the
+ * first of the next identity, or NULL.  *due: when this one's keys can be asked for, on
+ * clock_now()'s clock, which is when all of its doubts have waited for long enough;
+ * PG_INT64_MAX: they cannot be, or none is unsettled.
+ */
+const WorkRow *
+doubts_next_identity(const WorkRow *first, int64 *due)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		monotonic = clock_now();
+	bool		any = false;
+	const WorkRow *next;
+
+	*due = 0;
+	for (next = first; next < doubts + ndoubts && by_identity(first, next) == 0; next++)
+	{
+		if (next->next_attempt_at == DT_NOEND)
+			continue;
+		any = true;
+		*due = Max(*due, next->ripe_at);
+		*due = Max(*due, local_clock_monotonic(next->next_attempt_at, now, monotonic));
+	}
+	if (!any || !first->has_identity)
+		*due = PG_INT64_MAX;
+	return next < doubts + ndoubts ? next : NULL;
+}
+
+/*
+ * Returns the first doubt, of which doubts_next_identity() goes on, or NULL.
+ */
+const WorkRow *
+doubts_first(void)
+{
+	return nunsettled > 0 ? doubts : NULL;
+}
+
+/*
+ * Returns the identities of the unsettled ones, for which no new request is sent.
+ */
+ArrayType *
+doubts_identities(void)
+{
+	Datum	   *ids = palloc(Max(ndoubts, 1) * sizeof(Datum));
+	int			n = 0;
+
+	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
+		ids[n++] = UUIDPGetDatum(&doubt->identity);
+	return work_array(ids, NULL, n, UUIDOID);
+}

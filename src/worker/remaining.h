@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * remaining.h
+ *	  Identities to be named when a process leaves that may have no successor.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_REMAINING_H
+#define SEAM_IK_REMAINING_H
+
+#include "lib/stringinfo.h"
+#include "utils/uuid.h"
+
+/* What is left. */
+typedef struct Remaining
+{
+	int			n;
+	/* of the first ones, as text */
+	StringInfoData identities;
+} Remaining;
+
+extern void remaining_add(Remaining *remaining, const pg_uuid_t *identity);
+extern const char *remaining_and_more(const Remaining *remaining);
+
+#endif							/* SEAM_IK_REMAINING_H */
