@@ -153,6 +153,8 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 
 	outcome.text = TEXT_ANSWER;
 	outcome.sqlerrcode = 0;
+	if (call->is_free && call->kind != REPLY_DONE)
+		outcome.attempts--;
 	switch (call->kind)
 	{
 		case REPLY_DONE:
@@ -164,22 +166,24 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 				(int64) call->settle_delay * 1000;
 			outcome.attempt_timeout = call->timeout;
 			break;
-		case REPLY_KEY_REFUSED:
-			/* no fault of the request: the attempt does not count */
-			outcome.attempts--;
-			set_not_issued(request, true, call->now, &outcome);
-			break;
 		case REPLY_NO_DESCRIPTOR:
-			outcome.attempts--;
+			/* no fault of the request: the attempt does not count */
+			outcome.attempts = request->attempts - 1;
 			set_not_issued(request, true, call->now + DESCRIPTOR_PAUSE_US, &outcome);
 			break;
-		case REPLY_NOT_SENT:
-		case REPLY_LIMITED:
-			set_not_issued(request, request->attempts < call->max_attempts,
-						   call->now + call->pause, &outcome);
+		case REPLY_KEY_REFUSED:
+			outcome.attempts = request->attempts - 1;
+			set_not_issued(request, true, call->now, &outcome);
 			break;
 		default:
-			set_not_issued(request, false, 0, &outcome);
+			if (call->is_free)
+				/* all wait for Seam to be back, and this one for nothing else */
+				set_not_issued(request, true, call->now, &outcome);
+			else if (call->kind == REPLY_NOT_SENT || call->kind == REPLY_LIMITED)
+				set_not_issued(request, request->attempts < call->max_attempts,
+							   call->now + call->pause, &outcome);
+			else
+				set_not_issued(request, false, 0, &outcome);
 	}
 	return outcome;
 }
@@ -219,7 +223,8 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 		/* a key that lives on is never given up */
 		outcome.text = TEXT_ANSWER;
 		outcome.sqlerrcode = 0;
-		outcome.next_attempt_at = call->now + call->pause;
+		outcome.attempts -= call->is_free;
+		outcome.next_attempt_at = call->now + (call->is_free ? 0 : call->pause);
 	}
 	return outcome;
 }
@@ -265,7 +270,8 @@ outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64
 		outcome.text = list->has_date ? TEXT_LIST_TOO_SLOW : TEXT_LIST_WITHOUT_DATE;
 	if (outcome.sqlerrcode == 0)
 		outcome.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-	outcome.next_attempt_at = list->now + Max(list->pause, Min(waited / 4, LIST_PAUSE_MAX_US));
+	outcome.next_attempt_at = list->now +
+		(list->is_free ? 0 : Max(list->pause, Min(waited / 4, LIST_PAUSE_MAX_US)));
 	return outcome;
 }
 

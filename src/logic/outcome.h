@@ -147,6 +147,9 @@ typedef struct OutcomeCall
 	/* Before another try, as the answer and the attempts have it; microseconds. */
 	int64		pause;
 
+	/* Whether the attempt does not count, because Seam was away when it was made. */
+	bool		is_free;
+
 	/* seam_ik.max_attempts */
 	int			max_attempts;
 
@@ -174,6 +177,9 @@ typedef struct OutcomeList
 
 	/* Before another list, as the answer has it; microseconds. */
 	int64		pause;
+
+	/* Whether all wait for Seam to be back, and this doubt for nothing else. */
+	bool		is_free;
 
 	int			max_attempts;
 	TimestampTz now;

@@ -39,6 +39,12 @@
 /* Requests that are deleted in one transaction. */
 #define DELETE_AT_ONCE 1000
 
+/* Those that are claimed each by itself, because together they cannot be. */
+#define CLAIM_ALONE_MAX 64
+
+/* Of those that cannot be claimed, only one is told of in so long a time. */
+#define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
+
 /* A key could not be looked for once more: it is tried again so soon. */
 #define LOOK_AGAIN_RETRY_S 60
 
@@ -172,30 +178,37 @@ static WorkStatement note_told =
 	.types = {INT8ARRAYOID}
 };
 
+/* Rows that are locked, and are to be claimed. */
+typedef struct Claim
+{
+	RequestStatus status;
+	const WorkAttempt *attempt;
+	TimestampTz now;
+	WorkRow    *rows;
+	int			n;
+} Claim;
+
 /*
- * Claim rows that are locked, for this attempt.
+ * Claims them.
  */
 static void
-claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow *rows, int n)
+claim_all(void *arg)
 {
+	const Claim *claim = arg;
+	const WorkAttempt *attempt = claim->attempt;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = PointerGetDatum(row_ids(rows, n));
-	if (status == STATUS_CANCELLED)
+	args[2] = PointerGetDatum(row_ids(claim->rows, claim->n));
+	if (claim->status == STATUS_CANCELLED)
 	{
 		work_execute(&note_told, args, nulls);
 		return;
 	}
-	args[3] = TimestampTzGetDatum(now);
+	args[3] = TimestampTzGetDatum(claim->now);
 	args[4] = Int32GetDatum(attempt->timeout);
-	for (int i = 0; i < n; i++)
-	{
-		rows[i].attempts++;
-		rows[i].attempted_at = now;
-	}
-	if (status == STATUS_REVOKING)
+	if (claim->status == STATUS_REVOKING)
 	{
 		args[4] = Int32GetDatum(attempt->revoke_timeout);
 		work_execute(&claim_revoking, args, nulls);
@@ -211,6 +224,62 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	if (!attempt->account.has_workspace)
 		nulls[9] = 'n';
 	work_execute(&claim_pending, args, nulls);
+}
+
+/*
+ * A request could not be claimed because of this error.
+ */
+static void
+warn_of_unclaimed(int64 id, const ErrorData *error)
+{
+	static int64 tell_at = 0;	/* not before, on clock_now()'s clock */
+
+	if (clock_now() < tell_at)
+		return;
+	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT ": %s",
+					get_database_name(MyDatabaseId), id, error->message),
+			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
+					 "\"seam_instant_key_request\".")));
+}
+
+/*
+ * Claims rows that are locked, for this attempt.  Where that fails, each of them by itself,
+ * as far as a transaction may have subtransactions at little cost.  Returns how many are
+ * claimed, which come first then.
+ */
+static int
+claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+{
+	Claim		all = {status, attempt, GetCurrentTimestamp(), rows, n};
+	ErrorData  *error = work_try(claim_all, &all);
+
+	if (error)
+	{
+		int			most = Min(n, CLAIM_ALONE_MAX);
+
+		n = 0;
+		for (int i = 0; i < most; i++)
+		{
+			Claim		one = {status, attempt, all.now, &rows[i], 1};
+
+			if (error && !work_is_of_one(error->sqlerrcode))
+				ReThrowError(error);
+			error = work_try(claim_all, &one);
+			if (error)
+				warn_of_unclaimed(rows[i].id, error);
+			else
+				rows[n++] = rows[i];
+		}
+	}
+	for (int i = 0; i < n && status != STATUS_CANCELLED; i++)
+	{
+		rows[i].attempts++;
+		rows[i].attempted_at = all.now;
+	}
+	return n;
 }
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
@@ -288,7 +357,7 @@ take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *atte
 		mark->time = (*rows)[n - 1].next_attempt_at;
 		mark->id = (*rows)[n - 1].id;
 		if (queue->status != STATUS_ISSUED)
-			claim(queue->status, attempt, GetCurrentTimestamp(), *rows, n);
+			n = claim(queue->status, attempt, *rows, n);
 	}
 	return n;
 }
@@ -375,18 +444,76 @@ static WorkStatement select_doubts =
 	.types = {INT8ARRAYOID}
 };
 
+static WorkStatement select_doubts_at_once =
+{
+	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND "
+	"next_attempt_at = '-infinity'"
+	" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
+	.types = {INT8ARRAYOID}
+};
+
 /*
- * The requests that are in doubt: called, of which this worker, whose calls are
- * active, knows nothing.  In CurrentMemoryContext.
+ * The requests that are in doubt: sent, of which this worker, whose requests are
+ * active, knows nothing.  at_once: only those that a session has put back to be looked
+ * for, which are due at once.  In CurrentMemoryContext.
  */
 int
-work_doubts(ArrayType *active, WorkRow **rows)
+work_doubts(ArrayType *active, bool at_once, WorkRow **rows)
 {
 	Datum		args[WORK_MAX_ARGS];
 
 	args[2] = PointerGetDatum(active);
-	work_execute(&select_doubts, args, NULL);
+	work_execute(at_once ? &select_doubts_at_once : &select_doubts, args, NULL);
 	return get_rows(rows);
+}
+
+static WorkStatement give_back_attempts =
+{
+	.sql = "UPDATE %r SET attempts = attempts - 1 WHERE request_id = ANY ($3) AND attempts > 0"
+	" AND status IN ('pending', 'in_flight', 'revoking')",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * Has the last attempts of these requests, none of which is under way, count no more.
+ */
+void
+work_give_back(const int64 *ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+	Datum	   *values = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	args[2] = PointerGetDatum(work_array(values, NULL, n, INT8OID));
+	work_execute(&give_back_attempts, args, NULL);
+}
+
+static WorkStatement peek_pending =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE status = 'pending' AND next_attempt_at <= $3 AND "
+	"user_identity_id IS NOT NULL AND" OURS
+	" ORDER BY next_attempt_at, request_id OFFSET $4 LIMIT 1",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+/*
+ * Reads the identity of a pending request that is due, the one after so many others.
+ * Returns whether there is one.
+ */
+bool
+work_peek(int offset, pg_uuid_t *identity)
+{
+	Datum		args[WORK_MAX_ARGS];
+	pg_uuid_t  *found;
+
+	args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[3] = Int64GetDatum(offset);
+	work_execute(&peek_pending, args, NULL);
+	if (work_uuids(&found) == 0)
+		return false;
+	*identity = *found;
+	return true;
 }
 
 static WorkStatement lock_request =

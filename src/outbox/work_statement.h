@@ -35,6 +35,8 @@ typedef struct WorkStatement
 
 extern bool work_begin(void);
 extern void work_end(void);
+extern ErrorData *work_try(void (*function) (void *arg), void *arg);
+extern bool work_is_of_one(int sqlerrcode);
 extern Outbox *work_outbox(void);
 extern bool work_is_ours(void);
 extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);

@@ -460,16 +460,23 @@ read_answer(const SeamRequest *request, const HttpAnswer *answer,
 }
 
 /*
- * Returns what the end of a request says of the pace of the others.
+ * Puts into *pace what the end of a request says of the pace of the others: its sign,
+ * and the pause that is asked for.
  */
-PaceSign
-answer_pace_sign(const HttpAnswer *answer)
+void
+answer_pace(const HttpAnswer *answer, PaceAnswer *pace)
 {
+	pace->asked = (int64) answer->retry_after * USECS_PER_SEC;
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS)
-		return PACE_NO_DESCRIPTOR;
-	if (answer->outcome != HTTP_ANSWERED)
-		return PACE_SILENT;
-	return answer->status == 429 ? PACE_LIMITED : PACE_GOOD;
+		pace->sign = PACE_NO_DESCRIPTOR;
+	else if (answer->outcome != HTTP_ANSWERED && answer->outcome != HTTP_TOO_LARGE)
+		pace->sign = PACE_AWAY;
+	else if (answer->status == 408 || answer->status >= 500)
+		pace->sign = PACE_AWAY;
+	else if (answer->status == 429)
+		pace->sign = PACE_LIMITED;
+	else
+		pace->sign = answer->status == 401 ? PACE_REFUSED : PACE_GOOD;
 }
 
 /*

@@ -35,7 +35,7 @@ typedef struct SeamResult
 
 extern bool answer_leaves_doubt(const HttpAnswer *answer);
 extern bool answer_try_again(const HttpAnswer *answer, SeamOp op);
-extern PaceSign answer_pace_sign(const HttpAnswer *answer);
+extern void answer_pace(const HttpAnswer *answer, PaceAnswer *pace);
 extern char *answer_error_text(const SeamResult *result);
 extern void answer_read(const SeamAccount *account, const SeamRequest *request,
 						const HttpAnswer *answer, SeamKeyConsumer consume,

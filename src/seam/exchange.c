@@ -53,8 +53,9 @@ typedef struct Run
 	dlist_head	flying;			/* under way */
 	int			nflying;		/* how many these are */
 	Pace		pace;			/* how many may be, and when */
-	int64		held_at;		/* since when 429s are all that comes while
-								 * there are requests to begin, or 0 */
+	int64		held_at;		/* since when answers that ask to wait are all
+								 * that comes while there are requests to
+								 * begin, or 0 */
 	int64		next;			/* the next request to begin */
 	bool		stopped;		/* nothing more is sent */
 	int64		started_at;		/* on clock_now()'s clock */
@@ -141,7 +142,8 @@ end_request(Run *run, Request *request)
 }
 
 /*
- * A 429 has come while there are requests to begin.  They are given up when nothing
+ * An answer has come that has all wait while there are requests to begin: a 429, or a
+ * 503 with Retry-After.  They are given up when nothing
  * but such answers has come, and the pauses that these ask for keep them from
  * beginning for longer than each of them may take.
  */
@@ -167,19 +169,24 @@ try_ended(Run *run, Request *request)
 {
 	const Exchange *exchange = run->exchange;
 	HttpAnswer *answer = &request->http.answer;
-	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
 	bool		retry = answer_try_again(answer, exchange->op) &&
 	request->tries < exchange->max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
+	PaceAnswer	pace = {.begun_at = now};
+	bool		all_wait;
 
 	dlist_delete(&request->node);
 	run->nflying--;
-	if (limited || retry)
+	answer_pace(answer, &pace);
+	all_wait = pace.sign == PACE_LIMITED || (pace.sign == PACE_AWAY && pace.asked > 0);
+	if (all_wait || retry)
 		pause = pace_pause(answer->retry_after, request->tries, BACKOFF_MAX_US,
 						   pg_prng_double(&pg_global_prng_state));
-	pace_answer(&run->pace, answer_pace_sign(answer), pause, run->nflying, now);
-	if (!limited)
+	pace.backoff = pause;
+	pace.nflying = run->nflying;
+	(void) pace_answer(&run->pace, &pace, now);
+	if (!all_wait)
 		run->held_at = 0;
 	else if (!run->stopped && run->next < exchange->n)
 		hold_up(run, answer, now);

@@ -492,6 +492,14 @@ batch_held_up(Exchange *exchange, const HttpAnswer *answer)
 	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
 
 	answer_read(exchange->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	if (batch->not_made.kind == REPLY_DOUBT)
+	{
+		/* it is another element's answer: of these nothing was sent */
+		batch->not_made.kind = REPLY_LIMITED;
+		batch->not_made.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		batch->not_made.message = "not sent: Seam asks to wait";
+		batch->not_made.hint = NULL;
+	}
 	MemoryContextSwitchTo(old);
 }
 

@@ -197,12 +197,21 @@ notify(void *arg)
 }
 
 /*
- * The step has failed: nothing of it is told.
+ * Returns how many ends are to be told of.
+ */
+int
+change_count_notices(void)
+{
+	return list_length(notices);
+}
+
+/*
+ * What was done since there were only n ends to be told of is undone: it is not told.
  */
 void
-change_forget_notices(void)
+change_forget_notices(int n)
 {
-	notices = NIL;
+	notices = list_truncate(notices, n);
 }
 
 /*

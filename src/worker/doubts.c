@@ -4,8 +4,11 @@
  *	  The requests that are in doubt, by user identity.
  *
  * A request whose answer was lost is in doubt, and so is one that the table has as in
- * flight and this process does not.  They are read from the table when something about
- * them has changed.  An entry whose next_attempt_at is DT_NOEND has been settled since.
+ * flight and this process does not.  They are read from the table when the process starts,
+ * and kept from then on: what is lost later is added, and what sessions have looked for
+ * again, which is due at once, is read by that.  All are read anew only after the clock was
+ * set, or a step failed that may have changed them.  An entry whose next_attempt_at is
+ * DT_NOEND has been settled since.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,8 +24,10 @@
 #include "worker/seam_clock.h"
 
 static bool stale = true;		/* they are to be read anew */
+static bool changed;			/* sessions have changed some */
 static int	ndoubts;
 static int	nunsettled;			/* of them */
+static int	size;				/* room for so many in doubts */
 static WorkRow *doubts;			/* by identity, in context */
 static MemoryContext context;
 
@@ -36,7 +41,7 @@ doubts_set_up(void)
 }
 
 /*
- * Something about them has changed: has them read anew.
+ * It is not known what has changed: has all of them read anew.
  */
 void
 doubts_read_anew(void)
@@ -45,12 +50,21 @@ doubts_read_anew(void)
 }
 
 /*
- * Returns whether they are to be read anew.
+ * A session has changed some, which are due at once: has those read.
+ */
+void
+doubts_look_at_changed(void)
+{
+	changed = true;
+}
+
+/*
+ * Returns whether doubts_read() has anything to read.
  */
 bool
 doubts_are_stale(void)
 {
-	return stale;
+	return stale || changed;
 }
 
 /*
@@ -72,11 +86,10 @@ by_identity(const void *a, const void *b)
 }
 
 /*
- * The doubts of an identity: the first, and how many there are that are not
- * settled; settled ones may be among them.
+ * The place of the first doubt of an identity, or where it would be.
  */
-WorkRow *
-doubts_of(const pg_uuid_t *identity, int *n)
+static int
+place_of(const pg_uuid_t *identity)
 {
 	WorkRow		key = {.identity = *identity};
 	int			low = 0;
@@ -91,47 +104,152 @@ doubts_of(const pg_uuid_t *identity, int *n)
 		else
 			high = middle;
 	}
-	*n = 0;
-	for (int i = low; i < ndoubts && by_identity(&doubts[i], &key) == 0; i++)
-		*n += doubts[i].next_attempt_at != DT_NOEND;
-	return doubts + low;
+	return low;
 }
 
 /*
- * Read which requests are in doubt.
+ * The doubts of an identity: the first, and how many there are that are not
+ * settled; settled ones may be among them.
+ */
+WorkRow *
+doubts_of(const pg_uuid_t *identity, int *n)
+{
+	int			first = place_of(identity);
+
+	*n = 0;
+	for (int i = first; i < ndoubts &&
+		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+		*n += doubts[i].next_attempt_at != DT_NOEND;
+	return doubts + first;
+}
+
+/*
+ * Sees when Seam's list may tell of a doubt that was read just now.
+ */
+static void
+set_ripe(WorkRow *doubt)
+{
+	int64		ago = local_clock_surely_elapsed_since(doubt->attempted_at);
+
+	/* nobody waits for what is only reported */
+	doubt->ripe_at = doubt->timeline == 0 ? 0 :
+		window_list_at(doubt->attempt_timeout, ago, clock_now());
+	doubt->error = doubt->reference = NULL;
+}
+
+/*
+ * Leaves out those that are settled.
+ */
+static void
+compact(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ndoubts; i++)
+	{
+		if (doubts[i].next_attempt_at != DT_NOEND)
+			doubts[n++] = doubts[i];
+	}
+	ndoubts = n;
+}
+
+/*
+ * Puts a doubt to its place, where an older entry of it goes.
+ */
+static void
+put(const WorkRow *doubt)
+{
+	int			place;
+	int			end;
+
+	if (ndoubts > 2 * nunsettled)
+		compact();
+	place = end = place_of(&doubt->identity);
+	while (end < ndoubts && by_identity(&doubts[end], doubt) == 0 && doubts[end].id != doubt->id)
+		end++;
+	if (end < ndoubts && doubts[end].id == doubt->id)
+	{
+		nunsettled += doubts[end].next_attempt_at == DT_NOEND;
+		doubts[end] = *doubt;
+		return;
+	}
+	if (ndoubts == size)
+	{
+		size = Max(size * 2, 16);
+		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
+			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
+	}
+	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
+	doubts[place] = *doubt;
+	ndoubts++;
+	nunsettled++;
+}
+
+/*
+ * In a step: the answer to a request was lost, which is changed so.  Where the step fails,
+ * doubts_read_anew() is to be called.
+ */
+void
+doubts_add(const WorkRow *row, const WorkChange *change)
+{
+	WorkRow		doubt = *row;
+
+	doubt.status = change->status;
+	doubt.next_attempt_at = change->next_attempt_at;
+	if (change->attempt_timeout != 0)
+		doubt.attempt_timeout = change->attempt_timeout;
+	set_ripe(&doubt);
+	put(&doubt);
+}
+
+/*
+ * In a step: reads which requests are in doubt, as far as that is not known.
  */
 void
 doubts_read(void)
 {
 	int			n = 0;
-	int			size = flights_flying() + 1;
-	Datum	   *active = palloc(size * sizeof(Datum));
-	MemoryContext old;
+	int			room = flights_flying() + 1;
+	WorkRow    *rows;
+	Datum	   *active;
+	ArrayType  *ids;
 
+	if (!stale && !changed)
+		return;
+	active = palloc(room * sizeof(Datum));
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op != SEAM_GENERATE || flight->stored)
 			continue;
-		if (n == size)
-			active = repalloc(active, (size *= 2) * sizeof(Datum));
+		if (n == room)
+			active = repalloc(active, (room *= 2) * sizeof(Datum));
 		active[n++] = Int64GetDatum(flight->row.id);
 	}
-	MemoryContextReset(context);
-	old = MemoryContextSwitchTo(context);
-	ndoubts = nunsettled = work_doubts(work_array(active, NULL, n, INT8OID),
-									   &doubts);
-	MemoryContextSwitchTo(old);
-	for (int i = 0; i < ndoubts; i++)
+	ids = work_array(active, NULL, n, INT8OID);
+	if (stale)
 	{
-		WorkRow    *row = &doubts[i];
-		int64		ago = local_clock_surely_elapsed_since(row->attempted_at);
+		MemoryContext old;
 
-		/* nobody waits for what is only reported */
-		row->ripe_at = row->timeline == 0 ? 0 :
-			window_list_at(row->attempt_timeout, ago, clock_now());
+		MemoryContextReset(context);
+		doubts = NULL;
+		ndoubts = nunsettled = size = 0;
+		old = MemoryContextSwitchTo(context);
+		ndoubts = nunsettled = size = work_doubts(ids, false, &doubts);
+		MemoryContextSwitchTo(old);
+		for (int i = 0; i < ndoubts; i++)
+			set_ripe(&doubts[i]);
+		qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
 	}
-	qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
-	stale = false;
+	else
+	{
+		n = work_doubts(ids, true, &rows);
+		for (int i = 0; i < n; i++)
+		{
+			set_ripe(&rows[i]);
+			put(&rows[i]);
+		}
+	}
+	stale = changed = false;
 }
 
 /*

@@ -55,6 +55,7 @@ call_facts(const Flight *flight, bool found, bool later)
 		.forbidden = flight->status == 403,
 		.outdated = credentials_have_changed(&flight->account_id),
 		.pause = flight->pause,
+		.is_free = flight->is_free,
 		.max_attempts = settings_max_attempts,
 		.now = GetCurrentTimestamp(),
 		.ended_ago = clock_now() - flight->ended_at,
@@ -97,7 +98,7 @@ store_call(Flight *flight)
 			change.seam_request_id = flight->result.request_id;
 			change_request(&row, &change);
 			if (flight->result.kind == REPLY_DOUBT && flight->op == SEAM_GENERATE)
-				doubts_read_anew();
+				doubts_add(&row, &change);
 			break;
 		default:
 			break;
@@ -113,6 +114,8 @@ bool
 results_store(Flight *flight)
 {
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
+	if (flight->probe)
+		return true;
 	if (flight->op != SEAM_LIST)
 		return store_call(flight);
 	return flight->again ? late_keys_store(flight) : settlement_store(flight);

@@ -40,6 +40,7 @@ list_facts(const Flight *flight)
 		.has_date = flight->has_date,
 		.clock_known = seam_clock_is_known(),
 		.pause = flight->pause,
+		.is_free = flight->is_free,
 		.max_attempts = settings_max_attempts,
 		.now = GetCurrentTimestamp()
 	};

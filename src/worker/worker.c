@@ -3,11 +3,10 @@
  * worker.c
  *	  The worker of a database: sends what is in its outbox.
  *
- * One loop.  A short transaction stores the results of the calls that have
- * ended and claims as many requests as may be sent; it commits durably, so that
- * a crash leaves a trace of every request that may have left.  Then the calls
- * are made, all at once and outside any transaction, by the same engine that a
- * session's calls use.
+ * One loop.  A short transaction stores the results of the requests that have
+ * ended, and another one claims as many as may be sent; it commits durably, so that
+ * a crash leaves a trace of every request that may have left.  Then they are sent, all
+ * at once and outside any transaction, by the same engine that a session's use.
  *
  *-------------------------------------------------------------------------
  */
@@ -42,11 +41,11 @@
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/remaining.h"
-#include "worker/results.h"
 #include "worker/rows.h"
 #include "worker/sending.h"
 #include "worker/settlement.h"
 #include "worker/step.h"
+#include "worker/storing.h"
 
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
@@ -60,8 +59,6 @@
 /* Cancelled requests that are told of at once. */
 #define CANCELLED_AT_ONCE 100
 
-static int64 retry_at;			/* when to store again what a session's lock
-								 * was in the way of */
 static int64 paused_until;		/* after an error */
 static int64 housekeeping_at;
 static int64 intents_at;		/* when to look at sessions' calls, unasked */
@@ -76,8 +73,8 @@ PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
 /* ---------- a turn ---------- */
 
 /*
- * The step of a turn: stores what has ended, claims what may be sent.  arg: whether
- * anything may be.
+ * The step of a turn, after what has ended is stored: claims what may be sent, and takes
+ * what is to be told or written.  arg: whether anything may be sent.
  */
 static void
 turn(void *arg)
@@ -85,12 +82,9 @@ turn(void *arg)
 	bool		may_send = *(bool *) arg;
 	WorkRow    *rows;
 
-	/* an intent or a key must not be lost, whatever synchronous_commit says */
+	/* that a request is on its way must not be lost, whatever synchronous_commit says */
 	ForceSyncCommit();
-	if (!flights_store(results_store))
-		retry_at = clock_now() + RESULTS_LOCKED_PAUSE_US;
-	if (doubts_are_stale())
-		doubts_read();
+	doubts_read();
 	if (may_send)
 		claims_take();
 	if (queues_is_due(STATUS_CANCELLED))
@@ -187,7 +181,7 @@ static void
 keep_house(void)
 {
 	bool		more = false;
-	Step		step = {.run = housekeeping,.arg = &more,.what = "tidy up",.patient = true};
+	Step		step = {.run = housekeeping,.arg = &more,.what = "tidy up"};
 
 	if (step_take(&step))
 		clock_was_set = false;
@@ -199,36 +193,32 @@ keep_house(void)
 }
 
 /*
- * The step of a turn has committed: sends what it has claimed, and forgets what it has
- * stored.
+ * The step of a turn has committed: sends what it has claimed.
  */
 static void
 turn_committed(void *arg)
 {
-	flights_free_stored();
 	flights_start_claimed();
 	change_send_notices();
 }
 
 /*
- * The step of a turn has failed: forgets what it had claimed and stored.
+ * The step of a turn has failed: forgets what it had claimed.
  */
 static void
 turn_failed(void *arg, const ErrorData *error)
 {
 	flights_forget_claimed();
-	flights_keep_stored();
-	change_forget_notices();
+	change_forget_notices(0);
 	rows_forget();
-	doubts_read_anew();
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
 	if (error)
-		paused_until = clock_now() + STEP_ERROR_PAUSE_US;
+		paused_until = clock_now() + step_pause_after(error);
 }
 
 /*
- * Stores what has ended, and sends what may be sent.
+ * Sends what may be sent.
  */
 static void
 take_turn(void)
@@ -237,7 +227,7 @@ take_turn(void)
 	bool		may_send = settings_worker && worker_calls_are_known() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
-	.arg = &may_send,.what = "go on",.patient = true};
+	.arg = &may_send,.what = "go on"};
 
 	if (changed)
 	{
@@ -258,9 +248,11 @@ next_turn(void)
 	int64		at = intents_at;
 	int64		again_at;
 
+	again_at = flights_store_due();
+	at = Min(at, again_at);
 	if (paused_until > http)
 		return Min(at, paused_until);
-	at = Min(at, Min(housekeeping_at, retry_at));
+	at = Min(at, housekeeping_at);
 	if (rows_any())
 		return 0;
 	at = Min(at, local_clock_monotonic(queues_next(STATUS_ISSUED), now, http));
@@ -269,7 +261,7 @@ next_turn(void)
 		return at;
 	if (credentials_are_missing(&again_at))
 		return Min(at, again_at);
-	if (sending_allowance(flights_flying(), http, &again_at) == 0)
+	if (claims_allowance(&again_at) == 0)
 	{
 		/* only when there is something to send */
 		if (doubts_unsettled() == 0 && queues_next(STATUS_PENDING) == DT_NOEND &&
@@ -393,8 +385,7 @@ leave(void)
 		{
 			Step		read = {.run = read_doubts,.what = "see what is in doubt"};
 
-			if (doubts_are_stale())
-				(void) step_take(&read);
+			(void) step_take(&read);
 			log_abandoned("seam_ik had to make way for DROP DATABASE");
 		}
 	}
@@ -421,7 +412,7 @@ hear(void)
 	if (calls & (1 << WAKE_WORK))
 		queues_look_at_all();
 	if (calls & (1 << WAKE_DOUBTS))
-		doubts_read_anew();
+		doubts_look_at_changed();
 	return calls & ~(1 << WAKE_INTENTS);
 }
 
@@ -463,7 +454,6 @@ set_up(bool careful)
 	rows_set_up(careful);
 	sending_set_up();
 	flights_set_up();
-	retry_at = PG_INT64_MAX;
 	clock_was_set = true;		/* for all that we know */
 	MemoryContextSwitchTo(step_context());
 }
@@ -521,6 +511,7 @@ seam_ik_worker_main(Datum main_arg)
 	{
 		int64		wake_at;
 		long		stats_in;
+		bool		due;
 
 		step_check_interrupts();
 		MemoryContextReset(step_context());
@@ -528,13 +519,14 @@ seam_ik_worker_main(Datum main_arg)
 			local_clock_set();
 		if (ConfigReloadPending && clock_now() >= reload_at)
 			reload();
-		if ((hear() || doubts_are_stale() || flights_any_ended() ||
-			 clock_now() >= turn_at || next_turn() <= clock_now()) &&
-			paused_until <= clock_now())
+		due = hear() || doubts_are_stale() || flights_store_due() <= clock_now() ||
+			clock_now() >= turn_at || next_turn() <= clock_now();
+		if (due)
+			storing_run();
+		if (due && paused_until <= clock_now())
 		{
 			if (clock_now() >= housekeeping_at)
 				keep_house();
-			retry_at = PG_INT64_MAX;
 			take_turn();
 		}
 		if (rows_any())
