@@ -142,7 +142,10 @@ begin_call(Run *run, int64 now)
 	call->doubt = false;
 	if (call->body.data == NULL)
 		initStringInfo(&call->body);
+	/* it may wait for its record meanwhile, and be cancelled */
+	calls->sent = run->nflying;
 	calls->request(calls, call->index, &request);
+	calls->sent = 0;
 	seam_body(&request, &call->body);
 	call->http.url = run->url;
 	call->http.body = call->body.data;

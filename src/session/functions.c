@@ -11,12 +11,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "base/stop_point.h"
 #include "session/calls.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "session/functions.h"
-#include "ledger/intent.h"
+#include "session/intent.h"
 #include "outbox/key.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -44,21 +45,12 @@ PG_FUNCTION_INFO_V1(seam_delete_instant_key);
 /* ---------- what became of a call ---------- */
 
 /*
- * Call i is about to be made.
- */
-static void
-call_begins(Calls *calls, int64 i)
-{
-	if (calls->op == SEAM_GENERATE)
-		intent_call((int) i, CALL_BEGUN, NULL);
-}
-
-/*
  * Call i has come to its end: whatever ends the statement from now on, this is
- * known of it.
+ * known of it.  protection: of a set of calls that issue keys, or NULL.
  */
 static void
-call_ended(Calls *calls, int64 i, const SeamResult *result)
+call_ended(Calls *calls, int64 i, Protection *protection, const SeamResult *result,
+		   const HttpAnswer *answer)
 {
 	if (result->in_doubt)
 		calls->in_doubt++;
@@ -67,12 +59,17 @@ call_ended(Calls *calls, int64 i, const SeamResult *result)
 		calls->succeeded++;
 		calls->issued_id = result->key.instant_key_id;
 	}
-	if (calls->op != SEAM_GENERATE || result->in_doubt)
-		return;
-	if (result->sqlerrcode == 0)
-		intent_call((int) i, CALL_ISSUED, &result->key.instant_key_id);
-	else
-		intent_call((int) i, CALL_NOT_ISSUED, NULL);
+	if (protection)
+		intent_ended(protection, i, result, answer);
+}
+
+/*
+ * CHECK_FOR_INTERRUPTS while a call waits for its record.
+ */
+static void
+check_interrupts(void *arg)
+{
+	calls_check_interrupts(arg);
 }
 
 /* ---------- one call ---------- */
@@ -82,6 +79,7 @@ typedef struct SingleCall
 {
 	Calls		calls;			/* first */
 	const SeamRequest *request;
+	Protection *protection;		/* or NULL */
 	SeamKeyConsumer consume;
 	void	   *arg;
 	SeamResult *result;
@@ -90,8 +88,20 @@ typedef struct SingleCall
 static void
 single_request(Calls *calls, int64 i, SeamRequest *request)
 {
-	*request = *((SingleCall *) calls)->request;
-	call_begins(calls, i);
+	SingleCall *single = (SingleCall *) calls;
+
+	*request = *single->request;
+	if (single->protection)
+		intent_call(single->protection, i);
+}
+
+/*
+ * IntentIdentity of a single call.
+ */
+static const pg_uuid_t *
+single_identity(const void *arg, int64 i)
+{
+	return ((const SeamRequest *) arg)->user_identity_id;
 }
 
 static bool
@@ -101,10 +111,7 @@ single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 
 	seam_result(calls->account, single->request, answer,
 				single->consume, single->arg, single->result);
-	if (calls->op == SEAM_GENERATE)
-		intent_seam_time(answer);
-
-	call_ended(calls, i, single->result);
+	call_ended(calls, i, single->protection, single->result, answer);
 
 	/* a try of ours whose answer was lost may have deleted it */
 	if (single->request->op == SEAM_DELETE && earlier_doubt)
@@ -113,11 +120,12 @@ single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 }
 
 /*
- * Make one call and raise it when it fails.  The result's strings, and those of
- * its key, are in CurrentMemoryContext.  The keys of a list go to consume().
+ * Make one call for this function of the extension, and raise it when it fails.  The
+ * result's strings, and those of its key, are in CurrentMemoryContext.  The keys of a
+ * list go to consume().
  */
 void
-call_seam(const SeamAccount *account, const SeamRequest *request,
+call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
 		  SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
 	SingleCall	single = {
@@ -139,10 +147,10 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 
 	http_check_free();
 	if (request->op == SEAM_GENERATE)
-		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
+		single.protection = intent_begin(function, account, request, 1, single_identity, request,
+										 check_interrupts, &single.calls);
 	calls_run(&single.calls);
-	if (request->op == SEAM_GENERATE)
-		intent_end();
+	STOP_POINT("call-end");
 	if (result->sqlerrcode != 0)
 		ereport(ERROR,
 				(errcode(result->sqlerrcode),
@@ -227,7 +235,7 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 		request.customization_profile_id = PG_GETARG_UUID_P(2);
 	desc = key_row_type(fcinfo);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -244,7 +252,7 @@ seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -270,7 +278,7 @@ seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 	else
 		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	error_context_stack = outer;
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
@@ -307,7 +315,7 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
-	call_seam(&account, &request, put_listed_key, fcinfo->resultinfo, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo, &result);
 	return (Datum) 0;
 }
 
@@ -323,7 +331,7 @@ seam_delete_instant_key(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_BOOL(result.deleted);
 }
 
@@ -348,6 +356,7 @@ typedef struct Batch
 	ReturnSetInfo *rsinfo;
 	TupleDesc	key_desc;
 	SeamRequest request;		/* without the identity */
+	Protection *protection;		/* or NULL */
 	int			nelements;
 	Datum	   *elements;		/* of the array */
 	bool	   *nulls;
@@ -440,8 +449,22 @@ request_of(const Batch *batch, int64 i)
 static void
 batch_request(Calls *calls, int64 i, SeamRequest *request)
 {
-	*request = request_of((Batch *) calls, i);
-	call_begins(calls, i);
+	Batch	   *batch = (Batch *) calls;
+
+	*request = request_of(batch, i);
+	if (batch->protection)
+		intent_call(batch->protection, i);
+}
+
+/*
+ * IntentIdentity of a batch.
+ */
+static const pg_uuid_t *
+batch_identity(const void *arg, int64 i)
+{
+	const Batch *batch = arg;
+
+	return DatumGetUUIDP(batch->elements[batch->element[i]]);
 }
 
 static bool
@@ -454,9 +477,9 @@ batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
 	seam_result(calls->account, &request, answer, NULL, NULL, &result);
-	call_ended(calls, i, &result);
 	if (result.sqlerrcode == 0)
-		batch->issued[calls->succeeded - 1] = result.key.instant_key_id;
+		batch->issued[calls->succeeded] = result.key.instant_key_id;
+	call_ended(calls, i, batch->protection, &result, answer);
 	row = batch_row(batch, batch->element[i], &result);
 	MemoryContextSwitchTo(batch->rows_context);
 	batch->rows[batch->element[i]] = heap_copytuple(row);
@@ -578,15 +601,12 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	{
 		if (batch->calls.n > 0)
 		{
-			Size		size = batch->calls.n * sizeof(pg_uuid_t *);
-			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, size);
-
-			for (int i = 0; i < batch->calls.n; i++)
-				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);
 			http_check_free();
-			intent_begin(&account, &batch->request, (int) batch->calls.n, identities);
+			batch->protection = intent_begin(fcinfo->flinfo->fn_oid, &account, &batch->request,
+											 batch->calls.n, batch_identity, batch,
+											 check_interrupts, &batch->calls);
 			calls_run(&batch->calls);
-			intent_end();
+			STOP_POINT("call-end");
 		}
 		while (batch->nput < batch->nelements)
 		{

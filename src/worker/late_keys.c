@@ -7,11 +7,11 @@
  */
 #include "postgres.h"
 
-#include "ledger/ledger.h"
 #include "utils/timestamp.h"
 #include "worker/candidates.h"
 #include "worker/change.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/late_keys.h"
 #include "worker/outcome.h"
 #include "worker/step.h"
@@ -29,8 +29,7 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	Doubt		doubt = {.has_profile = row->has_profile,.profile = row->profile,
 	.from = row->look_again_from,.until = DT_NOEND};
 	Candidate  *candidates;
-	int			nperhaps;
-	int			n = candidates_find(flight, &candidates, &nperhaps);
+	int			n = candidates_find(flight, &candidates);
 	const char *report = psprintf("this instant key has appeared after the lost answer to request "
 								  "" INT64_FORMAT " was settled, and nobody owns it", row->id);
 	char	   *ids = candidates_fitting(&doubt, candidates, n);
@@ -71,7 +70,6 @@ late_keys_store(Flight *flight)
 	WorkRow		row;
 	int			ndoubts;
 
-	worker_take_answers();
 	if (!work_lock(flight->row.id, &row))
 		return !work_exists(flight->row.id);
 	if (row.look_again_from == DT_NOEND)
@@ -80,7 +78,7 @@ late_keys_store(Flight *flight)
 	if (outcome_is_anothers(&row))
 		why = "The request was made with another API key, endpoint or workspace.";
 	else if (outcome_is_outdated(flight) || doubts_are_stale() || ndoubts > 0 ||
-			 worker_identity_is_busy(&row.identity))
+			 flights_is_busy(&row.identity) || intents_are_open(&row.identity))
 		why = "Other instant keys of the same user identity are always being issued.";
 	else if (result->sqlerrcode == 0 && flight->has_date)
 		report_late_keys(&row, flight);

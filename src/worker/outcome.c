@@ -30,19 +30,26 @@ outcome_issued(const WorkRow *row, const SeamKey *key, WorkChange *change)
 	change->status = STATUS_ISSUED;
 	change->finished = true;
 	change->next_attempt_at = row->has_target ? DT_NOBEGIN : DT_NOEND;
+	if (row->is_call)
+	{
+		/* the caller was told that the answer was lost, and has no key */
+		change->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		change->error = "the answer to a call was lost, and this instant key of it was found";
+	}
 }
 
 /*
  * The change to a request of which no key was issued: try again if that may
  * help and is allowed.  A request that fails with 08007 may have a key, so one that has
- * lost its answer, and none by now, ends with another SQLSTATE.
+ * lost its answer, and none by now, ends with another SQLSTATE.  What a call asked for is
+ * never sent again.
  */
 void
 outcome_not_issued(const WorkRow *row, bool retry, int64 pause, WorkChange *change)
 {
 	if (row->status == STATUS_REVOKING)
 		change->status = STATUS_REVOKED;
-	else if (retry && row->attempts < settings_max_attempts)
+	else if (retry && row->attempts < settings_max_attempts && !row->is_call)
 	{
 		change->status = STATUS_PENDING;
 		change->next_attempt_at = GetCurrentTimestamp() + pause;

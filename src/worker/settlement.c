@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "ledger/ledger.h"
 #include "logic/doubt.h"
 #include "logic/pace.h"
 #include "miscadmin.h"
@@ -22,6 +21,7 @@
 #include "worker/candidates.h"
 #include "worker/change.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
 #include "worker/outcome.h"
 #include "worker/queues.h"
@@ -32,12 +32,11 @@
 #include "worker/window.h"
 
 /*
- * Why a doubt cannot be settled, and is only reported, or NULL.  perhaps: the ids of
- * keys that fit it and are perhaps owned, or NULL.
+ * Why a doubt cannot be settled, and is only reported, or NULL.
  */
 static const char *
 why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates,
-			  int ncandidates, const char *perhaps)
+			  int ncandidates)
 {
 	if (row->timeline == 0 && doubt->verdict != VERDICT_NO_KEY)
 		return psprintf("the answer was lost, and it cannot be told any more whose these instant "
@@ -60,11 +59,13 @@ why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidate
 		return psprintf("the answer was lost when the clock was set back, and these instant keys "
 						"may be of this request: %s",
 						candidates_of_group(candidates, ncandidates, doubt->group));
+	/* what a call in a transaction that has committed may have issued lives */
+	if (doubt->verdict == VERDICT_REISSUE && row->is_call && row->status == STATUS_IN_FLIGHT)
+		return psprintf("the answer was lost, and it cannot be told by which call these instant "
+						"keys were issued: %s",
+						candidates_of_group(candidates, ncandidates, doubt->group));
 	if (doubt->verdict != VERDICT_NO_KEY)
 		return NULL;
-	if (perhaps && row->status == STATUS_REVOKING)
-		return psprintf("the answer was lost, and a call that has committed may have issued the "
-						"instant keys that are there: %s", perhaps);
 	if (outcome_is_anothers(row))
 		return "the answer was lost, and with the present API key, endpoint and workspace, which "
 			"are others, no instant key is found";
@@ -193,12 +194,10 @@ settlement_store(Flight *flight)
 																		  1) * sizeof(Doubt));
 	Candidate  *candidates;
 	int			ncandidates;
-	int			nperhaps;
 	Bitmapset  *spare = NULL;	/* groups whose keys are not revoked */
 	int			n;
 
-	worker_take_answers();
-	if (worker_call_is_open(&flight->row.identity) || outcome_is_outdated(flight))
+	if (intents_are_open(&flight->row.identity) || outcome_is_outdated(flight))
 		return true;			/* a session issues a key for it right now, or
 								 * the account is asked that we have now */
 	n = lock_doubts(flight, known, ndoubts, rows, doubts, of);
@@ -211,13 +210,12 @@ settlement_store(Flight *flight)
 		return true;
 	}
 
-	ncandidates = candidates_find(flight, &candidates, &nperhaps);
+	ncandidates = candidates_find(flight, &candidates);
 	doubt_settle(doubts, n, candidates, ncandidates);
 	for (int i = 0; i < n; i++)
 	{
 		WorkChange	change = change_none(&rows[i]);
-		const char *perhaps = candidates_fitting(&doubts[i], candidates + ncandidates, nperhaps);
-		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates, perhaps);
+		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates);
 
 		CHECK_FOR_INTERRUPTS();
 		if (why)
@@ -233,14 +231,6 @@ settlement_store(Flight *flight)
 			outcome_not_issued(&rows[i], true, sending_backoff(rows[i].attempts),
 							   &change);
 			look_again(&rows[i], &doubts[i], &change);
-			if (perhaps && rows[i].status == STATUS_IN_FLIGHT)
-				ereport(WARNING,
-						(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-						 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant "
-								"key, since a synchronous call that has committed may have issued "
-								"those that are there: %s",
-								rows[i].id, step_database(), perhaps),
-						 errdetail("The answers to both were lost.")));
 		}
 		doubts_settled(of[i]);
 		change_request(&rows[i], &change);
