@@ -16,6 +16,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/table.h"
 #include "access/xlog.h"
 #include "common/hashfn.h"
@@ -405,6 +406,9 @@ journal_keys(const JournalRow *row, JournalRows which, JournalKey **keys)
 	ScanKeyInit(&key, call_id, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(&row->call_id));
 	scan = systable_beginscan(table, index, OidIsValid(index),
 							  which == JOURNAL_ROWS_DEAD ? SnapshotAny : &dirty, 1, &key);
+	/* another scan may have found out that they are dead */
+	if (which == JOURNAL_ROWS_DEAD && scan->iscan)
+		scan->iscan->ignore_killed_tuples = false;
 	while ((tuple = systable_getnext(scan)) != NULL)
 	{
 		bool		isnull;

@@ -500,8 +500,7 @@ intent_ended(Protection *protection, int64 i, const SeamResult *result, const Ht
 	else
 	{
 		call.key = &result->key;
-		if (portion->n == 1)
-			mailbox_hint_key(&portion->call_id, &result->key.instant_key_id);
+		mailbox_hint_key(&portion->call_id, element, &result->key.instant_key_id);
 	}
 	outbox_insert_call(protection->outbox, &call);
 	STOP_POINT("inserted");

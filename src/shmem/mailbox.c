@@ -28,8 +28,11 @@
 #include "storage/shmem.h"
 #include "storage/spin.h"
 
-/* Of so many intents of a session it is known what became of them. */
+/* Of so many intents of a session it is known what became of them, */
 #define HINTS 16
+
+/* and of so many keys which they are. */
+#define KEYS MAILBOX_ELEMENTS
 
 /* Notes of so many databases: a slot may have had a session of another one before. */
 #define NOTES 2
@@ -50,9 +53,22 @@ typedef struct KeptHint
 	Oid			database;
 	/* The intent. */
 	pg_uuid_t	call_id;
-	/* What the worker is told. */
-	MailboxHint hint;
+	/* What tells it from others in this slot. */
+	uint32		serial;
+	/* As in MailboxHint. */
+	uint64		begun[MAILBOX_ELEMENTS / 64];
+	/* As in MailboxHint. */
+	uint64		none[MAILBOX_ELEMENTS / 64];
 } KeptHint;
+
+/* A key that was issued for an element of an intent. */
+typedef struct KeptKey
+{
+	/* The intent's. */
+	uint32		serial;
+	/* What the worker is told. */
+	MailboxKey	key;
+} KeptKey;
 
 /* A backend's slot. */
 typedef struct Slot
@@ -71,10 +87,14 @@ typedef struct Slot
 	TimestampTz seam_time;
 	/* A worker sleeps until it is woken for a note. */
 	bool		listening;
-	/* The place of the next hint. */
-	int			next_hint;
+	/* How many hints there were ever: the next one's serial, and its place. */
+	uint32		nhints;
+	/* How many keys: the next one's place. */
+	uint32		nkeys;
 	/* What became of the last intents. */
 	KeptHint	hints[HINTS];
+	/* The last keys of these. */
+	KeptKey		keys[KEYS];
 	/* What the session has left. */
 	MailboxNote notes[NOTES];
 	/* The intent to be recorded. */
@@ -160,11 +180,11 @@ mailbox_wish(const MailboxWish *wish, Latch *latch)
 	slot->database = MyDatabaseId;
 	slot->latch = latch;
 	memcpy(&slot->wish, wish, wish_size(wish->n));
-	kept = &slot->hints[slot->next_hint];
-	slot->next_hint = (slot->next_hint + 1) % HINTS;
+	kept = &slot->hints[slot->nhints % HINTS];
+	memset(kept, 0, sizeof(KeptHint));
 	kept->database = MyDatabaseId;
 	kept->call_id = wish->call_id;
-	memset(&kept->hint, 0, sizeof(MailboxHint));
+	kept->serial = ++slot->nhints;
 	pg_atomic_write_u32(&slot->state, ((pg_atomic_read_u32(&slot->state) | WISH_MASK) +
 									   1) | WISH_RECORD);
 	SpinLockRelease(&slot->lock);
@@ -209,19 +229,19 @@ mailbox_withdraw(void)
  * Returns this session's hint about an intent, its slot locked; NULL, and nothing
  * locked, where it had to give way to later ones.
  */
-static MailboxHint *
+static KeptHint *
 lock_hint(const pg_uuid_t *call_id)
 {
 	Slot	   *slot = &slots[MY_PROC_NUMBER];
 
 	SpinLockAcquire(&slot->lock);
 	/* the last one first */
-	for (int i = 1; i <= HINTS; i++)
+	for (uint32 i = 1; i <= HINTS; i++)
 	{
-		KeptHint   *kept = &slot->hints[(slot->next_hint + HINTS - i) % HINTS];
+		KeptHint   *kept = &slot->hints[(slot->nhints - i) % HINTS];
 
 		if (kept->database == MyDatabaseId && memcmp(&kept->call_id, call_id, UUID_LEN) == 0)
-			return &kept->hint;
+			return kept;
 	}
 	SpinLockRelease(&slot->lock);
 	return NULL;
@@ -242,7 +262,7 @@ unlock_hint(void)
 void
 mailbox_hint_begun(const pg_uuid_t *call_id, int element)
 {
-	MailboxHint *hint = lock_hint(call_id);
+	KeptHint   *hint = lock_hint(call_id);
 
 	if (hint == NULL)
 		return;
@@ -257,7 +277,7 @@ mailbox_hint_begun(const pg_uuid_t *call_id, int element)
 void
 mailbox_hint_none(const pg_uuid_t *call_id, int element, int n)
 {
-	MailboxHint *hint = lock_hint(call_id);
+	KeptHint   *hint = lock_hint(call_id);
 
 	if (hint == NULL)
 		return;
@@ -267,17 +287,20 @@ mailbox_hint_none(const pg_uuid_t *call_id, int element, int n)
 }
 
 /*
- * This key was issued for the only element of an intent.
+ * This key was issued for an element of an intent.
  */
 void
-mailbox_hint_key(const pg_uuid_t *call_id, const pg_uuid_t *key)
+mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key)
 {
-	MailboxHint *hint = lock_hint(call_id);
+	KeptHint   *hint = lock_hint(call_id);
+	KeptKey    *kept;
 
 	if (hint == NULL)
 		return;
-	hint->has_key = true;
-	hint->key = *key;
+	kept = &slots[MY_PROC_NUMBER].keys[slots[MY_PROC_NUMBER].nkeys++ % KEYS];
+	kept->serial = hint->serial;
+	kept->key.element = element;
+	kept->key.key = *key;
 	unlock_hint();
 }
 
@@ -482,8 +505,16 @@ mailbox_read_hint(int i, const pg_uuid_t *call_id, MailboxHint *hint)
 		const KeptHint *kept = &slot->hints[n];
 
 		found = kept->database == MyDatabaseId && memcmp(&kept->call_id, call_id, UUID_LEN) == 0;
-		if (found)
-			*hint = kept->hint;
+		if (!found)
+			continue;
+		memcpy(hint->begun, kept->begun, sizeof(hint->begun));
+		memcpy(hint->none, kept->none, sizeof(hint->none));
+		hint->nkeys = 0;
+		for (int k = 0; k < KEYS; k++)
+		{
+			if (slot->keys[k].serial == kept->serial)
+				hint->keys[hint->nkeys++] = slot->keys[k].key;
+		}
 	}
 	SpinLockRelease(&slot->lock);
 	return found;

@@ -43,6 +43,15 @@ typedef struct MailboxWish
 	pg_uuid_t	identities[MAILBOX_ELEMENTS];
 } MailboxWish;
 
+/* A key that was issued for an element of an intent. */
+typedef struct MailboxKey
+{
+	/* The element, from 0 on. */
+	int			element;
+	/* Its key. */
+	pg_uuid_t	key;
+} MailboxKey;
+
 /* What a session knows of what became of an intent. */
 typedef struct MailboxHint
 {
@@ -50,10 +59,10 @@ typedef struct MailboxHint
 	uint64		begun[MAILBOX_ELEMENTS / 64];
 	/* Of these surely no key was issued, and none will be. */
 	uint64		none[MAILBOX_ELEMENTS / 64];
-	/* Is the key known of the only element? */
-	bool		has_key;
-	/* Its id. */
-	pg_uuid_t	key;
+	/* Of how many of them the key is known. */
+	int			nkeys;
+	/* Which these are, and their keys. */
+	MailboxKey	keys[MAILBOX_ELEMENTS];
 } MailboxHint;
 
 /* What a session leaves at the end of a call, or of a transaction. */
@@ -86,7 +95,7 @@ extern bool mailbox_is_recorded(bool *has_seam_time, TimestampTz *seam_time);
 extern void mailbox_withdraw(void);
 extern void mailbox_hint_begun(const pg_uuid_t *call_id, int element);
 extern void mailbox_hint_none(const pg_uuid_t *call_id, int element, int n);
-extern void mailbox_hint_key(const pg_uuid_t *call_id, const pg_uuid_t *key);
+extern void mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key);
 extern bool mailbox_note_ended(uint64 top, bool rolled_back);
 extern void mailbox_note_aborted(uint64 top, uint64 transaction);
 extern void mailbox_note_clock(const SeamTime *seam_time, uint64 account);

@@ -249,6 +249,48 @@ intents_has(const Intent *intent, JournalElement what)
 /* ---------- what is known of the elements ---------- */
 
 /*
+ * Is this key known already of an element of the intent?
+ */
+static bool
+has_key(const Intent *intent, const pg_uuid_t *key)
+{
+	for (int i = 0; i < intent->row.n; i++)
+	{
+		if (intent->elements[i] == JOURNAL_KEY && memcmp(&intent->keys[i], key, UUID_LEN) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A key of this element, or of another one for the same identity, is known.
+ */
+static void
+add_key(Intent *intent, int element, const pg_uuid_t *key)
+{
+	const JournalRow *row = &intent->row;
+	int			i = element;
+
+	if (has_key(intent, key))
+		return;
+	/* which of an identity's elements it is of is all the same */
+	if (intent->elements[i] != JOURNAL_UNKNOWN)
+	{
+		for (i = 0; i < row->n; i++)
+		{
+			if (intent->elements[i] == JOURNAL_UNKNOWN &&
+				memcmp(&row->identities[i], &row->identities[element], UUID_LEN) == 0)
+				break;
+		}
+	}
+	/* there is room for each, because no element has two */
+	if (i == row->n)
+		return;
+	intent->elements[i] = JOURNAL_KEY;
+	intent->keys[i] = *key;
+}
+
+/*
  * Reads the hint of an intent's session.  Returns false where that is lost.
  */
 static bool
@@ -295,10 +337,10 @@ intents_read_hint(Intent *intent, bool ended)
 			((hint.none[i / 64] & bit) || (ended && !(hint.begun[i / 64] & bit))))
 			intent->elements[i] = JOURNAL_NONE;
 	}
-	if (hint.has_key && intent->row.n == 1)
+	for (int k = 0; k < hint.nkeys; k++)
 	{
-		intent->elements[0] = JOURNAL_KEY;
-		intent->keys[0] = hint.key;
+		if (hint.keys[k].element < intent->row.n)
+			add_key(intent, hint.keys[k].element, &hint.keys[k].key);
 	}
 	if (!intents_has(intent, JOURNAL_UNKNOWN))
 		leave_slot(intent);
@@ -318,20 +360,6 @@ intents_read_slot(int slot)
 }
 
 /*
- * Is this key known already of an element of the intent?
- */
-static bool
-has_key(const Intent *intent, const pg_uuid_t *key)
-{
-	for (int i = 0; i < intent->row.n; i++)
-	{
-		if (intent->elements[i] == JOURNAL_KEY && memcmp(&intent->keys[i], key, UUID_LEN) == 0)
-			return true;
-	}
-	return false;
-}
-
-/*
  * In a step: finds out which keys the intent's transaction has put into the outbox.
  */
 void
@@ -342,16 +370,11 @@ intents_read_rows(Intent *intent, JournalRows which)
 
 	for (int k = 0; k < n; k++)
 	{
-		if (has_key(intent, &found[k].key))
-			continue;
-		/* which of an identity's elements it is of is all the same */
 		for (int i = 0; i < intent->row.n; i++)
 		{
-			if (intent->elements[i] != JOURNAL_UNKNOWN ||
-				memcmp(&intent->row.identities[i], &found[k].identity, UUID_LEN) != 0)
+			if (memcmp(&intent->row.identities[i], &found[k].identity, UUID_LEN) != 0)
 				continue;
-			intent->elements[i] = JOURNAL_KEY;
-			intent->keys[i] = found[k].key;
+			add_key(intent, i, &found[k].key);
 			break;
 		}
 	}

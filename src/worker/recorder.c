@@ -306,7 +306,7 @@ forget_decided(void *arg)
 
 		if (intent->locked)
 		{
-			delete_at = clock_now() + LOOK_AGAIN_US;
+			delete_at = clock_now() + STEP_ERROR_PAUSE_US;
 			continue;
 		}
 		dlist_delete(&intent->node);
@@ -480,6 +480,9 @@ find_fates(void)
 		intent->xact = xact_of(&intent->row);
 		/* what the session knew of its calls is all there by now */
 		intents_read_hint(intent, intent->xact != FATE_XACT_OPEN);
+		/* what rolled back is there until somebody needs its place: rather soon */
+		if (intent->xact == FATE_XACT_ABORTED && intents_has(intent, JOURNAL_UNKNOWN))
+			intents_read_rows(intent, JOURNAL_ROWS_DEAD);
 		looked_at = lappend(looked_at, intent);
 	}
 	rows = palloc((list_length(looked_at) + 1) * sizeof(JournalRow *));
@@ -573,8 +576,6 @@ decide(void *arg)
 		intent->locked = locked[n++];
 		if (intent->locked)
 			continue;
-		if (intents_has(intent, JOURNAL_UNKNOWN))
-			intents_read_rows(intent, JOURNAL_ROWS_DEAD);
 		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
 		reported += intent->fate != FATE_REVOKE;
 	}
