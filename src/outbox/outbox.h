@@ -10,6 +10,7 @@
 
 #include "fmgr.h"
 #include "seam/account.h"
+#include "seam/keys.h"
 #include "seam/seam.h"
 
 /* The table's columns that a request is enqueued with, about in their order. */

@@ -489,7 +489,7 @@ intent_ended(Protection *protection, int64 i, const SeamResult *result, const Ht
 	{
 		int64		took = clock_now() - (portion->good_until - PORTION_GOOD_US);
 
-		call.error = seam_error_text(result);
+		call.error = answer_error_text(result);
 		call.attempt_timeout = (int) Min(took / 1000 + 1 + settings_settle_delay, INT_MAX / 2);
 	}
 	else if (result->sqlerrcode != 0)

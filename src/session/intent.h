@@ -8,7 +8,7 @@
 #ifndef SEAM_IK_INTENT_H
 #define SEAM_IK_INTENT_H
 
-#include "seam/seam.h"
+#include "seam/answer.h"
 
 /* The protection of a call, or of a batch of n of them. */
 typedef struct Protection Protection;
