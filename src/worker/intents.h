@@ -52,7 +52,7 @@ typedef struct Intent
 	bool		locked;
 	/* It counts as open until the doubts are read. */
 	bool		lingers;
-	/* The journal has it no more. */
+	/* The journal has it no more, or will not when the step under way commits. */
 	bool		gone;
 } Intent;
 

@@ -277,7 +277,7 @@ delete_decided(void *arg)
 	journal_delete((const JournalRow *const *) rows, n, locked);
 	n = 0;
 	dlist_foreach(it, &decided)
-		dlist_container(Intent, node, it.cur)->locked = locked[n++];
+		dlist_container(Intent, node, it.cur)->gone = !locked[n++];
 }
 
 /*
@@ -292,7 +292,7 @@ delete_alone_now(void *arg)
 }
 
 /*
- * They are deleted.
+ * They are deleted, but those that were locked.
  */
 static void
 forget_decided(void *arg)
@@ -304,7 +304,7 @@ forget_decided(void *arg)
 	{
 		Intent	   *intent = dlist_container(Intent, node, it.cur);
 
-		if (intent->locked)
+		if (!intent->gone)
 		{
 			delete_at = clock_now() + STEP_ERROR_PAUSE_US;
 			continue;
@@ -321,6 +321,10 @@ forget_decided(void *arg)
 static void
 keep_decided(void *arg, const ErrorData *error)
 {
+	dlist_iter	it;
+
+	dlist_foreach(it, &decided)
+		dlist_container(Intent, node, it.cur)->gone = false;
 	delete_at = clock_now() + STEP_ERROR_PAUSE_US;
 }
 
@@ -396,6 +400,8 @@ static void
 recorded(void *arg)
 {
 	STOP_POINT("worker-recorded");
+	if (!delete_alone)
+		forget_decided(NULL);
 	while (!dlist_is_empty(&added))
 	{
 		Intent	   *intent = dlist_container(Intent, node, dlist_pop_head_node(&added));
@@ -416,8 +422,6 @@ recorded(void *arg)
 			decide_to_delete(intent);
 		}
 	}
-	if (!delete_alone)
-		forget_decided(NULL);
 }
 
 /*
@@ -427,6 +431,8 @@ static void
 not_recorded(void *arg, const ErrorData *error)
 {
 	forget_added(arg, error);
+	if (!delete_alone)
+		keep_decided(arg, error);
 	delete_alone = true;
 	record_at = clock_now() + LOCKED_PAUSE_US;
 }
