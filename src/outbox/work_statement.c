@@ -20,8 +20,8 @@
 #include "utils/syscache.h"
 #include "outbox/work_statement.h"
 
-/* How long a statement waits for a lock on the table, for which sessions may wait. */
-#define LOCK_TIMEOUT "20ms"
+/* How long a statement waits for a lock on the table. */
+#define LOCK_TIMEOUT "1s"
 
 static Outbox outbox;			/* as work_begin() found it */
 static char *known_name;		/* of its table, for which there are plans */

@@ -121,6 +121,7 @@ at_transaction_end(XactEvent event, void *arg)
 		return;
 	STOP_POINT("transaction-end");
 	my_transaction = InvalidFullTransactionId;
+	mailbox_hints_ended(GetCurrentTimestamp());
 	if (event == XACT_EVENT_PREPARE)
 		return;
 	if (mailbox_note_ended(top, event == XACT_EVENT_ABORT) || event == XACT_EVENT_ABORT)
@@ -143,6 +144,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 	id = GetCurrentFullTransactionIdIfAny();
 	if (!FullTransactionIdIsValid(id))
 		return;					/* it has made no call */
+	mailbox_hints_ended(GetCurrentTimestamp());
 	mailbox_note_aborted(U64FromFullTransactionId(my_transaction), U64FromFullTransactionId(id));
 	places_wake_now(WAKE_INTENTS);
 }

@@ -56,6 +56,8 @@ typedef struct KeptHint
 	/* What tells it from others in this slot. */
 	uint32		serial;
 	/* As in MailboxHint. */
+	TimestampTz ended_at;
+	/* As in MailboxHint. */
 	uint64		begun[MAILBOX_ELEMENTS / 64];
 	/* As in MailboxHint. */
 	uint64		none[MAILBOX_ELEMENTS / 64];
@@ -304,6 +306,24 @@ mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key)
 	unlock_hint();
 }
 
+/*
+ * The calls of all intents of this session have ended, at this time or before.  Never
+ * throws.
+ */
+void
+mailbox_hints_ended(TimestampTz at)
+{
+	Slot	   *slot = &slots[MY_PROC_NUMBER];
+
+	SpinLockAcquire(&slot->lock);
+	for (int n = 0; n < HINTS; n++)
+	{
+		if (slot->hints[n].database == MyDatabaseId && slot->hints[n].ended_at == 0)
+			slot->hints[n].ended_at = at;
+	}
+	SpinLockRelease(&slot->lock);
+}
+
 /* ---------- for sessions: notes ---------- */
 
 /*
@@ -509,6 +529,7 @@ mailbox_read_hint(int i, const pg_uuid_t *call_id, MailboxHint *hint)
 			continue;
 		memcpy(hint->begun, kept->begun, sizeof(hint->begun));
 		memcpy(hint->none, kept->none, sizeof(hint->none));
+		hint->ended_at = kept->ended_at;
 		hint->nkeys = 0;
 		for (int k = 0; k < KEYS; k++)
 		{

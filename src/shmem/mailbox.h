@@ -59,6 +59,8 @@ typedef struct MailboxHint
 	uint64		begun[MAILBOX_ELEMENTS / 64];
 	/* Of these surely no key was issued, and none will be. */
 	uint64		none[MAILBOX_ELEMENTS / 64];
+	/* When its calls had ended, by the local clock; 0: that is not known. */
+	TimestampTz ended_at;
 	/* Of how many of them the key is known. */
 	int			nkeys;
 	/* Which these are, and their keys. */
@@ -96,6 +98,7 @@ extern void mailbox_withdraw(void);
 extern void mailbox_hint_begun(const pg_uuid_t *call_id, int element);
 extern void mailbox_hint_none(const pg_uuid_t *call_id, int element, int n);
 extern void mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key);
+extern void mailbox_hints_ended(TimestampTz at);
 extern bool mailbox_note_ended(uint64 top, bool rolled_back);
 extern void mailbox_note_aborted(uint64 top, uint64 transaction);
 extern void mailbox_note_clock(const SeamTime *seam_time, uint64 account);

@@ -329,6 +329,7 @@ intents_read_hint(Intent *intent, bool ended)
 		leave_slot(intent);
 		return;
 	}
+	intent->ended_at = hint.ended_at;
 	for (int i = 0; i < intent->row.n && i < MAILBOX_ELEMENTS; i++)
 	{
 		uint64		bit = UINT64CONST(1) << (i % 64);

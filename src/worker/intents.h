@@ -34,6 +34,8 @@ typedef struct Intent
 	dlist_node	slot_node;
 	/* Is it? */
 	bool		in_slot;
+	/* When its calls had ended, by the local clock; 0: that is not known. */
+	TimestampTz ended_at;
 	/* All mailboxes were searched for a hint. */
 	bool		searched;
 	/* It was read from the journal, and not recorded by this process. */

@@ -16,11 +16,14 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "base/clock.h"
 #include "base/stop_point.h"
+#include "config/settings.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "port/atomics.h"
@@ -547,6 +550,26 @@ report_of(Fate fate)
 }
 
 /*
+ * Sets the window of what an intent has left in doubt: where it is known when its calls
+ * had ended, a key can be created for settle_delay after that, and not for longer.
+ */
+static void
+narrow_window(Intent *intent)
+{
+	JournalRow *row = &intent->row;
+	int64		timeout = (intent->ended_at - row->requested_at) / 1000 + 1;
+
+	if (intent->ended_at == 0)
+		return;
+	/* the clock may have been set back meanwhile */
+	if (timeout <= 0)
+		timeout = row->timeout;
+	else
+		timeout += settings_settle_delay;
+	row->timeout = (int) Min(timeout, INT_MAX / 2);
+}
+
+/*
  * In a step: sees which transactions have ended, and has the keys revoked of those that
  * rolled back.
  */
@@ -582,6 +605,7 @@ decide(void *arg)
 		intent->locked = locked[n++];
 		if (intent->locked)
 			continue;
+		narrow_window(intent);
 		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
 		reported += intent->fate != FATE_REVOKE;
 	}

@@ -193,7 +193,7 @@ static void
 keep_house(void)
 {
 	bool		more = false;
-	Step		step = {.run = housekeeping,.arg = &more,.what = "tidy up",.patient = true};
+	Step		step = {.run = housekeeping,.arg = &more,.what = "tidy up"};
 
 	if (step_take(&step))
 		clock_was_set = false;
@@ -243,7 +243,7 @@ take_turn(void)
 	bool		may_send = settings_worker && recorder_has_read() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
-	.arg = &may_send,.what = "go on",.patient = true};
+	.arg = &may_send,.what = "go on"};
 
 	if (changed)
 	{

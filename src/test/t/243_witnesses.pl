@@ -38,6 +38,15 @@ sub waits_for
 	return wait_for(sub { sql("SELECT '$what' IN (wait_event, wait_event_type) FROM pg_stat_activity " .
 		"WHERE pid = $s->{pid}") eq 't' });
 }
+# Of many guests at once: the keys that were issued, how many of them live, and for how
+# many guests Seam's list was asked.
+sub issued_to { my %guest = map { $_ => 1 } @_; return grep { $guest{ $_->{user_identity_id} } } $fake->keys; }
+sub still_live { return scalar grep { !$_->{revoked} } issued_to(@_); }
+sub lists_for
+{
+	my $lists = join ' ', map { $_->{body} } grep { $_->{path} =~ m{/list$} } $fake->requests;
+	return scalar grep { $lists =~ /$_/ } @_;
+}
 sub journal { return sql("SELECT count(*) FROM seam_instant_key_call WHERE '$_[0]' = ANY (user_identity_ids)"); }
 # The worker that there was is replaced: what its successor looks at first are all intents.
 sub new_worker
@@ -66,8 +75,9 @@ foreach my $end ('comes back', 'does not, and the wait is cancelled')
 	say_to($s, "COMMIT; SELECT 'over';");
 	ok(waits_for($s, 'SyncRep'), "a commit waits for a standby that is away, which $end");
 	ok(new_worker(), 'all transactions are looked at');
-	ok(wait_for(sub { logged() =~ /checkpoint|seam_ik/ || 1 }), '(the worker is there)');
-	sql("SELECT pg_sleep(1)");
+	# (which it does before anything else, and then its own commit waits)
+	sql("SET synchronous_commit = local; SELECT seam_enqueue_instant_key('" . new_guest . "')");
+	ok(waits_for({ pid => worker_of() }, 'SyncRep'), 'and the worker goes on');
 	is(journal($guest), '1', 'the intent is open');
 	is(reported($guest), '-', 'nothing is reported');
 	isnt(live($guest), '', 'the key lives');
@@ -90,10 +100,10 @@ my $s = background($node, "BEGIN; DO \$\$ DECLARE g uuid; BEGIN FOREACH g IN ARR
 	"THEN NULL; END; END LOOP; END \$\$; SELECT 'caught';");
 ok(heard($s, 'caught'), '100 exceptions that are caught in one transaction');
 my $begin = time;
-ok(wait_for(sub { join('', map { live($_) } @caught) eq '' }), 'no key is left, while the transaction is open');
+ok(wait_for(sub { still_live(@caught) == 0 }), 'no key is left, while the transaction is open');
 cmp_ok(time - $begin, '<', 9, 'at once');
-is(scalar(map { keys_of($_) } @caught), 100, 'there were 100');
-is(scalar(grep { lists_of($_) } @caught), 0, "without a list of Seam's");
+is(scalar(issued_to(@caught)), 100, 'there were 100');
+is(lists_for(@caught), 0, "without a list of Seam's");
 say_to($s, 'COMMIT;');
 result_of($s);
 
@@ -181,7 +191,7 @@ ok(up(), 'while 20 transactions end');
 ok(quiet(), 'its successor sees them all');
 is(join(' ', map { live($_->{guest}) eq '' ? 'ROLLBACK' : 'COMMIT' } @sessions), join(' ', map { $_->{end} } @sessions),
 	'the keys of those that have committed live');
-is(scalar(grep { lists_of($_->{guest}) } @sessions), 0, "without a list of Seam's");
+is(lists_for(map { $_->{guest} } @sessions), 0, "without a list of Seam's");
 
 # ---------- portions of a batch ----------
 
@@ -189,16 +199,15 @@ my @batch = map { new_guest } 1 .. 600;
 $fake->behave($batch[550], "$at,hang_after", 1);
 $s = background($node, "SET seam_ik.request_timeout = '60s'; SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" .
 	join("','", @batch) . "']::uuid[]);");
-ok(wait_for(sub { scalar(grep { sent($_) } $batch[-1]) && keys_of($batch[550]) }), 'a batch in its third portion');
+ok(wait_for(sub { issued_to(@batch) == 600 }), 'a batch in its third portion');
 is(sql('SELECT max(cardinality(user_identity_ids)) <= 256 AND count(*) >= 3 FROM seam_instant_key_call'), 't',
 	'each of which has an intent of at most 256 elements');
 sql("SELECT pg_cancel_backend($s->{pid})");
 like((result_of($s))[0], qr/ERROR:  57014: .*CONTEXT:  599 of 600 instant keys had been issued, and 1 calls were in doubt/s,
 	'is cancelled');
 ok(quiet(), 'and settled');
-my %live = map { $_->{user_identity_id} => 1 } grep { !$_->{revoked} } $fake->keys;
-is(scalar(grep { $live{$_} } @batch), 0, 'no key of it lives');
-is(scalar(grep { lists_of($_) } @batch), 1, 'only what is not known is looked for');
+is(still_live(@batch), 0, 'no key of it lives');
+is(lists_for(@batch), 1, 'only what is not known is looked for');
 
 # ---------- DDL on the outbox ----------
 
