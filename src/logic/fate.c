@@ -42,7 +42,11 @@ static const FateRule rules[] = {
 	/* in a copy what was open looks as if it had rolled back */
 	{-1, NO, YES, NO, ANY, FATE_REPORT_COPY},
 	{FATE_XACT_UNKNOWN, NO, YES, YES, ANY, FATE_REPORT_OLD},
-	/* the commit may be lost with the former primary, and the client told of it */
+
+	/*
+	 * the commit may be lost with the former primary, and the client told of
+	 * it
+	 */
 	{FATE_XACT_ABORTED, NO, YES, YES, NO, FATE_REPORT_TIMELINE},
 	{FATE_XACT_ABORTED, NO, YES, YES, YES, FATE_REVOKE},
 };

@@ -24,7 +24,10 @@ typedef enum FateXact
 /* What is known of an intent, in the order in which it has to be asked. */
 typedef struct FateFacts
 {
-	/* The transaction, asked before the snapshot was taken that shows the rows. */
+	/*
+	 * The transaction, asked before the snapshot was taken that shows the
+	 * rows.
+	 */
 	FateXact	xact;
 	/* There is a committed request of this call and this transaction. */
 	bool		has_row;
@@ -45,7 +48,11 @@ typedef enum Fate
 	FATE_DELETE,
 	/* Its keys are revoked, and it is deleted. */
 	FATE_REVOKE,
-	/* Its keys may be alive, nobody can tell whose they are: reported, and deleted. */
+
+	/*
+	 * Its keys may be alive, nobody can tell whose they are: reported, and
+	 * deleted.
+	 */
 	FATE_REPORT_DELETED,		/* its transaction committed, and its row is
 								 * gone */
 	FATE_REPORT_OLD,			/* its transaction is too old */

@@ -473,8 +473,8 @@ static WorkStatement insert_orphans =
  * or, when there is a report, to be looked at only.
  */
 void
-journal_add_orphans(const JournalRow *row, const JournalElement *elements, const pg_uuid_t *row_keys,
-					const char *report)
+journal_add_orphans(const JournalRow *row, const JournalElement *elements,
+					const pg_uuid_t *row_keys, const char *report)
 {
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];

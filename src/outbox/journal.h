@@ -45,7 +45,11 @@ typedef struct JournalRow
 	AccountId	account;
 	/* On which timeline it was recorded. */
 	int			timeline;
-	/* It was recorded in these files, and not in others that these are a copy of. */
+
+	/*
+	 * It was recorded in these files, and not in others that these are a copy
+	 * of.
+	 */
 	bool		is_ours;
 } JournalRow;
 
@@ -74,7 +78,11 @@ typedef enum JournalRows
 {
 	/* Those that are committed, or will be if their transaction is. */
 	JOURNAL_ROWS_LIVING,
-	/* Those of a transaction that has rolled back, as long as they are still there. */
+
+	/*
+	 * Those of a transaction that has rolled back, as long as they are still
+	 * there.
+	 */
 	JOURNAL_ROWS_DEAD
 } JournalRows;
 

@@ -312,7 +312,10 @@ record_portion(Protection *protection, int64 first)
 	portion = &protection->portions[protection->nportions];
 	if (protection->nportions > 0 && first < portion[-1].first + portion[-1].n)
 	{
-		/* it had to wait for too long: what is left of that portion is in this one */
+		/*
+		 * it had to wait for too long: what is left of that portion is in
+		 * this one
+		 */
 		int			sent = (int) (first - portion[-1].first);
 
 		mailbox_hint_none(&portion[-1].call_id, sent, portion[-1].n - sent);
@@ -425,7 +428,7 @@ void
 intent_call(Protection *protection, int64 i)
 {
 	Portion    *portion = protection->nportions == 0 ? NULL :
-		&protection->portions[protection->nportions - 1];
+	&protection->portions[protection->nportions - 1];
 
 	if (portion == NULL || i >= portion->first + portion->n || clock_now() > portion->good_until)
 	{

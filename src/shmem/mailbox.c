@@ -169,8 +169,8 @@ wish_size(int n)
 }
 
 /*
- * Leaves a wish, which is copied, and of which no request was sent yet.  The worker is not woken: see places_wake_now().  latch: of this
- * process.
+ * Leaves a wish, which is copied, and of which no request was sent yet.  The worker is
+ * not woken: see places_wake_now().  latch: of this process.
  */
 void
 mailbox_wish(const MailboxWish *wish, Latch *latch)
@@ -439,7 +439,10 @@ mailbox_read_wish(int i, uint32 *state)
 	MailboxWish *wish = NULL;
 	int			n = 0;
 
-	/* palloc() under a spinlock is not possible, and the wish may change before it */
+	/*
+	 * palloc() under a spinlock is not possible, and the wish may change
+	 * before it
+	 */
 	for (;;)
 	{
 		bool		found;

@@ -21,7 +21,11 @@ typedef struct MailboxWish
 {
 	/* A random number that no other intent has. */
 	pg_uuid_t	call_id;
-	/* The (sub)transaction that makes the call, and inserts what it has issued. */
+
+	/*
+	 * The (sub)transaction that makes the call, and inserts what it has
+	 * issued.
+	 */
 	FullTransactionId transaction;
 	/* The transaction that this one is of. */
 	FullTransactionId top;

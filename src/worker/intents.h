@@ -26,11 +26,19 @@ typedef struct Intent
 	JournalElement *elements;
 	/* The keys of those whose key is known. */
 	pg_uuid_t  *keys;
-	/* Each one's place among those of its identity; NULL: it does not count as open. */
+
+	/*
+	 * Each one's place among those of its identity; NULL: it does not count
+	 * as open.
+	 */
 	struct IntentUse *uses;
 	/* Whose mailbox has a hint; -1: it is not known, or there is none. */
 	int			slot;
-	/* In the list of those about which that mailbox may tell more, if it is in one. */
+
+	/*
+	 * In the list of those about which that mailbox may tell more, if it is
+	 * in one.
+	 */
 	dlist_node	slot_node;
 	/* Is it? */
 	bool		in_slot;
@@ -54,7 +62,11 @@ typedef struct Intent
 	bool		locked;
 	/* It counts as open until the doubts are read. */
 	bool		lingers;
-	/* The journal has it no more, or will not when the step under way commits. */
+
+	/*
+	 * The journal has it no more, or will not when the step under way
+	 * commits.
+	 */
 	bool		gone;
 } Intent;
 

@@ -64,7 +64,8 @@
 
 static bool has_read;			/* what a former worker has recorded */
 static bool see_all = true;		/* whatever the mailboxes' counts say */
-static uint32 *seen;			/* mailbox_count() of each, as it was looked at */
+static uint32 *seen;			/* mailbox_count() of each, as it was looked
+								 * at */
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the step under way */
 static dlist_head decided = DLIST_STATIC_INIT(decided); /* to be deleted */
 static bool delete_alone;		/* not with a record, which failed so */
@@ -489,7 +490,11 @@ find_fates(void)
 		intent->xact = xact_of(&intent->row);
 		/* what the session knew of its calls is all there by now */
 		intents_read_hint(intent, intent->xact != FATE_XACT_OPEN);
-		/* what rolled back is there until somebody needs its place: rather soon */
+
+		/*
+		 * what rolled back is there until somebody needs its place: rather
+		 * soon
+		 */
 		if (intent->xact == FATE_XACT_ABORTED && intents_has(intent, JOURNAL_UNKNOWN))
 			intents_read_rows(intent, JOURNAL_ROWS_DEAD);
 		looked_at = lappend(looked_at, intent);
