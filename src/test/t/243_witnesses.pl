@@ -259,7 +259,7 @@ ALTER TABLE booking ENABLE ALWAYS TRIGGER twice});
 ok(up('inn'), 'a subscriber');
 sql('CREATE PUBLICATION p FOR TABLE booking');
 sql("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
-$node->safe_psql('inn', "CREATE SUBSCRIPTION s CONNECTION '" . $node->connstr('postgres') .
+$node->safe_psql('inn', "CREATE SUBSCRIPTION s CONNECTION '" . ($node->connstr('postgres') =~ s/'/''/gr) .
 	"' PUBLICATION p WITH (create_slot = false, slot_name = 's', copy_data = false)");
 my @applied = map { new_guest } 1 .. 2;
 sql("INSERT INTO booking VALUES ($_, '$applied[$_ - 1]')") foreach 1, 2;
