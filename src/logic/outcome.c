@@ -32,8 +32,7 @@
  *	2. Does another issuer work for the identity?  Then nobody can tell anything.
  *	3. Is it known when the attempt was made?
  *	4. Is a key found?  Then it is adopted, or revoked with others.
- *	5. Is none found: could it be found with the present account, and is what is
- *	   there really of somebody else?
+ *	5. Is none found: could it be found with the present account?
  *
  *-------------------------------------------------------------------------
  */
@@ -54,7 +53,7 @@
  * Returns the outcome that leaves a request as it is.
  */
 static Outcome
-unchanged(const OutcomeRequest *request)
+unchanged(const OutcomeRequest * request)
 {
 	Outcome		outcome = {.act = OUTCOME_CHANGE};
 
@@ -70,7 +69,7 @@ unchanged(const OutcomeRequest *request)
  * A key was issued for it, or adopted.  If nobody wants it any more, it is to be revoked.
  */
 static void
-set_issued(const OutcomeRequest *request, Outcome *outcome)
+set_issued(const OutcomeRequest * request, Outcome * outcome)
 {
 	outcome->takes_key = true;
 	outcome->text = TEXT_NONE;
@@ -84,13 +83,18 @@ set_issued(const OutcomeRequest *request, Outcome *outcome)
 	outcome->status = STATUS_ISSUED;
 	outcome->finished = true;
 	outcome->next_attempt_at = request->has_target ? DT_NOBEGIN : DT_NOEND;
+	if (request->is_call)
+	{
+		outcome->text = TEXT_FOUND;
+		outcome->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+	}
 }
 
 /*
  * It has come to its end, with the error that it has by now.
  */
 static void
-set_end(RequestStatus status, Outcome *outcome)
+set_end(RequestStatus status, Outcome * outcome)
 {
 	outcome->status = status;
 	outcome->finished = true;
@@ -100,14 +104,14 @@ set_end(RequestStatus status, Outcome *outcome)
 /*
  * Surely no key of it was issued: it is tried again at that time if that may help (retry),
  * and is allowed.  A request that fails with 08007 may have a key, so one that has lost
- * its answer ends with another SQLSTATE.
+ * its answer ends with another SQLSTATE.  What a call asked for is never sent again.
  */
 static void
-set_not_issued(const OutcomeRequest *request, bool retry, TimestampTz at, Outcome *outcome)
+set_not_issued(const OutcomeRequest * request, bool retry, TimestampTz at, Outcome * outcome)
 {
 	if (request->status == STATUS_REVOKING)
 		set_end(STATUS_REVOKED, outcome);
-	else if (retry)
+	else if (retry && !request->is_call)
 	{
 		outcome->status = STATUS_PENDING;
 		outcome->next_attempt_at = at;
@@ -124,7 +128,7 @@ set_not_issued(const OutcomeRequest *request, bool retry, TimestampTz at, Outcom
  * A person has to look.
  */
 static void
-set_reported(OutcomeText text, Outcome *outcome)
+set_reported(OutcomeText text, Outcome * outcome)
 {
 	set_end(STATUS_FAILED, outcome);
 	outcome->text = text;
@@ -137,11 +141,11 @@ set_reported(OutcomeText text, Outcome *outcome)
  * Returns what becomes of a request after the call that issues its key.
  */
 Outcome
-outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
+outcome_of_generate(const OutcomeCall * call, const OutcomeRequest * request)
 {
 	Outcome		outcome = unchanged(request);
 	bool		ours = call->found && !request->has_key &&
-		(request->status == STATUS_IN_FLIGHT || request->status == STATUS_REVOKING);
+	(request->status == STATUS_IN_FLIGHT || request->status == STATUS_REVOKING);
 
 	if (call->locked_by_others)
 		outcome.act = OUTCOME_WAIT;
@@ -192,7 +196,7 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
  * Returns what becomes of a request after the call that revokes its key.
  */
 Outcome
-outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
+outcome_of_delete(const OutcomeCall * call, const OutcomeRequest * request)
 {
 	Outcome		outcome = unchanged(request);
 
@@ -235,7 +239,7 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
  * Returns whether a list tells which keys there are, and when they were created.
  */
 bool
-outcome_list_tells(const OutcomeList *list)
+outcome_list_tells(const OutcomeList * list)
 {
 	return list->kind == REPLY_DONE && list->has_date && list->clock_known;
 }
@@ -246,7 +250,7 @@ outcome_list_tells(const OutcomeList *list)
  * identity.
  */
 Outcome
-outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64 waited)
+outcome_of_no_list(const OutcomeList * list, const OutcomeRequest * request, int64 waited)
 {
 	Outcome		outcome = unchanged(request);
 
@@ -279,7 +283,7 @@ outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64
  * Returns why a doubt that may have keys has to be reported, or TEXT_KEPT.
  */
 static OutcomeText
-why_reported(const OutcomeRequest *request, const Doubt *doubt)
+why_reported(const OutcomeRequest * request, const Doubt *doubt)
 {
 	if (request->origin == ORIGIN_UNKNOWN)
 		return TEXT_WHOSE;
@@ -289,6 +293,10 @@ why_reported(const OutcomeRequest *request, const Doubt *doubt)
 		return TEXT_OTHER_ISSUER;
 	if (doubt->vague)
 		return TEXT_CLOCK_SET_BACK;
+	/* what a call in a transaction that has committed may have issued lives */
+	if (doubt->verdict == VERDICT_REISSUE && request->is_call &&
+		request->status == STATUS_IN_FLIGHT)
+		return TEXT_WHICH_CALL;
 	return TEXT_KEPT;
 }
 
@@ -296,17 +304,18 @@ why_reported(const OutcomeRequest *request, const Doubt *doubt)
  * Returns what becomes of a request in doubt whose group has not to be reported.
  */
 static Outcome
-outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const Doubt *doubt)
+outcome_of_doubt(const OutcomeList * list, const OutcomeRequest * request, const Doubt *doubt)
 {
 	Outcome		outcome = unchanged(request);
 
 	if (doubt->verdict == VERDICT_ADOPT)
 		set_issued(request, &outcome);
-	else if (doubt->verdict == VERDICT_NO_KEY && request->perhaps_owned &&
-			 request->status == STATUS_REVOKING)
-		set_reported(TEXT_PERHAPS_OWNED, &outcome);
 	else if (request->anothers)
-		/* of a group whose keys are revoked, too: its own may not be among them */
+
+		/*
+		 * of a group whose keys are revoked, too: its own may not be among
+		 * them
+		 */
 		set_reported(TEXT_NO_KEY_ELSEWHERE, &outcome);
 	else
 	{
@@ -314,7 +323,6 @@ outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const D
 					   list->now + request->backoff, &outcome);
 		outcome.look_again = request->origin != ORIGIN_UNKNOWN;
 		outcome.look_again_at = list->now + OUTCOME_LATE_US;
-		outcome.perhaps_owned = request->perhaps_owned && request->status == STATUS_IN_FLIGHT;
 	}
 	return outcome;
 }
@@ -325,12 +333,15 @@ outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const D
  * candidates; a candidate's revoke holds.
  */
 void
-outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n, Doubt *doubts,
-				Candidate *candidates, int ncandidates, Outcome *outcomes)
+outcome_of_list(const OutcomeList * list, const OutcomeRequest * requests, int n, Doubt *doubts,
+				Candidate *candidates, int ncandidates, Outcome * outcomes)
 {
 	doubt_settle(doubts, n, candidates, ncandidates);
 
-	/* why a group is reported stands with its first doubt; text tells whether it has keys */
+	/*
+	 * why a group is reported stands with its first doubt; text tells whether
+	 * it has keys
+	 */
 	for (int i = 0; i < n; i++)
 		outcomes[i].text = TEXT_NONE;
 	for (int c = 0; c < ncandidates; c++)
@@ -373,7 +384,7 @@ outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n, 
  * identity's keys some time later.
  */
 LateOutcome
-outcome_of_late_list(const LateFacts *facts)
+outcome_of_late_list(const LateFacts * facts)
 {
 	LateOutcome unknown;
 

@@ -19,10 +19,12 @@
 typedef enum RequestStatus
 {
 	STATUS_PENDING,				/* waits for an attempt */
-	STATUS_IN_FLIGHT,			/* an attempt was made; its answer is not known */
+	STATUS_IN_FLIGHT,			/* an attempt was made; its answer is not
+								 * known */
 	STATUS_ISSUED,				/* has its key */
 	STATUS_FAILED,				/* has none, or (08007) nobody knows */
-	STATUS_CANCELLED,			/* no key was asked for, or a person has looked */
+	STATUS_CANCELLED,			/* no key was asked for, or a person has
+								 * looked */
 	STATUS_REVOKING,			/* its key is to be revoked, if it has one */
 	STATUS_REVOKED,				/* no key of it is alive */
 	STATUS_COUNT
@@ -32,9 +34,11 @@ typedef enum RequestStatus
 typedef enum OutcomeOrigin
 {
 	ORIGIN_OURS,				/* this timeline */
-	ORIGIN_BEFORE,				/* another one: there was a promotion or a restore */
-	ORIGIN_UNKNOWN				/* a copy was adopted, or a report is looked at again */
-} OutcomeOrigin;
+	ORIGIN_BEFORE,				/* another one: there was a promotion or a
+								 * restore */
+	ORIGIN_UNKNOWN				/* a copy was adopted, or a report is looked
+								 * at again */
+}			OutcomeOrigin;
 
 /* A request, as its row is now. */
 typedef struct OutcomeRequest
@@ -50,7 +54,10 @@ typedef struct OutcomeRequest
 	/* How many attempts were made. */
 	int			attempts;
 
-	/* Whether the last one was made with another account than the present one, or perhaps so. */
+	/*
+	 * Whether the last one was made with another account than the present
+	 * one, or perhaps so.
+	 */
 	bool		anothers;
 	OutcomeOrigin origin;
 
@@ -63,18 +70,23 @@ typedef struct OutcomeRequest
 	/* How long it would wait before another attempt, in microseconds. */
 	int64		backoff;
 
-	/* Whether a call that has committed may own keys that would fit it. */
-	bool		perhaps_owned;
-} OutcomeRequest;
+	/*
+	 * Whether a synchronous call's answer was lost, which is never sent
+	 * again.
+	 */
+	bool		is_call;
+}			OutcomeRequest;
 
 /* What is to be done. */
 typedef enum OutcomeAct
 {
 	OUTCOME_CHANGE,				/* change the request, as the rest tells */
-	OUTCOME_WAIT,				/* nothing now: a session has locked the request */
+	OUTCOME_WAIT,				/* nothing now: a session has locked the
+								 * request */
 	OUTCOME_NOTHING,			/* nothing at all */
-	OUTCOME_REVOKE_COPY			/* the key that was issued is nobody's: have it revoked */
-} OutcomeAct;
+	OUTCOME_REVOKE_COPY			/* the key that was issued is nobody's: have
+								 * it revoked */
+}			OutcomeAct;
 
 /* Which error the request has then.  The worker has the words. */
 typedef enum OutcomeText
@@ -88,16 +100,22 @@ typedef enum OutcomeText
 	TEXT_LIST_WITHOUT_DATE,
 	TEXT_LIST_TOO_SLOW,			/* and Seam's clock is not known */
 
+	/* of a call: its key was found, which its caller does not have */
+	TEXT_FOUND,
+
 	/* reports: a person has to look */
-	TEXT_KEY_ELSEWHERE,			/* the key is not found with the present account */
+	TEXT_KEY_ELSEWHERE,			/* the key is not found with the present
+								 * account */
 	TEXT_IDENTITY_ELSEWHERE,	/* nor is the user identity */
 	TEXT_NO_KEY_ELSEWHERE,		/* nor is any key of it */
+
+	/* reports that name keys */
 	TEXT_WHOSE,					/* it is not known any more whose the keys are */
 	TEXT_BEFORE_PROMOTION,
 	TEXT_OTHER_ISSUER,
 	TEXT_CLOCK_SET_BACK,
-	TEXT_PERHAPS_OWNED			/* a call that has committed may own what there is */
-} OutcomeText;
+	TEXT_WHICH_CALL				/* it is one of several calls' */
+}			OutcomeText;
 
 /* What becomes of a request. */
 typedef struct Outcome
@@ -119,21 +137,24 @@ typedef struct Outcome
 	OutcomeText text;
 	int			sqlerrcode;
 
-	/* Milliseconds from the attempt on in which a key may be created; 0: as recorded. */
+	/*
+	 * Milliseconds from the attempt on in which a key may be created; 0: as
+	 * recorded.
+	 */
 	int			attempt_timeout;
 
 	/* Whether a key is looked for once more, and when. */
 	bool		look_again;
 	TimestampTz look_again_at;
-
-	/* Whether it gets another key although a call that committed may own what there is. */
-	bool		perhaps_owned;
-} Outcome;
+}			Outcome;
 
 /* The end of a call that issues, or revokes, a key. */
 typedef struct OutcomeCall
 {
-	/* Whether the request that was claimed is there still, and could be locked. */
+	/*
+	 * Whether the request that was claimed is there still, and could be
+	 * locked.
+	 */
 	bool		found;
 	bool		locked_by_others;
 
@@ -144,10 +165,16 @@ typedef struct OutcomeCall
 	/* Whether the account has changed since it was sent. */
 	bool		outdated;
 
-	/* Before another try, as the answer and the attempts have it; microseconds. */
+	/*
+	 * Before another try, as the answer and the attempts have it;
+	 * microseconds.
+	 */
 	int64		pause;
 
-	/* Whether the attempt does not count, because Seam was away when it was made. */
+	/*
+	 * Whether the attempt does not count, because Seam was away when it was
+	 * made.
+	 */
 	bool		is_free;
 
 	/* seam_ik.max_attempts */
@@ -162,7 +189,7 @@ typedef struct OutcomeCall
 
 	/* Of that, after the call has ended: seam_ik.settle_delay; milliseconds. */
 	int			settle_delay;
-} OutcomeCall;
+}			OutcomeCall;
 
 /* A list of an identity's keys, and when it is looked at. */
 typedef struct OutcomeList
@@ -183,20 +210,22 @@ typedef struct OutcomeList
 
 	int			max_attempts;
 	TimestampTz now;
-} OutcomeList;
+}			OutcomeList;
 
 /* What becomes of a request whose key is looked for once more. */
 typedef enum LateOutcome
 {
-	LATE_WAIT,					/* nothing now: a session has locked the request */
+	LATE_WAIT,					/* nothing now: a session has locked the
+								 * request */
 	LATE_GONE,					/* nothing at all */
 	LATE_AGAIN,					/* another list will tell */
 	LATE_LOOK,					/* report what is there; that is the end */
 	LATE_END,					/* that is the end */
-	LATE_UNKNOWN_ACCOUNT,		/* the end; it cannot be told, for these reasons */
+	LATE_UNKNOWN_ACCOUNT,		/* the end; it cannot be told, for these
+								 * reasons */
 	LATE_UNKNOWN_BUSY,
 	LATE_UNKNOWN_LIST
-} LateOutcome;
+}			LateOutcome;
 
 /* A second list, some time after there was no key. */
 typedef struct LateFacts
@@ -220,16 +249,16 @@ typedef struct LateFacts
 
 	/* How long ago the attempt was made, at least; microseconds. */
 	int64		age;
-} LateFacts;
+}			LateFacts;
 
-extern Outcome outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request);
-extern Outcome outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request);
-extern bool outcome_list_tells(const OutcomeList *list);
-extern Outcome outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request,
+extern Outcome outcome_of_generate(const OutcomeCall * call, const OutcomeRequest * request);
+extern Outcome outcome_of_delete(const OutcomeCall * call, const OutcomeRequest * request);
+extern bool outcome_list_tells(const OutcomeList * list);
+extern Outcome outcome_of_no_list(const OutcomeList * list, const OutcomeRequest * request,
 								  int64 waited);
-extern void outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n,
+extern void outcome_of_list(const OutcomeList * list, const OutcomeRequest * requests, int n,
 							Doubt *doubts, Candidate *candidates, int ncandidates,
-							Outcome *outcomes);
-extern LateOutcome outcome_of_late_list(const LateFacts *facts);
+							Outcome * outcomes);
+extern LateOutcome outcome_of_late_list(const LateFacts * facts);
 
 #endif							/* SEAM_IK_OUTCOME_H */

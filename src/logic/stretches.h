@@ -19,15 +19,21 @@
 /* A time through which nobody set the local clock.  Bounds are of the monotonic clock. */
 typedef struct ClockStretch
 {
-	/* The local clock may have been so from then on: it was not when last looked at. */
+	/*
+	 * The local clock may have been so from then on: it was not when last
+	 * looked at.
+	 */
 	int64		from;
 
 	/* It was not so any more then; PG_INT64_MAX for the present stretch. */
 	int64		until;
 
-	/* What the local clock showed, less what the monotonic one did; as of its end. */
+	/*
+	 * What the local clock showed, less what the monotonic one did; as of its
+	 * end.
+	 */
 	int64		offset;
-} ClockStretch;
+}			ClockStretch;
 
 /* What is known of the local clock.  Zeroed: it was never looked at. */
 typedef struct Stretches
@@ -40,21 +46,24 @@ typedef struct Stretches
 
 	/* A ring: the present stretch is at nsteps. */
 	ClockStretch stretches[STRETCHES_MAX];
-} Stretches;
+}			Stretches;
 
 /* How long ago something was, in microseconds. */
 typedef struct Ago
 {
-	/* At least so long, and at most; they differ where the clock showed a time twice. */
+	/*
+	 * At least so long, and at most; they differ where the clock showed a
+	 * time twice.
+	 */
 	int64		least;
 	int64		most;
 
 	/* Whether the clock was watched since, and not set. */
 	bool		sure;
-} Ago;
+}			Ago;
 
-extern int64 stretches_look(Stretches *clock, TimestampTz local, int64 now);
-extern Ago	stretches_ago(const Stretches *clock, TimestampTz time, int64 now);
-extern int64 stretches_surely_ago(const Stretches *clock, TimestampTz time, int64 now);
+extern int64 stretches_look(Stretches * clock, TimestampTz local, int64 now);
+extern Ago stretches_ago(const Stretches * clock, TimestampTz time, int64 now);
+extern int64 stretches_surely_ago(const Stretches * clock, TimestampTz time, int64 now);
 
 #endif							/* SEAM_IK_STRETCHES_H */

@@ -29,7 +29,10 @@ typedef struct SeamTime
 {
 	TimestampTz time;
 
-	/* When the answer had come, on a clock that nobody sets; 0: there is none. */
+	/*
+	 * When the answer had come, on a clock that nobody sets; 0: there is
+	 * none.
+	 */
 	int64		at;
 
 	/* How long before that the request was sent, in microseconds. */
@@ -41,7 +44,7 @@ typedef struct SeamNow
 {
 	TimestampTz time;
 	int64		uncertain;
-} SeamNow;
+}			SeamNow;
 
 /* What is known of an attempt, and of the time when it is looked at. */
 typedef struct WindowFacts
@@ -49,16 +52,22 @@ typedef struct WindowFacts
 	/* How long ago it was recorded, before the request was sent. */
 	Ago			ago;
 
-	/* From then on a key of it can have been created for so long; milliseconds. */
+	/*
+	 * From then on a key of it can have been created for so long;
+	 * milliseconds.
+	 */
 	int			timeout;
 
-	/* Seam's time when it was recorded, or a little later, where that was known. */
+	/*
+	 * Seam's time when it was recorded, or a little later, where that was
+	 * known.
+	 */
 	bool		has_seam_time;
 	TimestampTz seam_time;
 
 	/* Seam's time now. */
 	SeamNow		now;
-} WindowFacts;
+}			WindowFacts;
 
 /* When a key can have been created, by Seam's clock. */
 typedef struct Window
@@ -68,12 +77,12 @@ typedef struct Window
 
 	/* Whether it may be that two times are meant, and all between them. */
 	bool		vague;
-} Window;
+}			Window;
 
 extern bool window_learn(SeamTime *best, const SeamTime *answer);
 extern TimestampTz window_seam_time(const SeamTime *best, int64 at);
 extern SeamNow window_seam_now(const SeamTime *best, const SeamTime *answer, int64 now);
-extern Window window_of(const WindowFacts *facts);
+extern Window window_of(const WindowFacts * facts);
 extern int	window_timeout(int64 claimed_at, int64 ended_at, int settle_delay);
 extern int64 window_list_at(int timeout, int64 surely_ago, int64 now);
 

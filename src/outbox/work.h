@@ -44,6 +44,7 @@ typedef struct WorkRow
 	char	   *reference;		/* or NULL */
 	AccountId	account;		/* that the last attempt was made with */
 	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
+	bool		is_call;		/* made by a session's call: never sent again */
 } WorkRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */

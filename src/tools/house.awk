@@ -16,10 +16,6 @@ BEGIN {
 	may["outbox"] = "base logic seam shmem"
 	may["session"] = "base net logic seam shmem config outbox"
 	may["worker"] = "base net logic seam shmem config outbox"
-	# The account of synchronous calls is known on both sides of the wall.
-	may["ledger"] = "base net logic seam shmem config outbox worker"
-	may["session"] = may["session"] " ledger"
-	may["worker"] = may["worker"] " ledger"
 	# These libraries are known to one folder each.
 	only["curl/curl.h"] = "net base"
 	only["cJSON.h"] = "seam"

@@ -52,6 +52,7 @@ static const char *const texts[] = {
 	[TEXT_LIST_WITHOUT_DATE] = "could not look for an instant key: Seam's answer has no Date",
 	[TEXT_LIST_TOO_SLOW] = "could not look for an instant key: Seam's answer took too long to tell "
 	"its clock",
+	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",
 	[TEXT_KEY_ELSEWHERE] = "the instant key was issued with another API key, endpoint or "
 	"workspace, and is not found with the present one",
 	[TEXT_IDENTITY_ELSEWHERE] = "the answer was lost, and with the present API key, endpoint and "
@@ -66,8 +67,8 @@ static const char *const texts[] = {
 	"instant keys may be of this request: ",
 	[TEXT_CLOCK_SET_BACK] = "the answer was lost when the clock was set back, and these instant "
 	"keys may be of this request: ",
-	[TEXT_PERHAPS_OWNED] = "the answer was lost, and a call that has committed may have issued the "
-	"instant keys that are there: ",
+	[TEXT_WHICH_CALL] = "the answer was lost, and it cannot be told by which call these instant "
+	"keys were issued: ",
 };
 
 /*
@@ -80,6 +81,7 @@ change_facts(const WorkRow *row)
 		.status = row->status,
 		.has_key = row->has_key,
 		.has_target = row->has_target,
+		.is_call = row->is_call,
 		.attempts = row->attempts,
 		.anothers = credentials_are_others(&row->account),
 		.sqlerrcode = row->sqlerrcode,
@@ -101,7 +103,7 @@ change_facts(const WorkRow *row)
  * are reported.  Each may be NULL where the outcome does not need it.
  */
 WorkChange
-change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
+change_of(const WorkRow *row, const Outcome * outcome, const SeamResult *result,
 		  const SeamKey *key, const char *keys)
 {
 	WorkChange	change = {

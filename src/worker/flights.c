@@ -167,7 +167,11 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	/* its time began when the attempt was recorded: a key of it has to lie within that */
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
 	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
 							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
@@ -392,15 +396,6 @@ flights_flying_of(SeamOp op)
 	dlist_foreach(it, &flying)
 		n += dlist_container(Flight, node, it.cur)->op == op;
 	return n;
-}
-
-/*
- * Returns whether there are any at all.
- */
-bool
-flights_any(void)
-{
-	return !dlist_is_empty(&flying) || !dlist_is_empty(&ended);
 }
 
 /*

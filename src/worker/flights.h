@@ -80,7 +80,6 @@ extern void flights_free_stored(void);
 extern void flights_keep_stored(void);
 extern int	flights_flying(void);
 extern int	flights_flying_of(SeamOp op);
-extern bool flights_any(void);
 extern int64 flights_store_due(void);
 extern int	flights_aside(void);
 extern Flight *flights_next(Flight *flight);

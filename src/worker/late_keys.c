@@ -7,13 +7,13 @@
  */
 #include "postgres.h"
 
-#include "ledger/ledger.h"
 #include "logic/outcome.h"
 #include "utils/timestamp.h"
 #include "worker/candidates.h"
 #include "worker/change.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/late_keys.h"
 #include "worker/local_clock.h"
 #include "worker/step.h"
@@ -28,8 +28,7 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	Doubt		doubt = {.has_profile = row->has_profile,.profile = row->profile,
 	.from = row->look_again_from,.until = DT_NOEND};
 	Candidate  *candidates;
-	int			nperhaps;
-	int			n = candidates_find(flight, &candidates, &nperhaps);
+	int			n = candidates_find(flight, &candidates);
 	const char *report = psprintf("this instant key has appeared after the lost answer to request "
 								  "" INT64_FORMAT " was settled, and nobody owns it", row->id);
 	char	   *ids = candidates_fitting(&doubt, candidates, n);
@@ -77,7 +76,6 @@ late_keys_store(Flight *flight)
 	WorkRow		row;
 	int			ndoubts;
 
-	worker_take_answers();
 	facts.found = work_lock(flight->row.id, &row);
 	if (facts.found)
 	{
@@ -85,7 +83,8 @@ late_keys_store(Flight *flight)
 		facts.wanted = row.look_again_from != DT_NOEND;
 		facts.anothers = credentials_are_others(&row.account);
 		facts.outdated = credentials_have_changed(&flight->account_id);
-		facts.busy = doubts_are_stale() || ndoubts > 0 || worker_identity_is_busy(&row.identity);
+		facts.busy = doubts_are_stale() || ndoubts > 0 ||
+			flights_is_busy(&row.identity) || intents_are_open(&row.identity);
 		facts.age = local_clock_surely_elapsed_since(row.attempted_at);
 	}
 	else

@@ -12,7 +12,6 @@
 #include "postgres.h"
 
 #include "config/settings.h"
-#include "ledger/ledger.h"
 #include "logic/doubt.h"
 #include "logic/outcome.h"
 #include "miscadmin.h"
@@ -22,6 +21,7 @@
 #include "worker/change.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
@@ -52,7 +52,7 @@ list_facts(const Flight *flight)
  * Stores what becomes of a request in doubt, known as that; see change_of() for the rest.
  */
 static void
-store_doubt(const WorkRow *row, WorkRow *known, const Outcome *outcome, const Doubt *doubt,
+store_doubt(const WorkRow *row, WorkRow *known, const Outcome * outcome, const Doubt *doubt,
 			const SeamResult *result, const SeamKey *key, const char *keys)
 {
 	WorkChange	change = change_of(row, outcome, result, key, keys);
@@ -118,7 +118,7 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
  * A list tells nothing about these n requests in doubt.
  */
 static void
-store_no_list(const Flight *flight, const OutcomeList *list, const WorkRow *rows,
+store_no_list(const Flight *flight, const OutcomeList * list, const WorkRow *rows,
 			  const Doubt *doubts, WorkRow **of, int n)
 {
 	for (int i = 0; i < n; i++)
@@ -135,12 +135,11 @@ store_no_list(const Flight *flight, const OutcomeList *list, const WorkRow *rows
  * A list tells which keys there are: settles these n requests in doubt.
  */
 static void
-store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *doubts,
+store_keys(Flight *flight, const OutcomeList * list, const WorkRow *rows, Doubt *doubts,
 		   WorkRow **of, int n)
 {
 	Candidate  *candidates;
-	int			nperhaps;
-	int			ncandidates = candidates_find(flight, &candidates, &nperhaps);
+	int			ncandidates = candidates_find(flight, &candidates);
 	OutcomeRequest *requests = MemoryContextAllocHuge(CurrentMemoryContext,
 													  (n + 1) * sizeof(OutcomeRequest));
 	Outcome    *outcomes = MemoryContextAllocHuge(CurrentMemoryContext, (n + 1) * sizeof(Outcome));
@@ -148,28 +147,16 @@ store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *
 	for (int i = 0; i < n; i++)
 	{
 		requests[i] = change_facts(&rows[i]);
-		requests[i].perhaps_owned = candidates_fitting(&doubts[i], candidates + ncandidates,
-													   nperhaps) != NULL;
 		doubts[i].elsewhere = requests[i].anothers;
 	}
 	outcome_of_list(list, requests, n, doubts, candidates, ncandidates, outcomes);
 	for (int i = 0; i < n; i++)
 	{
-		const Outcome *outcome = &outcomes[i];
+		const		Outcome *outcome = &outcomes[i];
 		const char *keys = NULL;
 
 		CHECK_FOR_INTERRUPTS();
-		if (requests[i].perhaps_owned)
-			keys = candidates_fitting(&doubts[i], candidates + ncandidates, nperhaps);
-		if (outcome->perhaps_owned)
-			ereport(WARNING,
-					(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-					 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant "
-							"key, since a synchronous call that has committed may have issued "
-							"those that are there: %s",
-							rows[i].id, step_database(), keys),
-					 errdetail("The answers to both were lost.")));
-		if (outcome->text > TEXT_NO_KEY_ELSEWHERE && outcome->text != TEXT_PERHAPS_OWNED)
+		if (outcome->text >= TEXT_WHOSE)
 			keys = candidates_of_group(candidates, ncandidates, doubts[i].group);
 		store_doubt(&rows[i], of[i], outcome, &doubts[i], NULL,
 					outcome->takes_key ? candidates[doubts[i].key].key : NULL, keys);
@@ -202,9 +189,7 @@ settlement_store(Flight *flight)
 																		  1) * sizeof(Doubt));
 	int			n;
 
-	worker_take_answers();
-	if (worker_call_is_open(&flight->row.identity) ||
-		credentials_have_changed(&flight->account_id))
+	if (intents_are_open(&flight->row.identity) || credentials_have_changed(&flight->account_id))
 		return true;			/* a session issues a key for it right now, or
 								 * the account is asked that we have now */
 	n = lock_doubts(flight, known, ndoubts, rows, doubts, of);

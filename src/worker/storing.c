@@ -39,13 +39,13 @@ typedef struct Storing
 	int64		now;
 	/* those that are to be stored each in its own subtransaction */
 	bool		alone;
-} Storing;
+}			Storing;
 
 /*
  * Returns the next flight after this one that this step stores, or NULL.
  */
 static Flight *
-next_due(const Storing *storing, Flight *flight)
+next_due(const Storing * storing, Flight *flight)
 {
 	do
 		flight = flights_next_ended(flight);
@@ -158,7 +158,7 @@ typedef struct GivenBack
 {
 	int64		ids[PACE_ROW];
 	int			n;
-} GivenBack;
+}			GivenBack;
 
 /*
  * In a step: gives it back.
@@ -211,7 +211,10 @@ storing_run(void)
 	give_attempts_back();
 	if (next_due(&storing, NULL))
 	{
-		/* why it has failed is told of each one that is not stored alone either */
+		/*
+		 * why it has failed is told of each one that is not stored alone
+		 * either
+		 */
 		step.what = NULL;
 		(void) step_take(&step);
 	}

@@ -19,7 +19,6 @@
 #include "catalog/pg_type.h"
 #include "config/reload.h"
 #include "config/settings.h"
-#include "ledger/ledger.h"
 #include "logic/pace.h"
 #include "logic/outcome.h"
 #include "miscadmin.h"
@@ -38,8 +37,10 @@
 #include "worker/credentials.h"
 #include "worker/doubts.h"
 #include "worker/flights.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
+#include "worker/recorder.h"
 #include "worker/remaining.h"
 #include "worker/rows.h"
 #include "worker/sending.h"
@@ -58,6 +59,9 @@
 
 /* Cancelled requests that are told of at once. */
 #define CANCELLED_AT_ONCE 100
+
+/* What was issued stays for so long at least, whatever seam_ik.retention says. */
+#define KEEP_AT_LEAST_US (10 * INT64CONST(1000000))
 
 static int64 paused_until;		/* after an error */
 static int64 housekeeping_at;
@@ -82,9 +86,16 @@ turn(void *arg)
 	bool		may_send = *(bool *) arg;
 	WorkRow    *rows;
 
-	/* that a request is on its way must not be lost, whatever synchronous_commit says */
+	/*
+	 * that a request is on its way must not be lost, whatever
+	 * synchronous_commit says
+	 */
 	ForceSyncCommit();
-	doubts_read();
+	if (doubts_are_stale())
+	{
+		doubts_read();
+		intents_doubts_were_read();
+	}
 	if (may_send)
 		claims_take();
 	if (queues_is_due(STATUS_CANCELLED))
@@ -164,7 +175,7 @@ housekeeping(void *arg)
 			keep = lappend(keep, unconstify(pg_uuid_t *, &doubt->identity));
 		for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 			keep = lappend(keep, &flight->row.identity);
-		keep = worker_called_identities(keep);
+		keep = intents_identities(keep);
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
@@ -224,7 +235,7 @@ static void
 take_turn(void)
 {
 	bool		changed = false;
-	bool		may_send = settings_worker && worker_calls_are_known() &&
+	bool		may_send = settings_worker && recorder_has_read() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
 	.arg = &may_send,.what = "go on"};
@@ -257,7 +268,7 @@ next_turn(void)
 		return 0;
 	at = Min(at, local_clock_monotonic(queues_next(STATUS_ISSUED), now, http));
 	at = Min(at, local_clock_monotonic(queues_next(STATUS_CANCELLED), now, http));
-	if (!settings_worker || !worker_calls_are_known())
+	if (!settings_worker || !recorder_has_read())
 		return at;
 	if (credentials_are_missing(&again_at))
 		return Min(at, again_at);
@@ -373,13 +384,13 @@ leave(void)
 	if (step_outbox() == OUTBOX_GONE)
 	{
 		log_abandoned("extension seam_ik was dropped");
-		worker_log_calls("extension seam_ik was dropped");
+		recorder_log("extension seam_ik was dropped");
 	}
 	else
 	{
-		worker_finish_calls();
+		recorder_finish();
 		if (places_want_exit())
-			worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+			recorder_log("seam_ik had to make way for a command like DROP DATABASE");
 		/* after any other command a successor goes on with them */
 		if (places_want_drop())
 		{
@@ -404,7 +415,7 @@ hear(void)
 	bool		look = calls & (1 << WAKE_JUDGE);
 
 	if (look || (calls & (1 << WAKE_INTENTS)) || intents_at <= clock_now())
-		intents_at = worker_process_intents(look);
+		intents_at = recorder_run(look);
 	if (calls == 0)
 		return false;
 	if (places_want_exit())
@@ -454,6 +465,7 @@ set_up(bool careful)
 	rows_set_up(careful);
 	sending_set_up();
 	flights_set_up();
+	recorder_set_up();
 	clock_was_set = true;		/* for all that we know */
 	MemoryContextSwitchTo(step_context());
 }
@@ -483,7 +495,7 @@ end_worker(SIGNAL_ARGS)
 static void
 end_now(void)
 {
-	worker_finish_calls();
+	recorder_finish();
 	ProcDiePending = InterruptPending = true;
 	CHECK_FOR_INTERRUPTS();
 }
@@ -506,6 +518,8 @@ seam_ik_worker_main(Datum main_arg)
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	set_own_settings();
 	set_up(start.careful);
+	/* the oldest requests may be witnesses */
+	intents_at = recorder_run(true);
 	keep_house();
 	for (;;)
 	{
@@ -542,9 +556,7 @@ seam_ik_worker_main(Datum main_arg)
 		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
 			turn_at = Min(turn_at, clock_now() + Min(stats_in, STATS_MS) * 1000);
-		/* Min() would call it twice */
-		wake_at = worker_tidy_calls();
-		wake_at = Min(wake_at, turn_at);
+		wake_at = turn_at;
 		if (ConfigReloadPending)
 			wake_at = Min(wake_at, reload_at);
 		waiting = true;

@@ -205,7 +205,7 @@ foreach my $db ('postgres', 'stays')
 }
 $node->psql('stays', "SELECT seam_generate_instant_key('$tenant')", extra_params => [ '-U', 'tenant' ]);
 is(scalar(keys_of($tenant, $elsewhere)), 1, "a role's own endpoint is asked");
-is(sql('stays', "SELECT seam_time IS NULL FROM seam_instant_key_call WHERE user_identity_ids[1] = '$tenant'"), 't',
+is(sql('stays', "SELECT seam_time IS NULL FROM seam_instant_key_request WHERE user_identity_id = '$tenant'"), 't',
 	"and the call is not dated by the worker's");
 set(endpoint => $elsewhere->url, request_timeout => '2s');
 $fake->behave($stays, "$at,hang_after", 1);

@@ -49,7 +49,7 @@ typedef struct Life
 	ReplyKind	kind;			/* which it is */
 	int			created;		/* the key of the attempt, or -1 */
 	bool		cancelled;		/* by its owner */
-} Life;
+}			Life;
 
 /* A key at Seam. */
 typedef struct Key
@@ -63,7 +63,7 @@ typedef struct Key
 	bool		doomed;			/* it waits for its revocation */
 	bool		taken;			/* a request had it, or has it */
 	bool		reported;		/* a person knows */
-} Key;
+}			Key;
 
 typedef struct World
 {
@@ -76,7 +76,7 @@ typedef struct World
 	Key			keys[KEYS_MAX];
 	int			nkeys;
 	long		round;
-} World;
+}			World;
 
 /* What has happened in all worlds: a judge who has seen nothing judges nothing. */
 static struct
@@ -85,36 +85,36 @@ static struct
 	long		adopted_unwanted;
 	long		reissued;
 	long		revoked;
-	long		reported[TEXT_PERHAPS_OWNED + 1];
+	long		reported[TEXT_WHICH_CALL + 1];
 	long		issued;
 	long		failed;
 	long		unlisted;
-} seen;
+}			seen;
 
 /* Returns whether it happens, once in n times; never where there are no faults. */
 static bool
-fault(const World *w, uint32 n)
+fault(const World * w, uint32 n)
 {
 	return w->faults && unit_random(n) == 0;
 }
 
 /* Returns whether a request has the key, or had it: then it is no candidate. */
 static bool
-is_owned(const World *w, int k)
+is_owned(const World * w, int k)
 {
 	return w->keys[k].taken;
 }
 
 /* Returns whether a key is there, and opens the door, as far as its request knows. */
 static bool
-lives_on(const World *w, int k)
+lives_on(const World * w, int k)
 {
 	return !w->keys[k].dead && w->keys[k].created_at <= w->now;
 }
 
 /* Returns whether a request is in doubt: its attempt may have a key, and nobody waits for it. */
 static bool
-in_doubt(const Life *life)
+in_doubt(const Life * life)
 {
 	return !life->flying && life->key < 0 && (life->row.status == STATUS_IN_FLIGHT ||
 											  life->row.status == STATUS_REVOKING);
@@ -122,7 +122,7 @@ in_doubt(const Life *life)
 
 /* Writes an outcome to a request; found is the key that it takes. */
 static void
-change(World *w, Life *life, const Outcome *outcome, int found)
+change(World * w, Life * life, const Outcome * outcome, int found)
 {
 	bool		unwanted = life->row.status == STATUS_REVOKING;
 
@@ -145,7 +145,11 @@ change(World *w, Life *life, const Outcome *outcome, int found)
 		outcome->sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
 	{
 		seen.reported[outcome->text]++;
-		/* what is not found with the present account is named by the request itself */
+
+		/*
+		 * what is not found with the present account is named by the request
+		 * itself
+		 */
 		for (int k = 0; k < w->nkeys; k++)
 			w->keys[k].reported |= w->keys[k].maker == life - w->lives &&
 				w->keys[k].account != w->account;
@@ -162,14 +166,14 @@ change(World *w, Life *life, const Outcome *outcome, int found)
 
 /* A worker makes an attempt, in an order that tells nobody whether there is a key. */
 static void
-attempt(World *w, Life *life)
+attempt(World * w, Life * life)
 {
 	int			i = (int) (life - w->lives);
 	int64		due = MS(REQUEST_TIMEOUT + SETTLE_DELAY);
 
 	for (int k = 0; k < w->nkeys; k++)
 	{
-		const Key  *key = &w->keys[k];
+		const		Key *key = &w->keys[k];
 
 		unit_check(w->others || key->maker != i || key->dead || key->doomed || key->taken,
 				   "round %ld: a second key is asked for, and the first one lives", w->round);
@@ -209,10 +213,10 @@ attempt(World *w, Life *life)
 
 /* The answer to an attempt comes, or nobody waits for it any more. */
 static void
-answer(World *w, Life *life)
+answer(World * w, Life * life)
 {
-	OutcomeCall call = {.found = true, .kind = life->kind, .pause = MS(unit_random(500)),
-		.max_attempts = MAX_ATTEMPTS, .now = w->now, .settle_delay = SETTLE_DELAY,
+	OutcomeCall call = {.found = true,.kind = life->kind,.pause = MS(unit_random(500)),
+		.max_attempts = MAX_ATTEMPTS,.now = w->now,.settle_delay = SETTLE_DELAY,
 		.timeout = window_timeout(life->attempted_at, w->now, SETTLE_DELAY)
 	};
 	Outcome		outcome;
@@ -233,10 +237,10 @@ answer(World *w, Life *life)
 
 /* A key is asked to be revoked: the request's, or one of nobody's. */
 static void
-revoke(World *w, Life *life)
+revoke(World * w, Life * life)
 {
-	OutcomeCall call = {.found = true, .kind = fault(w, 3) ? REPLY_DOUBT : REPLY_DONE,
-		.pause = MS(100), .max_attempts = MAX_ATTEMPTS, .now = w->now
+	OutcomeCall call = {.found = true,.kind = fault(w, 3) ? REPLY_DOUBT : REPLY_DONE,
+		.pause = MS(100),.max_attempts = MAX_ATTEMPTS,.now = w->now
 	};
 	Key		   *key = &w->keys[life->key];
 	Outcome		outcome;
@@ -261,9 +265,9 @@ revoke(World *w, Life *life)
 
 /* Fills in a request's doubt. */
 static Doubt
-doubt_of(const Life *life)
+doubt_of(const Life * life)
 {
-	Doubt		doubt = {.max_use_count = life->count, .has_profile = life->profile != 0};
+	Doubt		doubt = {.max_use_count = life->count,.has_profile = life->profile != 0};
 
 	doubt.profile.data[0] = (unsigned char) life->profile;
 	doubt.wanted = life->row.status == STATUS_IN_FLIGHT;
@@ -275,7 +279,7 @@ doubt_of(const Life *life)
 
 /* Checks what a list's decision does with a key. */
 static void
-judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *outcomes,
+judge_key(World * w, int k, int c, const Candidate *candidates, const Outcome * outcomes,
 		  const int *lives, const Doubt *doubts, int n)
 {
 	const Candidate *candidate = &candidates[c];
@@ -285,7 +289,7 @@ judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *ou
 	for (int d = 0; d < n; d++)
 	{
 		bool		reported = outcomes[d].sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN &&
-			outcomes[d].status == STATUS_FAILED;
+		outcomes[d].status == STATUS_FAILED;
 
 		doubted |= lives[d] == key->maker && !reported;
 		/* one that may have its key elsewhere is reported for that one's sake */
@@ -310,11 +314,11 @@ judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *ou
 
 /* The list of the identity's keys comes. */
 static void
-list_keys(World *w)
+list_keys(World * w)
 {
-	OutcomeList list = {.kind = fault(w, 6) ? REPLY_DOUBT : REPLY_DONE, .status = 200,
-		.has_date = !fault(w, 10), .clock_known = true, .pause = MS(200),
-		.max_attempts = MAX_ATTEMPTS, .now = w->now
+	OutcomeList list = {.kind = fault(w, 6) ? REPLY_DOUBT : REPLY_DONE,.status = 200,
+		.has_date = !fault(w, 10),.clock_known = true,.pause = MS(200),
+		.max_attempts = MAX_ATTEMPTS,.now = w->now
 	};
 	OutcomeRequest rows[REQUESTS_MAX];
 	Doubt		doubts[REQUESTS_MAX];
@@ -381,7 +385,7 @@ list_keys(World *w)
 
 /* A new request. */
 static void
-enqueue(World *w)
+enqueue(World * w)
 {
 	Life	   *life = &w->lives[w->nlives];
 
@@ -397,7 +401,7 @@ enqueue(World *w)
 
 /* Its owner does not want it any more, as seam_cancel_instant_key_request() has it. */
 static void
-cancel(World *w, Life *life)
+cancel(World * w, Life * life)
 {
 	OutcomeRequest *row = &life->row;
 
@@ -417,7 +421,7 @@ cancel(World *w, Life *life)
 
 /* A report is looked at again, as seam_retry_instant_key_request() has it. */
 static void
-retry(Life *life)
+retry(Life * life)
 {
 	OutcomeRequest *row = &life->row;
 
@@ -431,7 +435,7 @@ retry(Life *life)
 
 /* The worker does what is due: one thing, or all. */
 static void
-work(World *w)
+work(World * w)
 {
 	bool		doubts = false;
 
@@ -463,7 +467,7 @@ work(World *w)
 
 /* What else may happen. */
 static void
-disturb(World *w)
+disturb(World * w)
 {
 	switch (unit_random(12))
 	{
@@ -519,18 +523,18 @@ disturb(World *w)
 
 /* Whether a request has come to an end. */
 static bool
-has_ended(const Life *life)
+has_ended(const Life * life)
 {
 	return life->row.status == STATUS_CANCELLED || life->row.status == STATUS_REVOKED ||
 		life->row.status == STATUS_FAILED || life->row.status == STATUS_ISSUED;
 }
 
 static void
-judge_end(World *w)
+judge_end(World * w)
 {
 	for (int i = 0; i < w->nlives; i++)
 	{
-		const Life *life = &w->lives[i];
+		const		Life *life = &w->lives[i];
 
 		unit_check(has_ended(life), "round %ld: request %d ends, not in status %d", w->round, i,
 				   life->row.status);
@@ -542,7 +546,7 @@ judge_end(World *w)
 	}
 	for (int k = 0; k < w->nkeys; k++)
 	{
-		const Key  *key = &w->keys[k];
+		const		Key *key = &w->keys[k];
 		int			owners = 0;
 
 		for (int i = 0; i < w->nlives; i++)
@@ -559,7 +563,7 @@ judge_end(World *w)
 static void
 live(long round)
 {
-	World		w = {.now = MS(1000000), .faults = true, .round = round};
+	World		w = {.now = MS(1000000),.faults = true,.round = round};
 	bool		ended = false;
 
 	w.others = unit_random(4) == 0;
@@ -569,7 +573,11 @@ live(long round)
 		disturb(&w);
 		work(&w);
 	}
-	/* all is well again; a key of the other account is revoked there, or reported */
+
+	/*
+	 * all is well again; a key of the other account is revoked there, or
+	 * reported
+	 */
 	w.faults = false;
 	for (int step = 0; step < DRAIN_STEPS && !ended; step++)
 	{

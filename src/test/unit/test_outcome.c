@@ -159,11 +159,10 @@ words(const OutcomeRequest *request, const Outcome *outcome)
 	else
 		snprintf(due, sizeof(due), "in %g s",
 				 (double) (outcome->next_attempt_at - NOW) / USECS_PER_SEC);
-	snprintf(line, sizeof(line), "%s %s%s%s%s%s%s%s", status_words[outcome->status], due,
+	snprintf(line, sizeof(line), "%s %s%s%s%s%s%s", status_words[outcome->status], due,
 			 outcome->finished ? ", ended" : "", outcome->takes_key ? ", with its key" : "",
 			 outcome->attempts < request->attempts ? ", not counted" : "",
 			 outcome->look_again ? ", looked for again" : "",
-			 outcome->perhaps_owned ? ", perhaps owned" : "",
 			 outcome->sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN ? ", 08007" :
 			 outcome->sqlerrcode == ERRCODE_CONNECTION_FAILURE ? ", 08006" : "");
 	return line;
@@ -394,7 +393,7 @@ typedef struct Listed
 	OutcomeOrigin origin;
 	bool		anothers;
 	bool		vague;
-	bool		perhaps;
+	bool		is_call;
 	bool		last_try;
 	int			from;
 } Listed;
@@ -441,12 +440,18 @@ static const struct
 	{"issued never, ended, with its key"}, {TEXT_NONE}, 0},
 	{"another account, and no key", 1, {{1, .anothers = true}}, 0, {0},
 	{"failed never, ended, 08007"}, {TEXT_NO_KEY_ELSEWHERE}, 0},
-	{"perhaps owned", 1, {{1, .perhaps = true}}, 0, {0},
-	{"pending in 3 s, looked for again, perhaps owned, 08007"}, {TEXT_KEPT}, 0},
-	{"perhaps owned, and not wanted", 1, {{1, true, .perhaps = true}}, 0, {0},
-	{"failed never, ended, 08007"}, {TEXT_PERHAPS_OWNED}, 0},
-	{"perhaps owned, but there is another one", 1, {{1, true, .perhaps = true}}, 1, {15},
+	{"a call's key", 1, {{1, .is_call = true}}, 1, {15},
+	{"issued never, ended, with its key, 08007"}, {TEXT_FOUND}, 0},
+	{"a call without one is not sent again", 1, {{1, .is_call = true}}, 0, {0},
+	{"failed never, ended, looked for again, 08006"}, {TEXT_KEPT}, 0},
+	{"a call's key that is not wanted", 1, {{1, true, .is_call = true}}, 1, {15},
 	{"revoking at once, with its key, not counted"}, {TEXT_NONE}, 0},
+	{"one of two calls' keys is not revoked", 2, {{1, .is_call = true}, {2, .is_call = true}}, 1,
+	{15}, {"failed never, ended, 08007", "failed never, ended, 08007"},
+	{TEXT_WHICH_CALL, TEXT_WHICH_CALL}, 0},
+	{"nor a call's or a request's", 2, {{1}, {2, .is_call = true}}, 1, {15},
+	{"failed never, ended, 08007", "failed never, ended, 08007"},
+	{TEXT_WHICH_CALL, TEXT_WHICH_CALL}, 0},
 
 	/* all of a group, or none */
 	{"one of two alike is of before a promotion", 2, {{1, .origin = ORIGIN_BEFORE}, {1}}, 1, {15},
@@ -501,7 +506,7 @@ test_list(void)
 			doubts[r].elsewhere = listed->anothers;
 			doubts[r].from = listed->from > 0 ? listed->from : 10;
 			doubts[r].until = doubts[r].from + 10;
-			requests[r].perhaps_owned = listed->perhaps;
+			requests[r].is_call = listed->is_call;
 		}
 		for (int k = 0; k < list_cases[i].nkeys; k++)
 			candidates[k].says.created_at = list_cases[i].keys[k];

@@ -103,7 +103,7 @@ typedef struct End
 	PaceStop	stop;			/* expected */
 	PaceMay		may;			/* expected: what may be sent next, */
 	double		next;			/* and when; 0: now */
-} End;
+}			End;
 
 static const End ends[] = {
 	{"one is away", 0, 1, PACE_AWAY, 0, false, PACE_GOES, PACE_MAY_SEND, 0},
@@ -169,7 +169,7 @@ test_stop(void)
 	pace_init(&pace, 100);
 	for (int i = 0; i < (int) lengthof(ends); i++)
 	{
-		const End  *end = &ends[i];
+		const		End *end = &ends[i];
 		PaceAnswer	ended = {.sign = end->sign,.asked = S(end->asked),.nflying = 90};
 		int64		now = S(end->at);
 		bool		probe = pace.stop != PACE_GOES && end->begun == 0;
@@ -210,7 +210,7 @@ typedef enum Mood
 	MOOD_LISTS_ONLY,			/* away, but for lists */
 	MOOD_REFUSES,
 	MOOD_COUNT
-} Mood;
+}			Mood;
 
 typedef struct SimFlight
 {
@@ -218,7 +218,7 @@ typedef struct SimFlight
 	int64		ends_at;		/* PG_INT64_MAX: there is none */
 	bool		list;
 	PaceAnswer	answer;
-} SimFlight;
+}			SimFlight;
 
 #define SIM_MAX 20
 #define SIM_MOODS 40
@@ -239,13 +239,13 @@ typedef struct Sim
 	int			nposts;			/* of them, not lists */
 	int			nended;			/* of them, those that have ended in a row */
 	int64		longest;		/* the longest pause that may be under way */
-} Sim;
+}			Sim;
 
 /*
  * Sends what may be sent.
  */
 static void
-sim_send(Sim *sim)
+sim_send(Sim * sim)
 {
 	PaceMay		may;
 	int64		again_at;
@@ -302,7 +302,7 @@ sim_send(Sim *sim)
  * The end of a flight, and what must be true then whatever was before.
  */
 static void
-sim_end(Sim *sim, SimFlight *flight)
+sim_end(Sim * sim, SimFlight * flight)
 {
 	PaceStop	before = sim->pace.stop;
 	bool		of_mood = flight->begun_at >= sim->mood_at;
@@ -336,7 +336,7 @@ sim_end(Sim *sim, SimFlight *flight)
  * What a mood must have come to that has gone on for this long.
  */
 static void
-sim_judge(Sim *sim)
+sim_judge(Sim * sim)
 {
 	double		lasted = (double) (sim->now - sim->mood_at) / USECS_PER_SEC;
 	double		longest = (double) sim->longest / USECS_PER_SEC;
