@@ -15,6 +15,7 @@
 #include "ledger/intent.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "shmem/notices.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -39,6 +40,7 @@ request_shared(void)
 	if (next_shmem_request)
 		next_shmem_request();
 	places_request_shared();
+	notices_request_shared();
 	intent_request_shared();
 }
 
@@ -53,6 +55,7 @@ startup_shared(void)
 		next_shmem_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	places_startup_shared();
+	notices_startup_shared();
 	intent_startup_shared();
 	LWLockRelease(AddinShmemInitLock);
 }

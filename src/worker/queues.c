@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "utils/timestamp.h"
 #include "worker/queues.h"
 
@@ -81,6 +82,15 @@ bool
 queues_is_due(RequestStatus status)
 {
 	return queues[status].next_due <= GetCurrentTimestamp();
+}
+
+/*
+ * Returns whether the next queues_claim() begins at the beginning.
+ */
+bool
+queues_reads_all(RequestStatus status)
+{
+	return clock_now() >= queues[status].next_full;
 }
 
 /*
