@@ -199,13 +199,14 @@ writing_hold(const int64 *ids, int n, const char *error)
 static WorkStatement release =
 {
 	.sql = "UPDATE %r SET next_attempt_at = '-infinity', sqlstate = NULL, error = NULL"
-	" WHERE request_id = ANY (ARRAY(SELECT request_id FROM %r WHERE status = 'issued' AND"
-	" next_attempt_at = 'infinity' AND target_table = $3 AND" OURS "FOR UPDATE SKIP LOCKED))",
-	.types = {REGCLASSOID}
+	" WHERE request_id = ANY (ARRAY(SELECT request_id FROM %r WHERE" IN_QUEUE "AND sqlstate = $4"
+	" AND target_table = $3 AND" OURS "FOR UPDATE SKIP LOCKED))",
+	.types = {REGCLASSOID, TEXTOID}
 };
 
 /*
- * Have the rows of this table written that writing_hold() holds.
+ * Have the rows of this table written that writing_hold() holds, or has held before somebody
+ * retried.
  */
 void
 writing_release(Oid table)
@@ -213,6 +214,7 @@ writing_release(Oid table)
 	Datum		args[WORK_MAX_ARGS];
 
 	args[2] = ObjectIdGetDatum(table);
+	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
 	work_execute(&release, args, NULL);
 }
 

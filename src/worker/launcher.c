@@ -316,10 +316,7 @@ register_process(Database *db, PlaceRole role, const char *function, const char 
 	snprintf(worker.bgw_type, BGW_MAXLEN, "seam_ik %s", kind);
 	memcpy(worker.bgw_extra, &start, sizeof(start));
 	if (RegisterDynamicBackgroundWorker(&worker, handle))
-	{
-		db->slot_warned_at = 0;
 		return REGISTERED;
-	}
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
 	process->starting = process->managed = false;
 	places_free(place);

@@ -36,8 +36,9 @@
 #define READ_AT_ONCE 1000
 #define LIST_MAX 50000
 
-/* How often it is seen whether the code of a table that is held has changed. */
+/* How often it is seen, at least and at most, whether a table that is held has other code. */
 #define LOOK_AT_CODE_US (60 * INT64CONST(1000000))
+#define LOOK_AGAIN_US (1 * INT64CONST(1000000))
 
 #define UNWRITTEN "the instant key could not be written to its row: "
 #define HELD UNWRITTEN "the server has crashed %d times while rows of its table were written"
@@ -70,6 +71,8 @@ static int	turn;				/* number of the table that was written to last */
 static Oid	marked_suspect;		/* or InvalidOid */
 static Oid	writing_to;			/* whose code may be running, or InvalidOid */
 static int64 look_at_code_at;
+static int64 looked_at_code;	/* last */
+static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
 
 /* ---------- lists ---------- */
@@ -240,6 +243,8 @@ look_at_code(void *arg)
 
 	MemoryContextSwitchTo(step_context());
 	n = mark_read(&marks);
+	looked_at_code = clock_now();
+	any_held = false;
 	for (int i = 0; i < n; i++)
 	{
 		Table	   *table = table_of(marks[i].table);
@@ -249,6 +254,7 @@ look_at_code(void *arg)
 		table->not_before = marks[i].not_before;
 		if (marks[i].crashes > 0 || marks[i].stuck > 0)
 			table->pace.one_by_one = true;
+		any_held = any_held || (is_held(table) && !marks[i].changed);
 		if (!marks[i].changed)
 			continue;
 		mark_forget(table->oid);
@@ -301,6 +307,16 @@ rows_set_up(void)
 
 	look_at_code_at = clock_now() + LOOK_AT_CODE_US;
 	return step_take(&step);
+}
+
+/*
+ * Something may have happened: sees soon whether a table that is held has other code.
+ */
+void
+rows_look(void)
+{
+	if (any_held)
+		look_at_code_at = Min(look_at_code_at, looked_at_code + LOOK_AGAIN_US);
 }
 
 /*

@@ -9,6 +9,7 @@
 #define SEAM_IK_ROWS_H
 
 extern bool rows_set_up(void);
+extern void rows_look(void);
 extern bool rows_write(void);
 extern void rows_rest(void);
 extern void rows_leave(void);

@@ -362,7 +362,6 @@ write_rows(Writing *w)
 
 		if (batch->outcomes[i] == ROW_SKIPPED)
 			continue;
-		STOP_POINT("writer-row");
 		if (n++ == 0)
 		{
 			Relation	rel;
@@ -418,6 +417,7 @@ write_back(Outbox *outbox, RowBatch *batch)
 
 	batch->reason = NULL;
 	read_requests(&w);
+	STOP_POINT("writer-rows");
 	/* whoever has locked the table is not waited for; nobody can drop it then */
 	if (!ConditionalLockRelationOid(batch->table, RowExclusiveLock))
 	{

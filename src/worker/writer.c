@@ -154,6 +154,7 @@ seam_ik_writer_main(Datum main_arg)
 			if (places_want_exit())
 				leave(PG_INT64_MAX);
 			queues_look_at_all();
+			rows_look();
 		}
 		busy = tell();
 		busy = rows_write() || busy;
