@@ -6,7 +6,8 @@
  * Rows of one table are written together, which is much faster.  But a row whose
  * triggers fail takes the others of its transaction along, and one whose triggers are slow
  * makes the tables behind it wait.  So such a table's rows go one by one, each when no
- * other table has any, until they have behaved for a while.
+ * other table has any, until they have behaved for a while.  Several such tables share the
+ * time, not the turns: behind each row that sleeps come many that are only not quick.
  *
  *-------------------------------------------------------------------------
  */
@@ -26,11 +27,22 @@
 #define PAUSE_MAX_US (60 * INT64CONST(1000000))
 
 /*
+ * The table has rows again: it is not owed what others have used meanwhile.  served is what
+ * the table had used that was served last.
+ */
+void
+table_pace_join(TablePace *pace, int64 served)
+{
+	pace->used = Max(pace->used, served);
+}
+
+/*
  * A row was written, or has failed, within took microseconds.
  */
 void
 table_pace_row(TablePace *pace, bool failed, int64 took)
 {
+	pace->used += took;
 	if (failed || took > SLOW_US)
 	{
 		pace->one_by_one = true;

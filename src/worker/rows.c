@@ -68,6 +68,7 @@ typedef struct Table
 
 static List *tables;			/* of Table *, in TopMemoryContext */
 static int	turn;				/* number of the table that was written to last */
+static int64 served;			/* what it had used then, if its rows go one by one */
 static Oid	marked_suspect;		/* or InvalidOid */
 static Oid	writing_to;			/* whose code may be running, or InvalidOid */
 static int64 look_at_code_at;
@@ -207,6 +208,8 @@ sort_due(void *arg)
 	{
 		Table	   *table = table_of(due->rows[i].target);
 
+		if (length(&table->due) + length(&table->alone) == 0)
+			table_pace_join(&table->pace, served);
 		(void) add(&table->due, due->rows[i].id);
 		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
 			table->retry = true;
@@ -433,6 +436,7 @@ typedef struct Writing
 	Table	   *table;
 	IdList	   *list;			/* of the table, whose first ids they are */
 	RowBatch	batch;
+	int64		began;			/* clock_now()'s clock */
 	bool		revoked;		/* there is something to be revoked now */
 	const ErrorData *error;		/* of the try, or NULL */
 } Writing;
@@ -563,7 +567,7 @@ not_written(void *arg, const ErrorData *error)
 		return;
 	}
 	w->error = error;
-	table_pace_row(&w->table->pace, true, 0);
+	table_pace_row(&w->table->pace, true, clock_now() - w->began);
 	w->list->first++;
 	done(w->table);
 	if (!step_take(&step))
@@ -624,22 +628,25 @@ static Table *
 next_table(void)
 {
 	int			n = list_length(tables);
+	Table	   *least = NULL;
 
-	for (int pass = 0; pass < 2; pass++)
+	for (int i = 1; i <= n; i++)
 	{
-		for (int i = 1; i <= n; i++)
-		{
-			Table	   *table = list_nth(tables, (turn + i) % n);
+		Table	   *table = list_nth(tables, (turn + i) % n);
 
-			if (length(&table->due) + length(&table->alone) == 0)
-				continue;
-			if (table->pace.one_by_one && pass == 0 && !is_held(table))
-				continue;
+		if (length(&table->due) + length(&table->alone) == 0)
+			continue;
+		if (!table->pace.one_by_one || is_held(table))
+		{
 			turn = (turn + i) % n;
 			return table;
 		}
+		if (least == NULL || table->pace.used < least->pace.used)
+			least = table;
 	}
-	return NULL;
+	if (least)
+		served = least->pace.used;
+	return least;
 }
 
 /*
@@ -712,6 +719,7 @@ rows_write(void)
 			return false;
 		}
 		writing_to = w.table->oid;
+		w.began = clock_now();
 	}
 	(void) step_take(&step);
 	writing_to = InvalidOid;
