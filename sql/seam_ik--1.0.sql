@@ -269,6 +269,33 @@ SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call',
 	$$WHERE CASE WHEN transaction_id < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
 	THEN pg_catalog.pg_xact_status(transaction_id) IS DISTINCT FROM 'committed' ELSE true END$$);
 
+-- Which users' tables the writer writes to, as far as a crash must not make that
+-- forgotten.  (No dump has it: it says nothing of a copy.)
+CREATE TABLE seam_instant_key_writing (
+	origin bigint,
+	target_table oid,
+	writing boolean NOT NULL,
+	crashes int NOT NULL DEFAULT 0,
+	stuck int NOT NULL DEFAULT 0,
+	not_before timestamptz,
+	code bigint,
+	PRIMARY KEY (origin, target_table)
+);
+COMMENT ON TABLE seam_instant_key_writing IS
+	'tables that instant keys are being written to, and those whose triggers have crashed the server or did not end';
+COMMENT ON COLUMN seam_instant_key_writing.origin IS
+	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_writing.writing IS
+	'the table''s code may be running: what is set when a writer starts was left by a crash';
+COMMENT ON COLUMN seam_instant_key_writing.crashes IS
+	'crashes of the server, one after another, while rows of the table were written; from 3 on none is';
+COMMENT ON COLUMN seam_instant_key_writing.stuck IS
+	'processes, one after another, that had to be ended because the table''s code did not';
+COMMENT ON COLUMN seam_instant_key_writing.not_before IS
+	'no row is written before, because of that';
+COMMENT ON COLUMN seam_instant_key_writing.code IS
+	'a hash that tells whether the table''s triggers, their functions, or its constraints have changed since';
+
 CREATE VIEW seam_instant_key_orphan AS
 SELECT request_id, transaction_id, user_identity_id, (instant_key).instant_key_id, status,
 	enqueued_at AS since, attempts, sqlstate, error AS last_error
@@ -350,6 +377,7 @@ COMMENT ON FUNCTION seam_cancel_instant_key_request_trigger() IS
 
 REVOKE ALL ON TABLE seam_instant_key_request FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_call FROM PUBLIC;
+REVOKE ALL ON TABLE seam_instant_key_writing FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_orphan FROM PUBLIC;
 GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;

@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "outbox/outbox.h"
 #include "shmem/mailbox.h"
+#include "shmem/notices.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -40,6 +41,7 @@ request_shared(void)
 		next_shmem_request();
 	places_request_shared();
 	mailbox_request_shared();
+	notices_request_shared();
 }
 
 /*
@@ -54,6 +56,7 @@ startup_shared(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	places_startup_shared();
 	mailbox_startup_shared();
+	notices_startup_shared();
 	LWLockRelease(AddinShmemInitLock);
 }
 

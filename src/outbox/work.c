@@ -62,7 +62,7 @@ const char *const status_names[STATUS_COUNT] =
 /* What get_row() reads; r is the request. */
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
-	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
+	" r.attempts, (r.instant_key).instant_key_id, r.target_table::oid, r.next_attempt_at," \
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
@@ -110,7 +110,8 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->has_key = !nulls[6];
 	if (!nulls[6])
 		row->key = *DatumGetUUIDP(values[6]);
-	row->has_target = DatumGetBool(values[7]);
+	row->has_target = !nulls[7];
+	row->target = nulls[7] ? InvalidOid : DatumGetObjectId(values[7]);
 	row->next_attempt_at = nulls[8] ? DT_NOEND : DatumGetTimestampTz(values[8]);
 	row->attempted_at = nulls[9] ? 0 : DatumGetTimestampTz(values[9]);
 	row->attempt_timeout = nulls[10] ? 0 : DatumGetInt32(values[10]);

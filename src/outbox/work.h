@@ -31,6 +31,7 @@ typedef struct WorkRow
 	bool		has_key;
 	pg_uuid_t	key;
 	bool		has_target;
+	Oid			target;			/* table, or InvalidOid */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;
 	int			attempt_timeout;	/* milliseconds */

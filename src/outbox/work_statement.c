@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/as_owner.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -153,21 +154,20 @@ work_outbox(void)
 }
 
 /*
- * Do both tables belong to whom we are connected as?  Another owner's triggers and rules
+ * Do all tables belong to whom we are connected as?  Another owner's triggers and rules
  * would run in our name.
  */
 bool
 work_is_ours(void)
 {
-	HeapTuple	tuple;
-	bool		ours;
+	static const char *const others[] = {"seam_instant_key_call", "seam_instant_key_writing"};
 
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call",
-																	   outbox.schema)));
-	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return ours && outbox.owner == GetUserId();
+	for (int i = 0; i < (int) lengthof(others); i++)
+	{
+		if (as_owner_of(get_relname_relid(others[i], outbox.schema)) != GetUserId())
+			return false;
+	}
+	return outbox.owner == GetUserId();
 }
 
 /*
@@ -184,7 +184,8 @@ with_names(const char *sql)
 		if (*sql != '%')
 			appendStringInfoChar(&text, *sql);
 		else
-			appendStringInfoString(&text, *++sql == 'r' ? outbox.name : outbox.calls);
+			appendStringInfoString(&text, *++sql == 'r' ? outbox.name :
+								   *sql == 'c' ? outbox.calls : outbox.writing);
 	}
 	return text.data;
 }

@@ -27,7 +27,7 @@
 typedef struct WorkStatement
 {
 	const char *sql;			/* %r is the table of requests, %c that of
-								 * calls */
+								 * calls, %w that of the writer's marks */
 	Oid			types[WORK_MAX_ARGS];	/* of the arguments from $3 on */
 	SPIPlanPtr	plan;
 	int			names;			/* for which names of the tables that was made */

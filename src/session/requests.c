@@ -126,7 +126,7 @@ static const struct
 		1, {INT8OID}
 	},
 	[ST_CANCEL] = {
-		/* next_attempt_at: the worker is to tell the listeners */
+		/* next_attempt_at: the writer is to tell the listeners */
 		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
 		" WHERE request_id = $1",
 		1, {INT8OID}
@@ -419,7 +419,7 @@ cancel(Session *session, const Locked *locked)
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
 		execute(session, ST_CANCEL, args);
-		places_wake_at_commit(false);
+		places_wake_writer_at_commit();
 		return "cancelled";
 	}
 	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
@@ -664,7 +664,7 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
-		places_wake_at_commit(false);
+		places_wake_writer_at_commit();
 	}
 	end_session(&session);
 	PG_RETURN_TEXT_P(cstring_to_text(status));
@@ -692,6 +692,7 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 	execute(&session, ST_REPORT_CALLS, args);
 	n += (int64) SPI_processed;
 	places_wake_at_commit(true);
+	places_wake_writer_at_commit();
 	end_session(&session);
 	PG_RETURN_INT64(n);
 }

@@ -197,13 +197,13 @@ foreach my $guest (sort keys %cases)
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
 cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
-# a table that is dropped when the worker is about to write to it
+# a table that is dropped when the writer is about to write to it
 $node->safe_psql('postgres', q{CREATE TABLE dropped (id int PRIMARY KEY, guest uuid, key_id uuid);
 CREATE TRIGGER enqueue AFTER INSERT ON dropped FOR EACH ROW
 	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
-append_to_file("$folder/worker-write-back", '');
+append_to_file("$folder/writer-rows", '');
 $node->safe_psql('postgres', 'INSERT INTO dropped VALUES (1, gen_random_uuid())');
-ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the worker is about to write a row');
+ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the writer is about to write a row');
 $node->safe_psql('postgres', 'DROP TABLE dropped');
 unlink glob "$folder/*";
 ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at ' .
