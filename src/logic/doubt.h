@@ -27,8 +27,8 @@ typedef struct Doubt
 	bool		has_profile;
 	pg_uuid_t	profile;
 	bool		wanted;			/* false: its key would be revoked anyway */
-	bool		elsewhere;		/* its key may be where the list does not
-								 * show it */
+	bool		elsewhere;		/* its key may be where the list does not show
+								 * it */
 	TimestampTz from;			/* when a key of it may have been created, by */
 	TimestampTz until;			/* Seam's clock */
 	bool		vague;			/* our clock was set back about then, and

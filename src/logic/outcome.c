@@ -84,6 +84,12 @@ set_issued(const OutcomeRequest *request, Outcome *outcome)
 	outcome->status = STATUS_ISSUED;
 	outcome->finished = true;
 	outcome->next_attempt_at = request->has_target ? DT_NOBEGIN : DT_NOEND;
+	if (request->is_call)
+	{
+		/* the caller was told that the answer was lost, and has no key */
+		outcome->text = TEXT_FOUND;
+		outcome->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+	}
 }
 
 /*
@@ -99,15 +105,15 @@ set_end(RequestStatus status, Outcome *outcome)
 
 /*
  * Surely no key of it was issued: it is tried again at that time if that may help (retry),
- * and is allowed.  A request that fails with 08007 may have a key, so one that has lost
- * its answer ends with another SQLSTATE.
+ * and is allowed, but never what a call has asked for.  A request that fails with 08007 may
+ * have a key, so one that has lost its answer ends with another SQLSTATE.
  */
 static void
 set_not_issued(const OutcomeRequest *request, bool retry, TimestampTz at, Outcome *outcome)
 {
 	if (request->status == STATUS_REVOKING)
 		set_end(STATUS_REVOKED, outcome);
-	else if (retry)
+	else if (retry && !request->is_call)
 	{
 		outcome->status = STATUS_PENDING;
 		outcome->next_attempt_at = at;
@@ -141,7 +147,7 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 {
 	Outcome		outcome = unchanged(request);
 	bool		ours = call->found && !request->has_key &&
-		(request->status == STATUS_IN_FLIGHT || request->status == STATUS_REVOKING);
+	(request->status == STATUS_IN_FLIGHT || request->status == STATUS_REVOKING);
 
 	if (call->locked_by_others)
 		outcome.act = OUTCOME_WAIT;
@@ -283,6 +289,10 @@ why_reported(const OutcomeRequest *request, const Doubt *doubt)
 		return TEXT_OTHER_ISSUER;
 	if (doubt->vague)
 		return TEXT_CLOCK_SET_BACK;
+	/* its transaction has committed: what it may have issued lives */
+	if (doubt->verdict == VERDICT_REISSUE && request->is_call &&
+		request->status == STATUS_IN_FLIGHT)
+		return TEXT_WHICH_CALL;
 	return TEXT_KEPT;
 }
 
@@ -300,7 +310,11 @@ outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const D
 			 request->status == STATUS_REVOKING)
 		set_reported(TEXT_PERHAPS_OWNED, &outcome);
 	else if (request->anothers)
-		/* of a group whose keys are revoked, too: its own may not be among them */
+
+		/*
+		 * of a group whose keys are revoked, too: its own may not be among
+		 * them
+		 */
 		set_reported(TEXT_NO_KEY_ELSEWHERE, &outcome);
 	else
 	{
@@ -324,7 +338,10 @@ outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n, 
 {
 	doubt_settle(doubts, n, candidates, ncandidates);
 
-	/* why a group is reported stands with its first doubt; text tells whether it has keys */
+	/*
+	 * why a group is reported stands with its first doubt; text tells whether
+	 * it has keys
+	 */
 	for (int i = 0; i < n; i++)
 		outcomes[i].text = TEXT_NONE;
 	for (int c = 0; c < ncandidates; c++)

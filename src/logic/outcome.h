@@ -19,10 +19,12 @@
 typedef enum RequestStatus
 {
 	STATUS_PENDING,				/* waits for an attempt */
-	STATUS_IN_FLIGHT,			/* an attempt was made; its answer is not known */
+	STATUS_IN_FLIGHT,			/* an attempt was made; its answer is not
+								 * known */
 	STATUS_ISSUED,				/* has its key */
 	STATUS_FAILED,				/* has none, or (08007) nobody knows */
-	STATUS_CANCELLED,			/* no key was asked for, or a person has looked */
+	STATUS_CANCELLED,			/* no key was asked for, or a person has
+								 * looked */
 	STATUS_REVOKING,			/* its key is to be revoked, if it has one */
 	STATUS_REVOKED,				/* no key of it is alive */
 	STATUS_COUNT
@@ -32,14 +34,22 @@ typedef enum RequestStatus
 typedef enum OutcomeOrigin
 {
 	ORIGIN_OURS,				/* this timeline */
-	ORIGIN_BEFORE,				/* another one: there was a promotion or a restore */
-	ORIGIN_UNKNOWN				/* a copy was adopted, or a report is looked at again */
+	ORIGIN_BEFORE,				/* another one: there was a promotion or a
+								 * restore */
+	ORIGIN_UNKNOWN				/* a copy was adopted, or a report is looked
+								 * at again */
 } OutcomeOrigin;
 
 /* A request, as its row is now. */
 typedef struct OutcomeRequest
 {
 	RequestStatus status;
+
+	/*
+	 * Whether a session's call has asked for the key, in a transaction that
+	 * has committed, and its answer was lost.
+	 */
+	bool		is_call;
 
 	/* Whether a key is its own already. */
 	bool		has_key;
@@ -50,7 +60,10 @@ typedef struct OutcomeRequest
 	/* How many attempts were made. */
 	int			attempts;
 
-	/* Whether the last one was made with another account than the present one, or perhaps so. */
+	/*
+	 * Whether the last one was made with another account than the present
+	 * one, or perhaps so.
+	 */
 	bool		anothers;
 	OutcomeOrigin origin;
 
@@ -71,9 +84,11 @@ typedef struct OutcomeRequest
 typedef enum OutcomeAct
 {
 	OUTCOME_CHANGE,				/* change the request, as the rest tells */
-	OUTCOME_WAIT,				/* nothing now: a session has locked the request */
+	OUTCOME_WAIT,				/* nothing now: a session has locked the
+								 * request */
 	OUTCOME_NOTHING,			/* nothing at all */
-	OUTCOME_REVOKE_COPY			/* the key that was issued is nobody's: have it revoked */
+	OUTCOME_REVOKE_COPY			/* the key that was issued is nobody's: have
+								 * it revoked */
 } OutcomeAct;
 
 /* Which error the request has then.  The worker has the words. */
@@ -81,6 +96,8 @@ typedef enum OutcomeText
 {
 	TEXT_KEPT,					/* the one that it has */
 	TEXT_NONE,					/* none */
+	TEXT_FOUND,					/* the call's key, whose answer was lost, was
+								 * found */
 	TEXT_ANSWER,				/* what the answer says */
 
 	/* of a list that tells nothing */
@@ -89,14 +106,17 @@ typedef enum OutcomeText
 	TEXT_LIST_TOO_SLOW,			/* and Seam's clock is not known */
 
 	/* reports: a person has to look */
-	TEXT_KEY_ELSEWHERE,			/* the key is not found with the present account */
+	TEXT_KEY_ELSEWHERE,			/* the key is not found with the present
+								 * account */
 	TEXT_IDENTITY_ELSEWHERE,	/* nor is the user identity */
 	TEXT_NO_KEY_ELSEWHERE,		/* nor is any key of it */
 	TEXT_WHOSE,					/* it is not known any more whose the keys are */
 	TEXT_BEFORE_PROMOTION,
 	TEXT_OTHER_ISSUER,
 	TEXT_CLOCK_SET_BACK,
-	TEXT_PERHAPS_OWNED			/* a call that has committed may own what there is */
+	TEXT_WHICH_CALL,			/* it cannot be told by which call */
+	TEXT_PERHAPS_OWNED			/* a call that has committed may own what
+								 * there is */
 } OutcomeText;
 
 /* What becomes of a request. */
@@ -119,21 +139,30 @@ typedef struct Outcome
 	OutcomeText text;
 	int			sqlerrcode;
 
-	/* Milliseconds from the attempt on in which a key may be created; 0: as recorded. */
+	/*
+	 * Milliseconds from the attempt on in which a key may be created; 0: as
+	 * recorded.
+	 */
 	int			attempt_timeout;
 
 	/* Whether a key is looked for once more, and when. */
 	bool		look_again;
 	TimestampTz look_again_at;
 
-	/* Whether it gets another key although a call that committed may own what there is. */
+	/*
+	 * Whether it gets another key although a call that committed may own what
+	 * there is.
+	 */
 	bool		perhaps_owned;
 } Outcome;
 
 /* The end of a call that issues, or revokes, a key. */
 typedef struct OutcomeCall
 {
-	/* Whether the request that was claimed is there still, and could be locked. */
+	/*
+	 * Whether the request that was claimed is there still, and could be
+	 * locked.
+	 */
 	bool		found;
 	bool		locked_by_others;
 
@@ -144,7 +173,10 @@ typedef struct OutcomeCall
 	/* Whether the account has changed since it was sent. */
 	bool		outdated;
 
-	/* Before another try, as the answer and the attempts have it; microseconds. */
+	/*
+	 * Before another try, as the answer and the attempts have it;
+	 * microseconds.
+	 */
 	int64		pause;
 
 	/* seam_ik.max_attempts */
@@ -182,12 +214,14 @@ typedef struct OutcomeList
 /* What becomes of a request whose key is looked for once more. */
 typedef enum LateOutcome
 {
-	LATE_WAIT,					/* nothing now: a session has locked the request */
+	LATE_WAIT,					/* nothing now: a session has locked the
+								 * request */
 	LATE_GONE,					/* nothing at all */
 	LATE_AGAIN,					/* another list will tell */
 	LATE_LOOK,					/* report what is there; that is the end */
 	LATE_END,					/* that is the end */
-	LATE_UNKNOWN_ACCOUNT,		/* the end; it cannot be told, for these reasons */
+	LATE_UNKNOWN_ACCOUNT,		/* the end; it cannot be told, for these
+								 * reasons */
 	LATE_UNKNOWN_BUSY,
 	LATE_UNKNOWN_LIST
 } LateOutcome;

@@ -15,32 +15,43 @@ typedef struct ReplyFacts
 	/* Whether a byte of the request may have left. */
 	bool		sent;
 
-	/* Whether a whole answer came, and its HTTP status; 0 where not even that came. */
+	/*
+	 * Whether a whole answer came, and its HTTP status; 0 where not even that
+	 * came.
+	 */
 	bool		whole;
 	int			status;
 
 	/* Whether the body is what the API promises for a status of 2xx. */
 	bool		usable;
 
-	/* Whether Seam itself says that there is no such thing (404 with an error object). */
+	/*
+	 * Whether Seam itself says that there is no such thing (404 with an error
+	 * object).
+	 */
 	bool		nothing_there;
 
 	/* Whether this process had no file descriptor for a connection. */
 	bool		no_descriptor;
 
-	/* Whether another try would end the same way: out of time, certificate, too large. */
+	/*
+	 * Whether another try would end the same way: out of time, certificate,
+	 * too large.
+	 */
 	bool		hopeless;
 } ReplyFacts;
 
 /* What became of a request. */
 typedef enum ReplyKind
 {
-	REPLY_DONE,				/* it was done */
-	REPLY_NOTHING_THERE,		/* nothing was done, for what it is about does not exist */
-	REPLY_NOT_SENT,			/* nothing was done: it did not leave */
+	REPLY_DONE,					/* it was done */
+	REPLY_NOTHING_THERE,		/* nothing was done, for what it is about does
+								 * not exist */
+	REPLY_NOT_SENT,				/* nothing was done: it did not leave */
 	REPLY_NO_DESCRIPTOR,		/* the same, for want of a file descriptor */
 	REPLY_LIMITED,				/* nothing was done: the rate is limited */
-	REPLY_KEY_REFUSED,			/* nothing was done: the API key is not accepted */
+	REPLY_KEY_REFUSED,			/* nothing was done: the API key is not
+								 * accepted */
 	REPLY_REFUSED,				/* nothing was done */
 	REPLY_DOUBT,				/* it may have been done */
 	REPLY_KINDS

@@ -19,13 +19,19 @@
 /* A time through which nobody set the local clock.  Bounds are of the monotonic clock. */
 typedef struct ClockStretch
 {
-	/* The local clock may have been so from then on: it was not when last looked at. */
+	/*
+	 * The local clock may have been so from then on: it was not when last
+	 * looked at.
+	 */
 	int64		from;
 
 	/* It was not so any more then; PG_INT64_MAX for the present stretch. */
 	int64		until;
 
-	/* What the local clock showed, less what the monotonic one did; as of its end. */
+	/*
+	 * What the local clock showed, less what the monotonic one did; as of its
+	 * end.
+	 */
 	int64		offset;
 } ClockStretch;
 
@@ -45,7 +51,10 @@ typedef struct Stretches
 /* How long ago something was, in microseconds. */
 typedef struct Ago
 {
-	/* At least so long, and at most; they differ where the clock showed a time twice. */
+	/*
+	 * At least so long, and at most; they differ where the clock showed a
+	 * time twice.
+	 */
 	int64		least;
 	int64		most;
 

@@ -29,7 +29,10 @@ typedef struct SeamTime
 {
 	TimestampTz time;
 
-	/* When the answer had come, on a clock that nobody sets; 0: there is none. */
+	/*
+	 * When the answer had come, on a clock that nobody sets; 0: there is
+	 * none.
+	 */
 	int64		at;
 
 	/* How long before that the request was sent, in microseconds. */
@@ -49,10 +52,16 @@ typedef struct WindowFacts
 	/* How long ago it was recorded, before the request was sent. */
 	Ago			ago;
 
-	/* From then on a key of it can have been created for so long; milliseconds. */
+	/*
+	 * From then on a key of it can have been created for so long;
+	 * milliseconds.
+	 */
 	int			timeout;
 
-	/* Seam's time when it was recorded, or a little later, where that was known. */
+	/*
+	 * Seam's time when it was recorded, or a little later, where that was
+	 * known.
+	 */
 	bool		has_seam_time;
 	TimestampTz seam_time;
 

@@ -225,7 +225,10 @@ reply_facts(const HttpAnswer *answer)
 		.no_descriptor = answer->failure == HTTP_FAILURE_DESCRIPTORS
 	};
 
-	/* the whole time is over, a certificate does not get better, nor an answer smaller */
+	/*
+	 * the whole time is over, a certificate does not get better, nor an
+	 * answer smaller
+	 */
 	facts.hopeless = answer->failure == HTTP_FAILURE_TIMEOUT ||
 		answer->failure == HTTP_FAILURE_CERTIFICATE || answer->outcome == HTTP_TOO_LARGE;
 	return facts;

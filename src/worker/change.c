@@ -49,6 +49,7 @@ change_none(const WorkRow *row)
 
 /* What an outcome says of a request; where it ends in a colon, the keys follow. */
 static const char *const texts[] = {
+	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",
 	[TEXT_LIST_WITHOUT_DATE] = "could not look for an instant key: Seam's answer has no Date",
 	[TEXT_LIST_TOO_SLOW] = "could not look for an instant key: Seam's answer took too long to tell "
 	"its clock",
@@ -66,6 +67,8 @@ static const char *const texts[] = {
 	"instant keys may be of this request: ",
 	[TEXT_CLOCK_SET_BACK] = "the answer was lost when the clock was set back, and these instant "
 	"keys may be of this request: ",
+	[TEXT_WHICH_CALL] = "the answer was lost, and it cannot be told by which call these instant "
+	"keys were issued: ",
 	[TEXT_PERHAPS_OWNED] = "the answer was lost, and a call that has committed may have issued the "
 	"instant keys that are there: ",
 };

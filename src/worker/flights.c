@@ -166,7 +166,11 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	/* its time began when the attempt was recorded: a key of it has to lie within that */
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
 	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
 							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;

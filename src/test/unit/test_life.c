@@ -89,7 +89,7 @@ static struct
 	long		issued;
 	long		failed;
 	long		unlisted;
-} seen;
+}			seen;
 
 /* Returns whether it happens, once in n times; never where there are no faults. */
 static bool
@@ -145,12 +145,17 @@ change(World *w, Life *life, const Outcome *outcome, int found)
 		outcome->sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN)
 	{
 		seen.reported[outcome->text]++;
-		/* what is not found with the present account is named by the request itself */
+
+		/*
+		 * what is not found with the present account is named by the request
+		 * itself
+		 */
 		for (int k = 0; k < w->nkeys; k++)
 			w->keys[k].reported |= w->keys[k].maker == life - w->lives &&
 				w->keys[k].account != w->account;
 	}
-	unit_check(outcome->status != STATUS_CANCELLED && (outcome->status != STATUS_REVOKED || unwanted),
+	unit_check(outcome->status != STATUS_CANCELLED &&
+			   (outcome->status != STATUS_REVOKED || unwanted),
 			   "round %ld: what is wanted is not given up", w->round);
 	unit_check(outcome->finished == (outcome->status == STATUS_ISSUED ||
 									 outcome->status == STATUS_FAILED ||
@@ -160,9 +165,9 @@ change(World *w, Life *life, const Outcome *outcome, int found)
 
 /* ---------- what happens ---------- */
 
-/* A worker makes an attempt, in an order that tells nobody whether there is a key. */
+/* A worker, or a session's call, makes an attempt; what comes of it is known to nobody. */
 static void
-attempt(World *w, Life *life)
+attempt(World *w, Life *life, bool by_call)
 {
 	int			i = (int) (life - w->lives);
 	int64		due = MS(REQUEST_TIMEOUT + SETTLE_DELAY);
@@ -174,6 +179,8 @@ attempt(World *w, Life *life)
 		unit_check(w->others || key->maker != i || key->dead || key->doomed || key->taken,
 				   "round %ld: a second key is asked for, and the first one lives", w->round);
 	}
+	unit_check(life->row.is_call == by_call, "round %ld: what a call has asked for is sent again",
+			   w->round);
 	life->row.status = STATUS_IN_FLIGHT;
 	life->row.attempts++;
 	life->row.origin = ORIGIN_OURS;
@@ -181,9 +188,9 @@ attempt(World *w, Life *life)
 	life->attempted_at = w->now;
 	life->timeout = REQUEST_TIMEOUT + SETTLE_DELAY;
 	life->account = w->account;
-	life->flying = true;
+	life->flying = !by_call;
 	life->created = -1;
-	if (fault(w, 3))
+	if (!by_call && fault(w, 3))
 	{
 		static const ReplyKind refusals[] = {REPLY_NOT_SENT, REPLY_NO_DESCRIPTOR,
 			REPLY_LIMITED, REPLY_KEY_REFUSED, REPLY_REFUSED, REPLY_NOTHING_THERE
@@ -192,7 +199,7 @@ attempt(World *w, Life *life)
 		life->kind = refusals[unit_random(lengthof(refusals))];
 		return;
 	}
-	life->kind = fault(w, 2) ? REPLY_DOUBT : REPLY_DONE;
+	life->kind = by_call || fault(w, 2) ? REPLY_DOUBT : REPLY_DONE;
 	if (life->kind == REPLY_DONE || unit_random(2) == 0)
 	{
 		Key		   *key = &w->keys[w->nkeys];
@@ -211,8 +218,8 @@ attempt(World *w, Life *life)
 static void
 answer(World *w, Life *life)
 {
-	OutcomeCall call = {.found = true, .kind = life->kind, .pause = MS(unit_random(500)),
-		.max_attempts = MAX_ATTEMPTS, .now = w->now, .settle_delay = SETTLE_DELAY,
+	OutcomeCall call = {.found = true,.kind = life->kind,.pause = MS(unit_random(500)),
+		.max_attempts = MAX_ATTEMPTS,.now = w->now,.settle_delay = SETTLE_DELAY,
 		.timeout = window_timeout(life->attempted_at, w->now, SETTLE_DELAY)
 	};
 	Outcome		outcome;
@@ -235,8 +242,8 @@ answer(World *w, Life *life)
 static void
 revoke(World *w, Life *life)
 {
-	OutcomeCall call = {.found = true, .kind = fault(w, 3) ? REPLY_DOUBT : REPLY_DONE,
-		.pause = MS(100), .max_attempts = MAX_ATTEMPTS, .now = w->now
+	OutcomeCall call = {.found = true,.kind = fault(w, 3) ? REPLY_DOUBT : REPLY_DONE,
+		.pause = MS(100),.max_attempts = MAX_ATTEMPTS,.now = w->now
 	};
 	Key		   *key = &w->keys[life->key];
 	Outcome		outcome;
@@ -263,7 +270,7 @@ revoke(World *w, Life *life)
 static Doubt
 doubt_of(const Life *life)
 {
-	Doubt		doubt = {.max_use_count = life->count, .has_profile = life->profile != 0};
+	Doubt		doubt = {.max_use_count = life->count,.has_profile = life->profile != 0};
 
 	doubt.profile.data[0] = (unsigned char) life->profile;
 	doubt.wanted = life->row.status == STATUS_IN_FLIGHT;
@@ -285,7 +292,7 @@ judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *ou
 	for (int d = 0; d < n; d++)
 	{
 		bool		reported = outcomes[d].sqlerrcode == ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN &&
-			outcomes[d].status == STATUS_FAILED;
+		outcomes[d].status == STATUS_FAILED;
 
 		doubted |= lives[d] == key->maker && !reported;
 		/* one that may have its key elsewhere is reported for that one's sake */
@@ -302,6 +309,9 @@ judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *ou
 	}
 	if (!candidate->revoke)
 		return;
+	unit_check(key->maker < 0 || !w->lives[key->maker].row.is_call ||
+			   w->lives[key->maker].row.status == STATUS_REVOKING,
+			   "round %ld: the key of a call that has committed is revoked", w->round);
 	unit_check(w->others || doubted, "round %ld: a key is revoked, and its request has none",
 			   w->round);
 	key->doomed = true;
@@ -312,9 +322,9 @@ judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *ou
 static void
 list_keys(World *w)
 {
-	OutcomeList list = {.kind = fault(w, 6) ? REPLY_DOUBT : REPLY_DONE, .status = 200,
-		.has_date = !fault(w, 10), .clock_known = true, .pause = MS(200),
-		.max_attempts = MAX_ATTEMPTS, .now = w->now
+	OutcomeList list = {.kind = fault(w, 6) ? REPLY_DOUBT : REPLY_DONE,.status = 200,
+		.has_date = !fault(w, 10),.clock_known = true,.pause = MS(200),
+		.max_attempts = MAX_ATTEMPTS,.now = w->now
 	};
 	OutcomeRequest rows[REQUESTS_MAX];
 	Doubt		doubts[REQUESTS_MAX];
@@ -393,6 +403,15 @@ enqueue(World *w)
 	life->count = 1 + (int) (unit_random(3) == 0);
 	life->profile = (int) (unit_random(3) == 0);
 	life->row.next_attempt_at = DT_NOBEGIN;
+	if (fault(w, 4) && w->nkeys < KEYS_MAX - 8)
+	{
+		/*
+		 * a session's call, whose answer is lost: its request is there when
+		 * it commits
+		 */
+		life->row.is_call = true;
+		attempt(w, life, true);
+	}
 }
 
 /* Its owner does not want it any more, as seam_cancel_instant_key_request() has it. */
@@ -452,7 +471,7 @@ work(World *w)
 		else if (life->row.next_attempt_at > w->now)
 			continue;
 		else if (life->row.status == STATUS_PENDING && !doubts && w->nkeys < KEYS_MAX - 8)
-			attempt(w, life);
+			attempt(w, life, false);
 		else if (life->row.status == STATUS_REVOKING && life->key >= 0)
 			revoke(w, life);
 	}
@@ -559,7 +578,7 @@ judge_end(World *w)
 static void
 live(long round)
 {
-	World		w = {.now = MS(1000000), .faults = true, .round = round};
+	World		w = {.now = MS(1000000),.faults = true,.round = round};
 	bool		ended = false;
 
 	w.others = unit_random(4) == 0;
@@ -569,7 +588,11 @@ live(long round)
 		disturb(&w);
 		work(&w);
 	}
-	/* all is well again; a key of the other account is revoked there, or reported */
+
+	/*
+	 * all is well again; a key of the other account is revoked there, or
+	 * reported
+	 */
 	w.faults = false;
 	for (int step = 0; step < DRAIN_STEPS && !ended; step++)
 	{
@@ -592,7 +615,7 @@ main(int argc, char **argv)
 {
 	long		rounds = argc > 1 ? atol(argv[1]) : 20000;
 	static const OutcomeText reports[] = {TEXT_KEY_ELSEWHERE, TEXT_NO_KEY_ELSEWHERE, TEXT_WHOSE,
-	TEXT_BEFORE_PROMOTION, TEXT_OTHER_ISSUER};
+	TEXT_BEFORE_PROMOTION, TEXT_OTHER_ISSUER, TEXT_WHICH_CALL};
 
 	unit_seed(7);
 	for (long round = 0; round < rounds; round++)
