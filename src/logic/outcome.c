@@ -53,7 +53,7 @@
  * Returns the outcome that leaves a request as it is.
  */
 static Outcome
-unchanged(const OutcomeRequest * request)
+unchanged(const OutcomeRequest *request)
 {
 	Outcome		outcome = {.act = OUTCOME_CHANGE};
 
@@ -69,7 +69,7 @@ unchanged(const OutcomeRequest * request)
  * A key was issued for it, or adopted.  If nobody wants it any more, it is to be revoked.
  */
 static void
-set_issued(const OutcomeRequest * request, Outcome * outcome)
+set_issued(const OutcomeRequest *request, Outcome *outcome)
 {
 	outcome->takes_key = true;
 	outcome->text = TEXT_NONE;
@@ -85,6 +85,7 @@ set_issued(const OutcomeRequest * request, Outcome * outcome)
 	outcome->next_attempt_at = request->has_target ? DT_NOBEGIN : DT_NOEND;
 	if (request->is_call)
 	{
+		/* the caller was told that the answer was lost, and has no key */
 		outcome->text = TEXT_FOUND;
 		outcome->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 	}
@@ -94,7 +95,7 @@ set_issued(const OutcomeRequest * request, Outcome * outcome)
  * It has come to its end, with the error that it has by now.
  */
 static void
-set_end(RequestStatus status, Outcome * outcome)
+set_end(RequestStatus status, Outcome *outcome)
 {
 	outcome->status = status;
 	outcome->finished = true;
@@ -103,11 +104,11 @@ set_end(RequestStatus status, Outcome * outcome)
 
 /*
  * Surely no key of it was issued: it is tried again at that time if that may help (retry),
- * and is allowed.  A request that fails with 08007 may have a key, so one that has lost
- * its answer ends with another SQLSTATE.  What a call asked for is never sent again.
+ * and is allowed, but never what a call has asked for.  A request that fails with 08007 may
+ * have a key, so one that has lost its answer ends with another SQLSTATE.
  */
 static void
-set_not_issued(const OutcomeRequest * request, bool retry, TimestampTz at, Outcome * outcome)
+set_not_issued(const OutcomeRequest *request, bool retry, TimestampTz at, Outcome *outcome)
 {
 	if (request->status == STATUS_REVOKING)
 		set_end(STATUS_REVOKED, outcome);
@@ -128,7 +129,7 @@ set_not_issued(const OutcomeRequest * request, bool retry, TimestampTz at, Outco
  * A person has to look.
  */
 static void
-set_reported(OutcomeText text, Outcome * outcome)
+set_reported(OutcomeText text, Outcome *outcome)
 {
 	set_end(STATUS_FAILED, outcome);
 	outcome->text = text;
@@ -141,7 +142,7 @@ set_reported(OutcomeText text, Outcome * outcome)
  * Returns what becomes of a request after the call that issues its key.
  */
 Outcome
-outcome_of_generate(const OutcomeCall * call, const OutcomeRequest * request)
+outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 {
 	Outcome		outcome = unchanged(request);
 	bool		ours = call->found && !request->has_key &&
@@ -196,7 +197,7 @@ outcome_of_generate(const OutcomeCall * call, const OutcomeRequest * request)
  * Returns what becomes of a request after the call that revokes its key.
  */
 Outcome
-outcome_of_delete(const OutcomeCall * call, const OutcomeRequest * request)
+outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 {
 	Outcome		outcome = unchanged(request);
 
@@ -239,7 +240,7 @@ outcome_of_delete(const OutcomeCall * call, const OutcomeRequest * request)
  * Returns whether a list tells which keys there are, and when they were created.
  */
 bool
-outcome_list_tells(const OutcomeList * list)
+outcome_list_tells(const OutcomeList *list)
 {
 	return list->kind == REPLY_DONE && list->has_date && list->clock_known;
 }
@@ -250,7 +251,7 @@ outcome_list_tells(const OutcomeList * list)
  * identity.
  */
 Outcome
-outcome_of_no_list(const OutcomeList * list, const OutcomeRequest * request, int64 waited)
+outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64 waited)
 {
 	Outcome		outcome = unchanged(request);
 
@@ -283,7 +284,7 @@ outcome_of_no_list(const OutcomeList * list, const OutcomeRequest * request, int
  * Returns why a doubt that may have keys has to be reported, or TEXT_KEPT.
  */
 static OutcomeText
-why_reported(const OutcomeRequest * request, const Doubt *doubt)
+why_reported(const OutcomeRequest *request, const Doubt *doubt)
 {
 	if (request->origin == ORIGIN_UNKNOWN)
 		return TEXT_WHOSE;
@@ -293,7 +294,7 @@ why_reported(const OutcomeRequest * request, const Doubt *doubt)
 		return TEXT_OTHER_ISSUER;
 	if (doubt->vague)
 		return TEXT_CLOCK_SET_BACK;
-	/* what a call in a transaction that has committed may have issued lives */
+	/* its transaction has committed: what it may have issued lives */
 	if (doubt->verdict == VERDICT_REISSUE && request->is_call &&
 		request->status == STATUS_IN_FLIGHT)
 		return TEXT_WHICH_CALL;
@@ -304,7 +305,7 @@ why_reported(const OutcomeRequest * request, const Doubt *doubt)
  * Returns what becomes of a request in doubt whose group has not to be reported.
  */
 static Outcome
-outcome_of_doubt(const OutcomeList * list, const OutcomeRequest * request, const Doubt *doubt)
+outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const Doubt *doubt)
 {
 	Outcome		outcome = unchanged(request);
 
@@ -333,8 +334,8 @@ outcome_of_doubt(const OutcomeList * list, const OutcomeRequest * request, const
  * candidates; a candidate's revoke holds.
  */
 void
-outcome_of_list(const OutcomeList * list, const OutcomeRequest * requests, int n, Doubt *doubts,
-				Candidate *candidates, int ncandidates, Outcome * outcomes)
+outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n, Doubt *doubts,
+				Candidate *candidates, int ncandidates, Outcome *outcomes)
 {
 	doubt_settle(doubts, n, candidates, ncandidates);
 
@@ -384,7 +385,7 @@ outcome_of_list(const OutcomeList * list, const OutcomeRequest * requests, int n
  * identity's keys some time later.
  */
 LateOutcome
-outcome_of_late_list(const LateFacts * facts)
+outcome_of_late_list(const LateFacts *facts)
 {
 	LateOutcome unknown;
 

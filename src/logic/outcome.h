@@ -38,12 +38,18 @@ typedef enum OutcomeOrigin
 								 * restore */
 	ORIGIN_UNKNOWN				/* a copy was adopted, or a report is looked
 								 * at again */
-}			OutcomeOrigin;
+} OutcomeOrigin;
 
 /* A request, as its row is now. */
 typedef struct OutcomeRequest
 {
 	RequestStatus status;
+
+	/*
+	 * Whether a session's call has asked for the key, in a transaction that
+	 * has committed, and its answer was lost.
+	 */
+	bool		is_call;
 
 	/* Whether a key is its own already. */
 	bool		has_key;
@@ -69,13 +75,7 @@ typedef struct OutcomeRequest
 
 	/* How long it would wait before another attempt, in microseconds. */
 	int64		backoff;
-
-	/*
-	 * Whether a synchronous call's answer was lost, which is never sent
-	 * again.
-	 */
-	bool		is_call;
-}			OutcomeRequest;
+} OutcomeRequest;
 
 /* What is to be done. */
 typedef enum OutcomeAct
@@ -86,13 +86,15 @@ typedef enum OutcomeAct
 	OUTCOME_NOTHING,			/* nothing at all */
 	OUTCOME_REVOKE_COPY			/* the key that was issued is nobody's: have
 								 * it revoked */
-}			OutcomeAct;
+} OutcomeAct;
 
 /* Which error the request has then.  The worker has the words. */
 typedef enum OutcomeText
 {
 	TEXT_KEPT,					/* the one that it has */
 	TEXT_NONE,					/* none */
+	TEXT_FOUND,					/* the call's key, whose answer was lost, was
+								 * found */
 	TEXT_ANSWER,				/* what the answer says */
 
 	/* of a list that tells nothing */
@@ -100,22 +102,17 @@ typedef enum OutcomeText
 	TEXT_LIST_WITHOUT_DATE,
 	TEXT_LIST_TOO_SLOW,			/* and Seam's clock is not known */
 
-	/* of a call: its key was found, which its caller does not have */
-	TEXT_FOUND,
-
 	/* reports: a person has to look */
 	TEXT_KEY_ELSEWHERE,			/* the key is not found with the present
 								 * account */
 	TEXT_IDENTITY_ELSEWHERE,	/* nor is the user identity */
 	TEXT_NO_KEY_ELSEWHERE,		/* nor is any key of it */
-
-	/* reports that name keys */
 	TEXT_WHOSE,					/* it is not known any more whose the keys are */
 	TEXT_BEFORE_PROMOTION,
 	TEXT_OTHER_ISSUER,
 	TEXT_CLOCK_SET_BACK,
-	TEXT_WHICH_CALL				/* it is one of several calls' */
-}			OutcomeText;
+	TEXT_WHICH_CALL				/* it cannot be told by which call */
+} OutcomeText;
 
 /* What becomes of a request. */
 typedef struct Outcome
@@ -146,7 +143,7 @@ typedef struct Outcome
 	/* Whether a key is looked for once more, and when. */
 	bool		look_again;
 	TimestampTz look_again_at;
-}			Outcome;
+} Outcome;
 
 /* The end of a call that issues, or revokes, a key. */
 typedef struct OutcomeCall
@@ -189,7 +186,7 @@ typedef struct OutcomeCall
 
 	/* Of that, after the call has ended: seam_ik.settle_delay; milliseconds. */
 	int			settle_delay;
-}			OutcomeCall;
+} OutcomeCall;
 
 /* A list of an identity's keys, and when it is looked at. */
 typedef struct OutcomeList
@@ -210,7 +207,7 @@ typedef struct OutcomeList
 
 	int			max_attempts;
 	TimestampTz now;
-}			OutcomeList;
+} OutcomeList;
 
 /* What becomes of a request whose key is looked for once more. */
 typedef enum LateOutcome
@@ -225,7 +222,7 @@ typedef enum LateOutcome
 								 * reasons */
 	LATE_UNKNOWN_BUSY,
 	LATE_UNKNOWN_LIST
-}			LateOutcome;
+} LateOutcome;
 
 /* A second list, some time after there was no key. */
 typedef struct LateFacts
@@ -249,16 +246,16 @@ typedef struct LateFacts
 
 	/* How long ago the attempt was made, at least; microseconds. */
 	int64		age;
-}			LateFacts;
+} LateFacts;
 
-extern Outcome outcome_of_generate(const OutcomeCall * call, const OutcomeRequest * request);
-extern Outcome outcome_of_delete(const OutcomeCall * call, const OutcomeRequest * request);
-extern bool outcome_list_tells(const OutcomeList * list);
-extern Outcome outcome_of_no_list(const OutcomeList * list, const OutcomeRequest * request,
+extern Outcome outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request);
+extern Outcome outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request);
+extern bool outcome_list_tells(const OutcomeList *list);
+extern Outcome outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request,
 								  int64 waited);
-extern void outcome_of_list(const OutcomeList * list, const OutcomeRequest * requests, int n,
+extern void outcome_of_list(const OutcomeList *list, const OutcomeRequest *requests, int n,
 							Doubt *doubts, Candidate *candidates, int ncandidates,
-							Outcome * outcomes);
-extern LateOutcome outcome_of_late_list(const LateFacts * facts);
+							Outcome *outcomes);
+extern LateOutcome outcome_of_late_list(const LateFacts *facts);
 
 #endif							/* SEAM_IK_OUTCOME_H */

@@ -21,7 +21,7 @@
  * Returns what became of a request.
  */
 ReplyKind
-reply_kind(const ReplyFacts * facts)
+reply_kind(const ReplyFacts *facts)
 {
 	/* The first row that matches decides; the statuses are of whole answers. */
 	static const struct
@@ -60,7 +60,7 @@ reply_kind(const ReplyFacts * facts)
  * Returns whether a request may be made once more, and whether that may help.
  */
 bool
-reply_try_again(const ReplyFacts * facts, bool idempotent)
+reply_try_again(const ReplyFacts *facts, bool idempotent)
 {
 	if (facts->hopeless)
 		return false;

@@ -39,7 +39,7 @@ typedef struct ReplyFacts
 	 * too large.
 	 */
 	bool		hopeless;
-}			ReplyFacts;
+} ReplyFacts;
 
 /* What became of a request. */
 typedef enum ReplyKind
@@ -55,9 +55,9 @@ typedef enum ReplyKind
 	REPLY_REFUSED,				/* nothing was done */
 	REPLY_DOUBT,				/* it may have been done */
 	REPLY_KINDS
-}			ReplyKind;
+} ReplyKind;
 
-extern ReplyKind reply_kind(const ReplyFacts * facts);
-extern bool reply_try_again(const ReplyFacts * facts, bool idempotent);
+extern ReplyKind reply_kind(const ReplyFacts *facts);
+extern bool reply_try_again(const ReplyFacts *facts, bool idempotent);
 
 #endif							/* SEAM_IK_REPLY_H */

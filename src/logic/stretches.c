@@ -33,7 +33,7 @@
  * where it was not.
  */
 int64
-stretches_look(Stretches * clock, TimestampTz local, int64 now)
+stretches_look(Stretches *clock, TimestampTz local, int64 now)
 {
 	ClockStretch *present = &clock->stretches[clock->nsteps % STRETCHES_MAX];
 	int64		by;
@@ -71,7 +71,7 @@ stretches_look(Stretches * clock, TimestampTz local, int64 now)
  * Returns the oldest stretch that is remembered, of a clock that was looked at.
  */
 static int
-oldest(const Stretches * clock)
+oldest(const Stretches *clock)
 {
 	return Max(clock->nsteps - STRETCHES_MAX + 1, 0);
 }
@@ -81,7 +81,7 @@ oldest(const Stretches * clock)
  * clock.
  */
 static int64
-watched_since(const Stretches * clock)
+watched_since(const Stretches *clock)
 {
 	return clock->stretches[oldest(clock) % STRETCHES_MAX].from;
 }
@@ -92,14 +92,14 @@ watched_since(const Stretches * clock)
  * PG_INT64_MAX / 2.
  */
 Ago
-stretches_ago(const Stretches * clock, TimestampTz time, int64 now)
+stretches_ago(const Stretches *clock, TimestampTz time, int64 now)
 {
 	Ago			ago = {PG_INT64_MAX, PG_INT64_MIN, false};
 	int64		then = 0;
 
 	for (int i = clock->nsteps; i >= oldest(clock); i--)
 	{
-		const		ClockStretch *stretch = &clock->stretches[i % STRETCHES_MAX];
+		const ClockStretch *stretch = &clock->stretches[i % STRETCHES_MAX];
 
 		then = time - stretch->offset;
 		if (then < stretch->from - STRETCHES_STEP_US ||
@@ -128,7 +128,7 @@ stretches_ago(const Stretches * clock, TimestampTz time, int64 now)
  * before the first look may have been right before it.
  */
 int64
-stretches_surely_ago(const Stretches * clock, TimestampTz time, int64 now)
+stretches_surely_ago(const Stretches *clock, TimestampTz time, int64 now)
 {
 	int64		watched = clock->looked_at == 0 ? 0 : now - watched_since(clock);
 

@@ -33,7 +33,7 @@ typedef struct ClockStretch
 	 * end.
 	 */
 	int64		offset;
-}			ClockStretch;
+} ClockStretch;
 
 /* What is known of the local clock.  Zeroed: it was never looked at. */
 typedef struct Stretches
@@ -46,7 +46,7 @@ typedef struct Stretches
 
 	/* A ring: the present stretch is at nsteps. */
 	ClockStretch stretches[STRETCHES_MAX];
-}			Stretches;
+} Stretches;
 
 /* How long ago something was, in microseconds. */
 typedef struct Ago
@@ -60,10 +60,10 @@ typedef struct Ago
 
 	/* Whether the clock was watched since, and not set. */
 	bool		sure;
-}			Ago;
+} Ago;
 
-extern int64 stretches_look(Stretches * clock, TimestampTz local, int64 now);
-extern Ago stretches_ago(const Stretches * clock, TimestampTz time, int64 now);
-extern int64 stretches_surely_ago(const Stretches * clock, TimestampTz time, int64 now);
+extern int64 stretches_look(Stretches *clock, TimestampTz local, int64 now);
+extern Ago	stretches_ago(const Stretches *clock, TimestampTz time, int64 now);
+extern int64 stretches_surely_ago(const Stretches *clock, TimestampTz time, int64 now);
 
 #endif							/* SEAM_IK_STRETCHES_H */

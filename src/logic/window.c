@@ -97,7 +97,7 @@ window_seam_now(const SeamTime *best, const SeamTime *answer, int64 now)
  * Returns when a key of an attempt can have been created.
  */
 Window
-window_of(const WindowFacts * facts)
+window_of(const WindowFacts *facts)
 {
 	Window		window;
 

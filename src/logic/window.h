@@ -44,7 +44,7 @@ typedef struct SeamNow
 {
 	TimestampTz time;
 	int64		uncertain;
-}			SeamNow;
+} SeamNow;
 
 /* What is known of an attempt, and of the time when it is looked at. */
 typedef struct WindowFacts
@@ -67,7 +67,7 @@ typedef struct WindowFacts
 
 	/* Seam's time now. */
 	SeamNow		now;
-}			WindowFacts;
+} WindowFacts;
 
 /* When a key can have been created, by Seam's clock. */
 typedef struct Window
@@ -77,12 +77,12 @@ typedef struct Window
 
 	/* Whether it may be that two times are meant, and all between them. */
 	bool		vague;
-}			Window;
+} Window;
 
 extern bool window_learn(SeamTime *best, const SeamTime *answer);
 extern TimestampTz window_seam_time(const SeamTime *best, int64 at);
 extern SeamNow window_seam_now(const SeamTime *best, const SeamTime *answer, int64 now);
-extern Window window_of(const WindowFacts * facts);
+extern Window window_of(const WindowFacts *facts);
 extern int	window_timeout(int64 claimed_at, int64 ended_at, int settle_delay);
 extern int64 window_list_at(int timeout, int64 surely_ago, int64 now);
 

@@ -29,19 +29,19 @@ typedef struct Head
 	uint8		status;
 	bool		has_reference;
 	uint8		length;			/* of the reference */
-} Head;
+}			Head;
 
 typedef struct Ring
 {
-	Oid			database;		/* whose notices these are; another one may have
-								 * the place by now */
+	Oid			database;		/* whose notices these are; another one may
+								 * have the place by now */
 	pg_atomic_uint64 written;	/* bytes that were ever written, */
 	pg_atomic_uint64 read;		/* and read */
 	pg_atomic_uint32 was_full;	/* the worker waits for room */
 	char		bytes[RING_SIZE];
-} Ring;
+}			Ring;
 
-static Ring *rings;				/* by number of place */
+static Ring * rings;			/* by number of place */
 
 /*
  * The size of all rings, in bytes.
@@ -84,7 +84,7 @@ notices_startup_shared(void)
  * Copy n bytes into the ring, or out of it, at a position.
  */
 static void
-copy(Ring *ring, uint64 position, char *bytes, Size n, bool into)
+copy(Ring * ring, uint64 position, char *bytes, Size n, bool into)
 {
 	for (Size done = 0; done < n;)
 	{

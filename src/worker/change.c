@@ -27,7 +27,8 @@
 
 /* Of the step that is under way: */
 static List *notices;			/* of Notice *, in step_context(), in turn */
-static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be written */
+static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
+										 * written */
 
 /* What the writer has to tell, and there was no room for: */
 static List *held;				/* of Notice *, in TopMemoryContext, in turn */
@@ -50,10 +51,10 @@ change_none(const WorkRow *row)
 
 /* What an outcome says of a request; where it ends in a colon, the keys follow. */
 static const char *const texts[] = {
+	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",
 	[TEXT_LIST_WITHOUT_DATE] = "could not look for an instant key: Seam's answer has no Date",
 	[TEXT_LIST_TOO_SLOW] = "could not look for an instant key: Seam's answer took too long to tell "
 	"its clock",
-	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",
 	[TEXT_KEY_ELSEWHERE] = "the instant key was issued with another API key, endpoint or "
 	"workspace, and is not found with the present one",
 	[TEXT_IDENTITY_ELSEWHERE] = "the answer was lost, and with the present API key, endpoint and "
@@ -104,7 +105,7 @@ change_facts(const WorkRow *row)
  * are reported.  Each may be NULL where the outcome does not need it.
  */
 WorkChange
-change_of(const WorkRow *row, const Outcome * outcome, const SeamResult *result,
+change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 		  const SeamKey *key, const char *keys)
 {
 	WorkChange	change = {

@@ -14,7 +14,7 @@
 
 extern WorkChange change_none(const WorkRow *row);
 extern OutcomeRequest change_facts(const WorkRow *row);
-extern WorkChange change_of(const WorkRow *row, const Outcome * outcome, const SeamResult *result,
+extern WorkChange change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 							const SeamKey *key, const char *keys);
 extern void change_request(const WorkRow *row, WorkChange *change);
 extern void change_add_notice(const WorkRow *row, RequestStatus status);

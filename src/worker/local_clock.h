@@ -11,7 +11,7 @@
 #include "logic/stretches.h"
 
 extern bool local_clock_watch(void);
-extern Ago local_clock_ago(TimestampTz time);
+extern Ago	local_clock_ago(TimestampTz time);
 extern int64 local_clock_surely_elapsed_since(TimestampTz time);
 extern int64 local_clock_monotonic(TimestampTz time, TimestampTz now, int64 monotonic);
 

@@ -148,7 +148,7 @@ row_target_execute(const char *sql, int nargs, Oid *types, Datum *args, const ch
  * primary key is not the one of the request.
  */
 void
-row_target_check(const RowTarget *target, const RowKey *row_key)
+row_target_check(const RowTarget * target, const RowKey *row_key)
 {
 	if (!row_key_is(row_key, target->has_names ? &target->names : NULL,
 					target->has_numbers ? &target->numbers : NULL))
@@ -163,10 +163,10 @@ row_target_check(const RowTarget *target, const RowKey *row_key)
  * is not of the table any more.
  */
 static void
-check_partition(const RowTarget *target, Oid table)
+check_partition(const RowTarget * target, Oid table)
 {
 	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID,
-														   ObjectIdGetDatum(target->partition)) &&
+															   ObjectIdGetDatum(target->partition)) &&
 		!(get_rel_relispartition(target->partition) &&
 		  list_member_oid(get_partition_ancestors(target->partition), table)))
 		ereport(ERROR,
@@ -180,7 +180,7 @@ check_partition(const RowTarget *target, Oid table)
  * its identity and its key's id.
  */
 const char *
-row_target_why_unwanted(const RowTarget *target, Oid table)
+row_target_why_unwanted(const RowTarget * target, Oid table)
 {
 	Datum		found;
 	bool		isnull;
@@ -207,7 +207,7 @@ row_target_why_unwanted(const RowTarget *target, Oid table)
  * row has the very key, so that nothing is to be written.
  */
 bool
-row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key)
+row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_key)
 {
 	const char *key_column = columns[F_INSTANT_KEY_ID];
 	const char *has_it = key_column == NULL ? "false" :
@@ -249,7 +249,7 @@ row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key
 		if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)))
 			return true;
 		target->keyless[i] = row_key_value(&found, SPI_tuptable->tupdesc, SPI_tuptable->vals[i],
-									   &target->keyless_hash[i]);
+										   &target->keyless_hash[i]);
 	}
 	return false;
 }
@@ -259,7 +259,7 @@ row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key
  * so that it may be the row of this one.  As the worker, who may read the outbox.
  */
 void
-row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, const char *reason)
+row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget * target, const char *reason)
 {
 	Oid			types[] = {INT8OID, REGCLASSOID, JSONBOID, UUIDOID};
 
@@ -269,8 +269,8 @@ row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, con
 		target->keyless[i], UUIDPGetDatum(&target->identity)};
 
 		row_target_execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
-						 "target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
-				4, types, args, NULL, SPI_OK_SELECT);
+									"target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
+						   4, types, args, NULL, SPI_OK_SELECT);
 		if (SPI_processed == 0 || target->nkeyless == MAX_KEYLESS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -52,7 +52,7 @@ list_facts(const Flight *flight)
  * Stores what becomes of a request in doubt, known as that; see change_of() for the rest.
  */
 static void
-store_doubt(const WorkRow *row, WorkRow *known, const Outcome * outcome, const Doubt *doubt,
+store_doubt(const WorkRow *row, WorkRow *known, const Outcome *outcome, const Doubt *doubt,
 			const SeamResult *result, const SeamKey *key, const char *keys)
 {
 	WorkChange	change = change_of(row, outcome, result, key, keys);
@@ -118,7 +118,7 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
  * A list tells nothing about these n requests in doubt.
  */
 static void
-store_no_list(const Flight *flight, const OutcomeList * list, const WorkRow *rows,
+store_no_list(const Flight *flight, const OutcomeList *list, const WorkRow *rows,
 			  const Doubt *doubts, WorkRow **of, int n)
 {
 	for (int i = 0; i < n; i++)
@@ -135,7 +135,7 @@ store_no_list(const Flight *flight, const OutcomeList * list, const WorkRow *row
  * A list tells which keys there are: settles these n requests in doubt.
  */
 static void
-store_keys(Flight *flight, const OutcomeList * list, const WorkRow *rows, Doubt *doubts,
+store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *doubts,
 		   WorkRow **of, int n)
 {
 	Candidate  *candidates;
@@ -152,7 +152,7 @@ store_keys(Flight *flight, const OutcomeList * list, const WorkRow *rows, Doubt 
 	outcome_of_list(list, requests, n, doubts, candidates, ncandidates, outcomes);
 	for (int i = 0; i < n; i++)
 	{
-		const		Outcome *outcome = &outcomes[i];
+		const Outcome *outcome = &outcomes[i];
 		const char *keys = NULL;
 
 		CHECK_FOR_INTERRUPTS();

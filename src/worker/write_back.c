@@ -49,19 +49,20 @@
 /* A statement on a user's table, and its plan. */
 typedef struct RowStatement
 {
-	char	   *text;			/* what it was planned for, with the types of the
-								 * arguments; NULL: nothing */
+	char	   *text;			/* what it was planned for, with the types of
+								 * the arguments; NULL: nothing */
 	SPIPlanPtr	plan;
-} RowStatement;
+}			RowStatement;
 
 /* The statements for a table, in TopMemoryContext. */
 typedef struct RowPlans
 {
 	Oid			table;
-	RowStatement lock;			/* reads a row, and locks it unless it is locked */
+	RowStatement lock;			/* reads a row, and locks it unless it is
+								 * locked */
 	RowStatement read;			/* the same without the lock */
 	RowStatement update;
-} RowPlans;
+}			RowPlans;
 
 /* A batch under way. */
 typedef struct Writing
@@ -73,11 +74,11 @@ typedef struct Writing
 	RowKey	   *row_key;
 	RowPlans   *plans;
 	bool		alone;			/* the batch is one row */
-} Writing;
+}			Writing;
 
 static List *all_plans = NIL;	/* of RowPlans *, in TopMemoryContext */
-static int64 since;				/* when the present row's code began to run, on
-								 * clock_now()'s clock; 0: none does */
+static int64 since;				/* when the present row's code began to run,
+								 * on clock_now()'s clock; 0: none does */
 
 /*
  * Returns when users' code began to run that has not ended, or 0: clock_now()'s clock.
@@ -108,7 +109,7 @@ users_code(bool begins)
  * skipped.
  */
 static void
-read_requests(Writing *w)
+read_requests(Writing * w)
 {
 	RowBatch   *batch = w->batch;
 	SPITupleTable *found = writing_lock(batch->table, batch->ids, batch->n);
@@ -210,7 +211,7 @@ plans_of(Oid table)
  * text and these types.  Raises an error when the result is not as expected.
  */
 static void
-execute(RowStatement *statement, const StringInfo sql, int nargs, Oid *types, Datum *args,
+execute(RowStatement * statement, const StringInfo sql, int nargs, Oid *types, Datum *args,
 		const char *nulls, int expected)
 {
 	int			length = sql->len;
@@ -247,7 +248,7 @@ execute(RowStatement *statement, const StringInfo sql, int nargs, Oid *types, Da
  * row has in SPI_tuptable, if it is there.
  */
 static bool
-is_locked(Writing *w, const StringInfo sql, int nargs, Oid *types, Datum *args)
+is_locked(Writing * w, const StringInfo sql, int nargs, Oid *types, Datum *args)
 {
 	execute(&w->plans->read, sql, nargs, types, args, NULL, SPI_OK_SELECT);
 	return SPI_processed > 0;
@@ -258,7 +259,7 @@ is_locked(Writing *w, const StringInfo sql, int nargs, Oid *types, Datum *args)
  * cannot be asked for the row that is meant, and what the table's code raises.
  */
 static RowOutcome
-write_row(Writing *w, RowTarget *target, const char **reason)
+write_row(Writing * w, RowTarget * target, const char **reason)
 {
 	StringInfoData sql;
 	Datum		args[MAX_ARGS];
@@ -333,7 +334,7 @@ write_row(Writing *w, RowTarget *target, const char **reason)
  * Was the request enqueued by a trigger with the same arguments?
  */
 static bool
-has_fields(const RowTarget *target, Datum fields)
+has_fields(const RowTarget * target, Datum fields)
 {
 	Size		size = VARSIZE_ANY(DatumGetPointer(fields));
 
@@ -346,7 +347,7 @@ has_fields(const RowTarget *target, Datum fields)
  * has taken long enough.
  */
 static void
-write_rows(Writing *w)
+write_rows(Writing * w)
 {
 	RowBatch   *batch = w->batch;
 	ConstraintsSetStmt immediate = {.type = T_ConstraintsSetStmt};
@@ -403,7 +404,7 @@ write_rows(Writing *w)
  * whatever way it ended.
  */
 void
-write_back(Outbox *outbox, RowBatch *batch)
+write_back(Outbox *outbox, RowBatch * batch)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"}, {"row_security", "off"}, {"lock_timeout",

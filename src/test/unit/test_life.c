@@ -49,7 +49,7 @@ typedef struct Life
 	ReplyKind	kind;			/* which it is */
 	int			created;		/* the key of the attempt, or -1 */
 	bool		cancelled;		/* by its owner */
-}			Life;
+} Life;
 
 /* A key at Seam. */
 typedef struct Key
@@ -63,7 +63,7 @@ typedef struct Key
 	bool		doomed;			/* it waits for its revocation */
 	bool		taken;			/* a request had it, or has it */
 	bool		reported;		/* a person knows */
-}			Key;
+} Key;
 
 typedef struct World
 {
@@ -76,7 +76,7 @@ typedef struct World
 	Key			keys[KEYS_MAX];
 	int			nkeys;
 	long		round;
-}			World;
+} World;
 
 /* What has happened in all worlds: a judge who has seen nothing judges nothing. */
 static struct
@@ -93,28 +93,28 @@ static struct
 
 /* Returns whether it happens, once in n times; never where there are no faults. */
 static bool
-fault(const World * w, uint32 n)
+fault(const World *w, uint32 n)
 {
 	return w->faults && unit_random(n) == 0;
 }
 
 /* Returns whether a request has the key, or had it: then it is no candidate. */
 static bool
-is_owned(const World * w, int k)
+is_owned(const World *w, int k)
 {
 	return w->keys[k].taken;
 }
 
 /* Returns whether a key is there, and opens the door, as far as its request knows. */
 static bool
-lives_on(const World * w, int k)
+lives_on(const World *w, int k)
 {
 	return !w->keys[k].dead && w->keys[k].created_at <= w->now;
 }
 
 /* Returns whether a request is in doubt: its attempt may have a key, and nobody waits for it. */
 static bool
-in_doubt(const Life * life)
+in_doubt(const Life *life)
 {
 	return !life->flying && life->key < 0 && (life->row.status == STATUS_IN_FLIGHT ||
 											  life->row.status == STATUS_REVOKING);
@@ -122,7 +122,7 @@ in_doubt(const Life * life)
 
 /* Writes an outcome to a request; found is the key that it takes. */
 static void
-change(World * w, Life * life, const Outcome * outcome, int found)
+change(World *w, Life *life, const Outcome *outcome, int found)
 {
 	bool		unwanted = life->row.status == STATUS_REVOKING;
 
@@ -154,7 +154,8 @@ change(World * w, Life * life, const Outcome * outcome, int found)
 			w->keys[k].reported |= w->keys[k].maker == life - w->lives &&
 				w->keys[k].account != w->account;
 	}
-	unit_check(outcome->status != STATUS_CANCELLED && (outcome->status != STATUS_REVOKED || unwanted),
+	unit_check(outcome->status != STATUS_CANCELLED &&
+			   (outcome->status != STATUS_REVOKED || unwanted),
 			   "round %ld: what is wanted is not given up", w->round);
 	unit_check(outcome->finished == (outcome->status == STATUS_ISSUED ||
 									 outcome->status == STATUS_FAILED ||
@@ -164,20 +165,22 @@ change(World * w, Life * life, const Outcome * outcome, int found)
 
 /* ---------- what happens ---------- */
 
-/* A worker makes an attempt, in an order that tells nobody whether there is a key. */
+/* A worker, or a session's call, makes an attempt; what comes of it is known to nobody. */
 static void
-attempt(World * w, Life * life)
+attempt(World *w, Life *life, bool by_call)
 {
 	int			i = (int) (life - w->lives);
 	int64		due = MS(REQUEST_TIMEOUT + SETTLE_DELAY);
 
 	for (int k = 0; k < w->nkeys; k++)
 	{
-		const		Key *key = &w->keys[k];
+		const Key  *key = &w->keys[k];
 
 		unit_check(w->others || key->maker != i || key->dead || key->doomed || key->taken,
 				   "round %ld: a second key is asked for, and the first one lives", w->round);
 	}
+	unit_check(life->row.is_call == by_call, "round %ld: what a call has asked for is sent again",
+			   w->round);
 	life->row.status = STATUS_IN_FLIGHT;
 	life->row.attempts++;
 	life->row.origin = ORIGIN_OURS;
@@ -185,9 +188,9 @@ attempt(World * w, Life * life)
 	life->attempted_at = w->now;
 	life->timeout = REQUEST_TIMEOUT + SETTLE_DELAY;
 	life->account = w->account;
-	life->flying = true;
+	life->flying = !by_call;
 	life->created = -1;
-	if (fault(w, 3))
+	if (!by_call && fault(w, 3))
 	{
 		static const ReplyKind refusals[] = {REPLY_NOT_SENT, REPLY_NO_DESCRIPTOR,
 			REPLY_LIMITED, REPLY_KEY_REFUSED, REPLY_REFUSED, REPLY_NOTHING_THERE
@@ -196,7 +199,7 @@ attempt(World * w, Life * life)
 		life->kind = refusals[unit_random(lengthof(refusals))];
 		return;
 	}
-	life->kind = fault(w, 2) ? REPLY_DOUBT : REPLY_DONE;
+	life->kind = by_call || fault(w, 2) ? REPLY_DOUBT : REPLY_DONE;
 	if (life->kind == REPLY_DONE || unit_random(2) == 0)
 	{
 		Key		   *key = &w->keys[w->nkeys];
@@ -213,7 +216,7 @@ attempt(World * w, Life * life)
 
 /* The answer to an attempt comes, or nobody waits for it any more. */
 static void
-answer(World * w, Life * life)
+answer(World *w, Life *life)
 {
 	OutcomeCall call = {.found = true,.kind = life->kind,.pause = MS(unit_random(500)),
 		.max_attempts = MAX_ATTEMPTS,.now = w->now,.settle_delay = SETTLE_DELAY,
@@ -237,7 +240,7 @@ answer(World * w, Life * life)
 
 /* A key is asked to be revoked: the request's, or one of nobody's. */
 static void
-revoke(World * w, Life * life)
+revoke(World *w, Life *life)
 {
 	OutcomeCall call = {.found = true,.kind = fault(w, 3) ? REPLY_DOUBT : REPLY_DONE,
 		.pause = MS(100),.max_attempts = MAX_ATTEMPTS,.now = w->now
@@ -265,7 +268,7 @@ revoke(World * w, Life * life)
 
 /* Fills in a request's doubt. */
 static Doubt
-doubt_of(const Life * life)
+doubt_of(const Life *life)
 {
 	Doubt		doubt = {.max_use_count = life->count,.has_profile = life->profile != 0};
 
@@ -279,7 +282,7 @@ doubt_of(const Life * life)
 
 /* Checks what a list's decision does with a key. */
 static void
-judge_key(World * w, int k, int c, const Candidate *candidates, const Outcome * outcomes,
+judge_key(World *w, int k, int c, const Candidate *candidates, const Outcome *outcomes,
 		  const int *lives, const Doubt *doubts, int n)
 {
 	const Candidate *candidate = &candidates[c];
@@ -306,6 +309,9 @@ judge_key(World * w, int k, int c, const Candidate *candidates, const Outcome * 
 	}
 	if (!candidate->revoke)
 		return;
+	unit_check(key->maker < 0 || !w->lives[key->maker].row.is_call ||
+			   w->lives[key->maker].row.status == STATUS_REVOKING,
+			   "round %ld: the key of a call that has committed is revoked", w->round);
 	unit_check(w->others || doubted, "round %ld: a key is revoked, and its request has none",
 			   w->round);
 	key->doomed = true;
@@ -314,7 +320,7 @@ judge_key(World * w, int k, int c, const Candidate *candidates, const Outcome * 
 
 /* The list of the identity's keys comes. */
 static void
-list_keys(World * w)
+list_keys(World *w)
 {
 	OutcomeList list = {.kind = fault(w, 6) ? REPLY_DOUBT : REPLY_DONE,.status = 200,
 		.has_date = !fault(w, 10),.clock_known = true,.pause = MS(200),
@@ -385,7 +391,7 @@ list_keys(World * w)
 
 /* A new request. */
 static void
-enqueue(World * w)
+enqueue(World *w)
 {
 	Life	   *life = &w->lives[w->nlives];
 
@@ -397,11 +403,20 @@ enqueue(World * w)
 	life->count = 1 + (int) (unit_random(3) == 0);
 	life->profile = (int) (unit_random(3) == 0);
 	life->row.next_attempt_at = DT_NOBEGIN;
+	if (fault(w, 4) && w->nkeys < KEYS_MAX - 8)
+	{
+		/*
+		 * a session's call, whose answer is lost: its request is there when
+		 * it commits
+		 */
+		life->row.is_call = true;
+		attempt(w, life, true);
+	}
 }
 
 /* Its owner does not want it any more, as seam_cancel_instant_key_request() has it. */
 static void
-cancel(World * w, Life * life)
+cancel(World *w, Life *life)
 {
 	OutcomeRequest *row = &life->row;
 
@@ -421,7 +436,7 @@ cancel(World * w, Life * life)
 
 /* A report is looked at again, as seam_retry_instant_key_request() has it. */
 static void
-retry(Life * life)
+retry(Life *life)
 {
 	OutcomeRequest *row = &life->row;
 
@@ -435,7 +450,7 @@ retry(Life * life)
 
 /* The worker does what is due: one thing, or all. */
 static void
-work(World * w)
+work(World *w)
 {
 	bool		doubts = false;
 
@@ -456,7 +471,7 @@ work(World * w)
 		else if (life->row.next_attempt_at > w->now)
 			continue;
 		else if (life->row.status == STATUS_PENDING && !doubts && w->nkeys < KEYS_MAX - 8)
-			attempt(w, life);
+			attempt(w, life, false);
 		else if (life->row.status == STATUS_REVOKING && life->key >= 0)
 			revoke(w, life);
 	}
@@ -467,7 +482,7 @@ work(World * w)
 
 /* What else may happen. */
 static void
-disturb(World * w)
+disturb(World *w)
 {
 	switch (unit_random(12))
 	{
@@ -523,18 +538,18 @@ disturb(World * w)
 
 /* Whether a request has come to an end. */
 static bool
-has_ended(const Life * life)
+has_ended(const Life *life)
 {
 	return life->row.status == STATUS_CANCELLED || life->row.status == STATUS_REVOKED ||
 		life->row.status == STATUS_FAILED || life->row.status == STATUS_ISSUED;
 }
 
 static void
-judge_end(World * w)
+judge_end(World *w)
 {
 	for (int i = 0; i < w->nlives; i++)
 	{
-		const		Life *life = &w->lives[i];
+		const Life *life = &w->lives[i];
 
 		unit_check(has_ended(life), "round %ld: request %d ends, not in status %d", w->round, i,
 				   life->row.status);
@@ -546,7 +561,7 @@ judge_end(World * w)
 	}
 	for (int k = 0; k < w->nkeys; k++)
 	{
-		const		Key *key = &w->keys[k];
+		const Key  *key = &w->keys[k];
 		int			owners = 0;
 
 		for (int i = 0; i < w->nlives; i++)
@@ -600,7 +615,7 @@ main(int argc, char **argv)
 {
 	long		rounds = argc > 1 ? atol(argv[1]) : 20000;
 	static const OutcomeText reports[] = {TEXT_KEY_ELSEWHERE, TEXT_NO_KEY_ELSEWHERE, TEXT_WHOSE,
-	TEXT_BEFORE_PROMOTION, TEXT_OTHER_ISSUER};
+	TEXT_BEFORE_PROMOTION, TEXT_OTHER_ISSUER, TEXT_WHICH_CALL};
 
 	unit_seed(7);
 	for (long round = 0; round < rounds; round++)

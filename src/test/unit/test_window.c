@@ -23,7 +23,10 @@ typedef struct LocalCase
 {
 	const char *name;
 
-	/* the local clock is looked at each second, from 100 on; it is set then, by so much */
+	/*
+	 * the local clock is looked at each second, from 100 on; it is set then,
+	 * by so much
+	 */
 	double		set_at;
 	double		by;
 	double		set_at2;
@@ -130,6 +133,8 @@ test_seam_clock(void)
 {
 	/* at 100 s an answer had come that took half a second, and told 5000 s */
 	static const SeamTime first = {S(5000), S(100), S(0.5)};
+	static const SeamTime slow = {S(5008), S(110), S(30)};
+	static const SeamTime other = {S(9000), S(110), S(1)};
 	static const struct
 	{
 		const char *name;
@@ -160,10 +165,10 @@ test_seam_clock(void)
 	now = window_seam_now(&clock, &first, S(103));
 	unit_check(now.time == S(5003) && now.uncertain == S(1.5), "by the Date alone");
 	window_learn(&clock, &first);
-	now = window_seam_now(&clock, &(SeamTime){S(5008), S(110), S(30)}, S(111));
+	now = window_seam_now(&clock, &slow, S(111));
 	unit_check(now.time == S(5011) && now.uncertain == S(1.5), "by the clock, where the Date is "
 			   "uncertain");
-	now = window_seam_now(&clock, &(SeamTime){S(9000), S(110), S(1)}, S(111));
+	now = window_seam_now(&clock, &other, S(111));
 	unit_check(now.time == S(9001) && now.uncertain == S(2), "by the Date, where Seam's clock was "
 			   "set");
 }
@@ -183,6 +188,7 @@ static const struct
 	double		until;
 	bool		vague;
 }			window_cases[] = {
+
 	/* it is 1000 s at Seam, or up to 2 s later */
 	{"from now back", 50, 50, true, 10, 0, 950, 962, false},
 	{"as it was recorded, too", 50, 50, true, 10, 951, 950, 962, false},
@@ -355,7 +361,11 @@ test_world(long round)
 		}
 		go_on(&w, random_s(90));
 	}
-	/* what is known of Seam's clock is of before it was set, perhaps: then it is wrong */
+
+	/*
+	 * what is known of Seam's clock is of before it was set, perhaps: then it
+	 * is wrong
+	 */
 	if (w.seam.at != 0)
 	{
 		int64		off = window_seam_time(&w.seam, w.now) - (w.now + w.seam_offset);
@@ -380,8 +390,8 @@ test_world(long round)
 	}
 
 	/*
-	 * until the list is asked for; where both clocks are set, or Seam's and its time is not
-	 * known, nothing is promised
+	 * until the list is asked for; where both clocks are set, or Seam's and
+	 * its time is not known, nothing is promised
 	 */
 	if (unit_random(4) == 0 && facts.has_seam_time)
 	{
@@ -425,9 +435,9 @@ test_world(long round)
 	facts.ago = stretches_ago(&w.local, attempted_at, w.now);
 	facts.now = window_seam_now(&w.seam, &list, w.now);
 	window = window_of(&facts);
-	unit_check(created_at >= window.from, "round %ld: created " INT64_FORMAT " us before the window",
+	unit_check(created_at >= window.from, "round %ld: " INT64_FORMAT " us too early",
 			   round, window.from - created_at);
-	unit_check(created_at <= window.until, "round %ld: created " INT64_FORMAT " us after the window",
+	unit_check(created_at <= window.until, "round %ld: " INT64_FORMAT " us too late",
 			   round, created_at - window.until);
 
 	/* its width, unless clocks were set, or two times are meant */
