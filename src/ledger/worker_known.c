@@ -384,7 +384,8 @@ worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 		const CallRow *row = &use->open->row;
 		const IntentCall *one = &row->calls[use - use->open->uses];
 		WorkRow		attempt = {.attempted_at = row->requested_at};
-		Doubt	   *window = &owners->windows[owners->nwindows];
+		Doubt	   *doubt = &owners->windows[owners->nwindows];
+		Window		window;
 
 		if (one->state == CALL_ISSUED)
 			owners->keys[owners->nkeys++] = one->key;
@@ -396,9 +397,11 @@ worker_call_owners(const pg_uuid_t *id, const Flight *list, CallOwners *owners)
 		attempt.has_seam_time = row->has_seam_time;
 		attempt.seam_time = row->seam_time;
 		attempt.account = row->account;
-		window_set(&attempt, list, window);
-		window->has_profile = row->has_profile;
-		window->profile = row->profile;
+		window = doubts_window(&attempt, list);
+		doubt->from = window.from;
+		doubt->until = window.until;
+		doubt->has_profile = row->has_profile;
+		doubt->profile = row->profile;
 		owners->nwindows++;
 	}
 	qsort(owners->keys, owners->nkeys, sizeof(pg_uuid_t), uuid_compare);

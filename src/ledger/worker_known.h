@@ -20,7 +20,6 @@
 #include "worker/remaining.h"
 #include "worker/seam_clock.h"
 #include "worker/step.h"
-#include "worker/window.h"
 #include "base/uuid.h"
 
 /* Sessions' answers are looked for, while they come, this often, */

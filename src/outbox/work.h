@@ -11,20 +11,9 @@
 #include "seam/account.h"
 #include "seam/keys.h"
 #include "datatype/timestamp.h"
+#include "logic/outcome.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"
-
-typedef enum RequestStatus
-{
-	STATUS_PENDING,
-	STATUS_IN_FLIGHT,
-	STATUS_ISSUED,
-	STATUS_FAILED,
-	STATUS_CANCELLED,
-	STATUS_REVOKING,
-	STATUS_REVOKED,
-	STATUS_COUNT
-} RequestStatus;
 
 extern const char *const status_names[STATUS_COUNT];
 

@@ -62,23 +62,6 @@ typedef struct Run
 } Run;
 
 /*
- * May the request be made once more, and help?
- */
-static bool
-can_retry(SeamOp op, const HttpAnswer *answer)
-{
-	/* the whole request's time is over, and a certificate does not get better */
-	if (answer->failure == HTTP_FAILURE_TIMEOUT ||
-		answer->failure == HTTP_FAILURE_CERTIFICATE)
-		return false;
-	if (answer->outcome == HTTP_NOT_SENT)
-		return true;
-	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
-		return true;
-	return seam_is_idempotent(op) && answer_leaves_doubt(answer);
-}
-
-/*
  * Error context callback: what a statement that ends here leaves behind.
  */
 static void
@@ -185,7 +168,8 @@ try_ended(Run *run, Request *request)
 	const Exchange *exchange = run->exchange;
 	HttpAnswer *answer = &request->http.answer;
 	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
-	bool		retry = can_retry(exchange->op, answer) && request->tries < exchange->max_retries;
+	bool		retry = answer_try_again(answer, exchange->op) &&
+	request->tries < exchange->max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
 

@@ -61,14 +61,14 @@ call_begins(Exchange *exchange, int64 i)
 static void
 call_ended(Exchange *exchange, int64 i, const SeamResult *result)
 {
-	if (result->in_doubt)
+	if (result->kind == REPLY_DOUBT)
 		exchange->in_doubt++;
 	else if (result->sqlerrcode == 0)
 	{
 		exchange->succeeded++;
 		exchange->issued_id = result->key.instant_key_id;
 	}
-	if (exchange->op != SEAM_GENERATE || result->in_doubt)
+	if (exchange->op != SEAM_GENERATE || result->kind == REPLY_DOUBT)
 		return;
 	if (result->sqlerrcode == 0)
 		intent_call((int) i, CALL_ISSUED, &result->key.instant_key_id);

@@ -17,8 +17,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/doubts.h"
-#include "worker/flights.h"
 #include "worker/local_clock.h"
+#include "worker/seam_clock.h"
 
 static bool stale = true;		/* they are to be read anew */
 static int	ndoubts;
@@ -124,11 +124,11 @@ doubts_read(void)
 	for (int i = 0; i < ndoubts; i++)
 	{
 		WorkRow    *row = &doubts[i];
-		int64		left =
-		(int64) row->attempt_timeout * 1000 - local_clock_surely_elapsed_since(row->attempted_at);
+		int64		ago = local_clock_surely_elapsed_since(row->attempted_at);
 
 		/* nobody waits for what is only reported */
-		row->ripe_at = row->timeline == 0 ? 0 : clock_now() + Max(left, 0);
+		row->ripe_at = row->timeline == 0 ? 0 :
+			window_list_at(row->attempt_timeout, ago, clock_now());
 	}
 	qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
 	stale = false;
@@ -209,4 +209,24 @@ doubts_identities(void)
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
 		ids[n++] = UUIDPGetDatum(&doubt->identity);
 	return work_array(ids, NULL, n, UUIDOID);
+}
+
+/*
+ * Returns when, by Seam's clock, a key of a request in doubt can have been created, as a
+ * list tells it that has a Date.
+ */
+Window
+doubts_window(const WorkRow *row, const Flight *list)
+{
+	WindowFacts facts = {
+		.ago = local_clock_ago(row->attempted_at),
+		.timeout = row->attempt_timeout,
+		.seam_time = row->seam_time,
+		.now = seam_clock_by(&list->date)
+	};
+
+	/* a time of another endpoint's clock tells nothing */
+	facts.has_seam_time = row->has_seam_time &&
+		account_has_endpoint(&row->account, &list->account_id);
+	return window_of(&facts);
 }

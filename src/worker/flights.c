@@ -92,6 +92,10 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->row.error = flight->row.reference = NULL;
 	flight->again = false;
 	flight->account_id = *credentials_id();
+	/* the statement that has recorded the attempt may have taken a while */
+	flight->claimed_at = clock_now();
+	if (op == SEAM_GENERATE)
+		flight->claimed_at -= Max(GetCurrentTimestamp() - row->attempted_at, 0);
 	flight->keys = NULL;
 	flight->nkeys = flight->keys_size = 0;
 	flight->stored = false;
@@ -162,7 +166,13 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
+	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
+							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = flight->op == SEAM_LIST ?
 		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
@@ -263,8 +273,6 @@ end(Flight *flight)
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
 	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
-	flight->outcome = answer->outcome;
-	flight->failure = answer->failure;
 	flight->status = answer->status;
 	flight->pause = sending_answer(answer, flight->row.attempts, nflying, flight->ended_at);
 	learn(flight);

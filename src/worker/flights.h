@@ -28,7 +28,9 @@ typedef struct Flight
 	AccountId	account_id;
 	/* of what follows */
 	MemoryContext context;
-	/* when it was sent: clock_now()'s clock */
+	/* when the attempt was recorded: clock_now()'s clock */
+	int64		claimed_at;
+	/* when it was sent: likewise */
 	int64		started_at;
 	/* that it was sent with */
 	SeamAccount account;
@@ -38,8 +40,6 @@ typedef struct Flight
 	/* it has ended: what follows is there then */
 	bool		has_ended;
 	SeamResult	result;
-	HttpOutcome outcome;
-	HttpFailure failure;
 	/* of HTTP; 0: there was no answer */
 	int			status;
 	/* before the request may be tried again, in microseconds */

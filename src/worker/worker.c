@@ -22,6 +22,7 @@
 #include "config/settings.h"
 #include "ledger/ledger.h"
 #include "logic/pace.h"
+#include "logic/outcome.h"
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "pgstat.h"
@@ -136,7 +137,7 @@ end_pauses(void)
 		return;
 	work_end_pauses(all, lengthof(all), now, now);
 	/* not too early either, where it was set ahead */
-	work_put_off_looks(now + SETTLEMENT_LATE_US);
+	work_put_off_looks(now + OUTCOME_LATE_US);
 }
 
 /*
@@ -344,7 +345,7 @@ log_abandoned(const char *why)
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op == SEAM_GENERATE && (!flight->has_ended || flight->result.sqlerrcode == 0 ||
-											flight->result.in_doubt))
+											flight->result.kind == REPLY_DOUBT))
 			remaining_add(&remaining, &flight->row.identity);
 	}
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
