@@ -64,6 +64,16 @@ FNR == 1 {
 	}
 }
 
+# Who may read which clock: the monotonic one is base/clock.c's, and the local one is
+# read only where it is written into rows, or compared with them.
+/clock_gettime|gettimeofday/ && FILENAME != "src/base/clock.c" {
+	complain(FILENAME ":" FNR ": only src/base/clock.c reads that clock")
+}
+
+/GetCurrentTimestamp/ && index(" base net logic seam shmem config ", " " here " ") > 0 {
+	complain(FILENAME ":" FNR ": " here " may not read the local clock")
+}
+
 # Follows the includes of a file; the path to it is in path[1..depth].
 function visit(file, depth,    list, n, i, j, text) {
 	state[file] = 1
