@@ -21,6 +21,8 @@ outcome_issued(const WorkRow *row, const SeamKey *key, WorkChange *change)
 	change->key = key;
 	change->sqlerrcode = 0;
 	change->error = NULL;
+	/* also where its answer was lost in an outage, which costs nothing */
+	change->attempts = Max(row->attempts, 1);
 	if (row->status == STATUS_REVOKING)
 	{
 		change->attempts = 0;

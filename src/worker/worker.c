@@ -411,7 +411,7 @@ hear(void)
 	if (calls & (1 << WAKE_WORK))
 		queues_look_at_all();
 	if (calls & (1 << WAKE_DOUBTS))
-		doubts_look_at_changed();
+		doubts_read_anew();
 	return calls & ~(1 << WAKE_INTENTS);
 }
 
