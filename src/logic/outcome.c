@@ -80,6 +80,8 @@ set_issued(const OutcomeRequest *request, Outcome *outcome)
 		outcome->next_attempt_at = DT_NOBEGIN;
 		return;
 	}
+	/* also where its answer was lost in an outage, which costs nothing */
+	outcome->attempts = Max(request->attempts, 1);
 	outcome->status = STATUS_ISSUED;
 	outcome->finished = true;
 	outcome->next_attempt_at = request->has_target ? DT_NOBEGIN : DT_NOEND;

@@ -447,26 +447,17 @@ static WorkStatement select_doubts =
 	.types = {INT8ARRAYOID}
 };
 
-static WorkStatement select_doubts_at_once =
-{
-	.sql = "SELECT" ROW_COLUMNS " FROM %r r WHERE status IN ('in_flight', 'revoking') AND "
-	"next_attempt_at = '-infinity'"
-	" AND (instant_key).instant_key_id IS NULL AND request_id <> ALL ($3) AND" OURS,
-	.types = {INT8ARRAYOID}
-};
-
 /*
- * The requests that are in doubt: sent, of which this worker, whose requests are
- * active, knows nothing.  at_once: only those that a session has put back to be looked
- * for, which are due at once.  In CurrentMemoryContext.
+ * The requests that are in doubt: called, of which this worker, whose calls are
+ * active, knows nothing.  In CurrentMemoryContext.
  */
 int
-work_doubts(ArrayType *active, bool at_once, WorkRow **rows)
+work_doubts(ArrayType *active, WorkRow **rows)
 {
 	Datum		args[WORK_MAX_ARGS];
 
 	args[2] = PointerGetDatum(active);
-	work_execute(at_once ? &select_doubts_at_once : &select_doubts, args, NULL);
+	work_execute(&select_doubts, args, NULL);
 	return get_rows(rows);
 }
 

@@ -102,7 +102,7 @@ typedef struct WorkAttempt
 
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);
-extern int	work_doubts(ArrayType *active, bool at_once, WorkRow **rows);
+extern int	work_doubts(ArrayType *active, WorkRow **rows);
 extern void work_give_back(const int64 *ids, int n);
 extern bool work_peek(int offset, pg_uuid_t *identity);
 extern bool work_lock(int64 id, WorkRow *row);

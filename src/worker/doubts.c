@@ -5,10 +5,10 @@
  *
  * A request whose answer was lost is in doubt, and so is one that the table has as in
  * flight and this process does not.  They are read from the table when the process starts,
- * and kept from then on: what is lost later is added, and what sessions have looked for
- * again, which is due at once, is read by that.  All are read anew only after the clock was
- * set, or a step failed that may have changed them.  An entry whose next_attempt_at is
- * DT_NOEND has been settled since.
+ * and kept from then on: those whose answers are lost later are added.  They are read anew
+ * only when a session has put some back to be looked for, the clock was set, or a step
+ * failed that may have changed them.  An entry whose next_attempt_at is DT_NOEND has been
+ * settled since.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +24,6 @@
 #include "worker/seam_clock.h"
 
 static bool stale = true;		/* they are to be read anew */
-static bool changed;			/* sessions have changed some */
 static int	ndoubts;
 static int	nunsettled;			/* of them */
 static int	size;				/* room for so many in doubts */
@@ -50,21 +49,12 @@ doubts_read_anew(void)
 }
 
 /*
- * A session has changed some, which are due at once: has those read.
- */
-void
-doubts_look_at_changed(void)
-{
-	changed = true;
-}
-
-/*
  * Returns whether doubts_read() has anything to read.
  */
 bool
 doubts_are_stale(void)
 {
-	return stale || changed;
+	return stale;
 }
 
 /*
@@ -154,38 +144,6 @@ compact(void)
 }
 
 /*
- * Puts a doubt to its place, where an older entry of it goes.
- */
-static void
-put(const WorkRow *doubt)
-{
-	int			place;
-	int			end;
-
-	if (ndoubts > 2 * nunsettled)
-		compact();
-	place = end = place_of(&doubt->identity);
-	while (end < ndoubts && by_identity(&doubts[end], doubt) == 0 && doubts[end].id != doubt->id)
-		end++;
-	if (end < ndoubts && doubts[end].id == doubt->id)
-	{
-		nunsettled += doubts[end].next_attempt_at == DT_NOEND;
-		doubts[end] = *doubt;
-		return;
-	}
-	if (ndoubts == size)
-	{
-		size = Max(size * 2, 16);
-		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
-			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
-	}
-	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
-	doubts[place] = *doubt;
-	ndoubts++;
-	nunsettled++;
-}
-
-/*
  * In a step: the answer to a request was lost, which is changed so.  Where the step fails,
  * doubts_read_anew() is to be called.
  */
@@ -193,28 +151,41 @@ void
 doubts_add(const WorkRow *row, const WorkChange *change)
 {
 	WorkRow		doubt = *row;
+	int			place;
 
 	doubt.status = change->status;
 	doubt.next_attempt_at = change->next_attempt_at;
 	if (change->attempt_timeout != 0)
 		doubt.attempt_timeout = change->attempt_timeout;
 	set_ripe(&doubt);
-	put(&doubt);
+
+	if (ndoubts > 2 * nunsettled)
+		compact();
+	if (ndoubts == size)
+	{
+		size = Max(size * 2, 16);
+		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
+			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
+	}
+	place = place_of(&doubt.identity);
+	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
+	doubts[place] = doubt;
+	ndoubts++;
+	nunsettled++;
 }
 
 /*
- * In a step: reads which requests are in doubt, as far as that is not known.
+ * In a step: reads which requests are in doubt, if that is not known.
  */
 void
 doubts_read(void)
 {
 	int			n = 0;
 	int			room = flights_flying() + 1;
-	WorkRow    *rows;
 	Datum	   *active;
-	ArrayType  *ids;
+	MemoryContext old;
 
-	if (!stale && !changed)
+	if (!stale)
 		return;
 	active = palloc(room * sizeof(Datum));
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
@@ -225,31 +196,16 @@ doubts_read(void)
 			active = repalloc(active, (room *= 2) * sizeof(Datum));
 		active[n++] = Int64GetDatum(flight->row.id);
 	}
-	ids = work_array(active, NULL, n, INT8OID);
-	if (stale)
-	{
-		MemoryContext old;
-
-		MemoryContextReset(context);
-		doubts = NULL;
-		ndoubts = nunsettled = size = 0;
-		old = MemoryContextSwitchTo(context);
-		ndoubts = nunsettled = size = work_doubts(ids, false, &doubts);
-		MemoryContextSwitchTo(old);
-		for (int i = 0; i < ndoubts; i++)
-			set_ripe(&doubts[i]);
-		qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
-	}
-	else
-	{
-		n = work_doubts(ids, true, &rows);
-		for (int i = 0; i < n; i++)
-		{
-			set_ripe(&rows[i]);
-			put(&rows[i]);
-		}
-	}
-	stale = changed = false;
+	MemoryContextReset(context);
+	doubts = NULL;
+	ndoubts = nunsettled = size = 0;
+	old = MemoryContextSwitchTo(context);
+	ndoubts = nunsettled = size = work_doubts(work_array(active, NULL, n, INT8OID), &doubts);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < ndoubts; i++)
+		set_ripe(&doubts[i]);
+	qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
+	stale = false;
 }
 
 /*

@@ -14,7 +14,6 @@
 
 extern void doubts_set_up(void);
 extern void doubts_read_anew(void);
-extern void doubts_look_at_changed(void);
 extern bool doubts_are_stale(void);
 extern void doubts_read(void);
 extern void doubts_add(const WorkRow *row, const WorkChange *change);

@@ -416,7 +416,7 @@ hear(void)
 	if (calls & (1 << WAKE_WORK))
 		queues_look_at_all();
 	if (calls & (1 << WAKE_DOUBTS))
-		doubts_look_at_changed();
+		doubts_read_anew();
 	if (calls & (1 << WAKE_ROOM))
 		change_send_notices();
 	return calls & ~((1 << WAKE_INTENTS) | (1 << WAKE_ROOM));

@@ -28,12 +28,12 @@ my @batch = map { new_guest } 1 .. 100;
 $fake->ask('seed-keys', { user_identity_id => $listed, count => 3000 });
 $fake->behave('*', 'hold');
 my @sessions = (
-	background($node, call($called)),
+	background($node, call($called) . ';'),
 	background($node, "SELECT count((instant_key).instant_key_id), string_agg(DISTINCT error, ' ') FROM " .
-		"seam_generate_instant_keys(ARRAY['" . join("','", @batch) . "']::uuid[])"),
-	background($node, "SELECT count(*) FROM seam_list_instant_keys('$listed')"));
+		"seam_generate_instant_keys(ARRAY['" . join("','", @batch) . "']::uuid[]);"),
+	background($node, "SELECT count(*) FROM seam_list_instant_keys('$listed');"));
 my $id = enqueue($enqueued);
-wait_for(sub { $fake->ask('stats')->{in_flight} == 103 }) or die 'not all have been sent';
+wait_for(sub { $fake->ask('stats')->{in_flight} >= 103 }) or die 'only ' . $fake->ask('stats')->{in_flight} . ' have been sent';
 my @pids = (worker_of(), map { $_->{pid} } @sessions);
 kill 'STOP', @pids;
 $fake->release;
@@ -41,7 +41,7 @@ sleep TIMEOUT + 1;
 kill 'CONT', @pids;
 my ($key, $keys, $list) = map { (result_of($_))[0] } @sessions;
 is($key, live($called) . "\n", 'a call that was stopped has its key');
-is($keys, "100|\n", 'a batch has all of them');
+like($keys, qr{^100\|$}m, 'a batch has all of them');
 is($list, "3000\n", 'a list, too');
 ok(wait_state('postgres', $id, 'issued -'), 'a worker stores the key');
 is(join(' ', map { scalar keys_of($_) } $called, $enqueued), '1 1', 'one for each');
