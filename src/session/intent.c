@@ -122,9 +122,9 @@ at_transaction_end(XactEvent event, void *arg)
 	STOP_POINT("transaction-end");
 	my_transaction = InvalidFullTransactionId;
 	mailbox_hints_ended(GetCurrentTimestamp());
-	if (event == XACT_EVENT_PREPARE)
-		return;
-	if (mailbox_note_ended(top, event == XACT_EVENT_ABORT) || event == XACT_EVENT_ABORT)
+	/* what is prepared has not ended */
+	if (event != XACT_EVENT_PREPARE &&
+		(mailbox_note_ended(top, event == XACT_EVENT_ABORT) || event == XACT_EVENT_ABORT))
 		places_wake_now(WAKE_INTENTS);
 	STOP_POINT("told");
 }

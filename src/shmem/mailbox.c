@@ -404,8 +404,9 @@ mailbox_note_clock(const SeamTime *seam_time, uint64 account)
 
 	note->seam_time = *seam_time;
 	note->account = account;
-	/* there is no hurry to know the time */
+	/* there is no hurry to know the time: nobody is woken for that */
 	SpinLockRelease(&slots[MY_PROC_NUMBER].lock);
+	pg_atomic_fetch_add_u32(&counts[MY_PROC_NUMBER], 1);
 }
 
 /* ---------- for the worker ---------- */
@@ -545,8 +546,8 @@ mailbox_read_hint(int i, const pg_uuid_t *call_id, MailboxHint *hint)
 }
 
 /*
- * Has sessions of this database wake the worker for the next note that they leave.
- * Returns false when some are there already.
+ * Has sessions of this database wake the worker for the next note that they leave about
+ * the end of a transaction.  Returns false when some are there already.
  */
 bool
 mailbox_listen(void)
@@ -559,7 +560,8 @@ mailbox_listen(void)
 
 		SpinLockAcquire(&slot->lock);
 		for (int n = 0; n < NOTES; n++)
-			found = found || slot->notes[n].database == MyDatabaseId;
+			found = found || (slot->notes[n].database == MyDatabaseId &&
+							  (slot->notes[n].ended != 0 || slot->notes[n].aborted != 0));
 		if (slot->database == MyDatabaseId)
 			slot->listening = true;
 		SpinLockRelease(&slot->lock);

@@ -12,6 +12,5 @@ extern void recorder_set_up(void);
 extern int64 recorder_run(bool look);
 extern bool recorder_has_read(void);
 extern void recorder_finish(void);
-extern void recorder_log(const char *why);
 
 #endif							/* SEAM_IK_RECORDER_H */

@@ -37,6 +37,7 @@
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/fates.h"
 #include "worker/flights.h"
 #include "worker/intents.h"
 #include "worker/local_clock.h"
@@ -377,13 +378,13 @@ leave(void)
 	if (step_outbox() == OUTBOX_GONE)
 	{
 		log_abandoned("extension seam_ik was dropped");
-		recorder_log("extension seam_ik was dropped");
+		fates_log("extension seam_ik was dropped");
 	}
 	else
 	{
 		recorder_finish();
 		if (places_want_exit())
-			recorder_log("seam_ik had to make way for a command like DROP DATABASE");
+			fates_log("seam_ik had to make way for a command like DROP DATABASE");
 		/* after any other command a successor goes on with them */
 		if (places_want_drop())
 		{
