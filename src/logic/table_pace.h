@@ -12,6 +12,9 @@
 #define TABLE_PACE_ROWS 100
 #define TABLE_PACE_BATCH_US (20 * INT64CONST(1000))
 
+/* A row that takes longer is slow. */
+#define TABLE_PACE_SLOW_US (5 * INT64CONST(1000))
+
 /* After so many crashes no row of the table is written any more. */
 #define TABLE_PACE_CRASHES 3
 
