@@ -21,12 +21,15 @@
 /* What the rows of a table have shown. */
 typedef struct TablePace
 {
-	bool		one_by_one;		/* each in a transaction of its own, after other tables */
-	int			quick;			/* rows that were quick since then, one after another */
-	int64		used;			/* what its rows have taken, microseconds: of tables whose
-								 * rows go one by one, the one with the least is next */
-	int			stuck;			/* how often its code did not even end when it was
-								 * cancelled, since a row was last written */
+	bool		one_by_one;		/* each in a transaction of its own, after
+								 * other tables */
+	int			quick;			/* rows that were quick since then, one after
+								 * another */
+	int64		used;			/* what its rows have taken, microseconds: of
+								 * tables whose rows go one by one, the one
+								 * with the least is next */
+	int			stuck;			/* how often its code did not even end when it
+								 * was cancelled, since a row was last written */
 } TablePace;
 
 extern void table_pace_join(TablePace *pace, int64 served);

@@ -15,11 +15,14 @@
 typedef struct Mark
 {
 	Oid			table;
-	int			crashes;		/* of the server, one after another, while its rows were
-								 * written */
-	int			stuck;			/* processes, one after another, that its code has cost */
-	TimestampTz not_before;		/* nothing is written before, then; DT_NOBEGIN: no pause */
-	bool		changed;		/* its code is another one than at the last crash */
+	int			crashes;		/* of the server, one after another, while its
+								 * rows were written */
+	int			stuck;			/* processes, one after another, that its code
+								 * has cost */
+	TimestampTz not_before;		/* nothing is written before, then;
+								 * DT_NOBEGIN: no pause */
+	bool		changed;		/* its code is another one than at the last
+								 * crash */
 } Mark;
 
 extern int	mark_count_crashes(Oid **counted);

@@ -33,8 +33,8 @@ typedef struct Head
 
 typedef struct Ring
 {
-	Oid			database;		/* whose notices these are; another one may have
-								 * the place by now */
+	Oid			database;		/* whose notices these are; another one may
+								 * have the place by now */
 	pg_atomic_uint64 written;	/* bytes that were ever written, */
 	pg_atomic_uint64 read;		/* and read */
 	pg_atomic_uint32 was_full;	/* the worker waits for room */

@@ -24,7 +24,8 @@
 
 /* Of the step that is under way: */
 static List *notices;			/* of Notice *, in step_context(), in turn */
-static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be written */
+static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
+										 * written */
 
 /* What the writer has to tell, and there was no room for: */
 static List *held;				/* of Notice *, in TopMemoryContext, in turn */

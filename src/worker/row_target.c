@@ -134,8 +134,8 @@ row_target_columns(Outbox *outbox, Relation rel, Datum arguments, char **columns
 /*
  * Execute a statement on the target.
  */
-void
-row_target_execute(const char *sql, int nargs, Oid *types, Datum *args, const char *nulls, int expected)
+static void
+execute(const char *sql, int nargs, Oid *types, Datum *args, const char *nulls, int expected)
 {
 	int			rc = SPI_execute_with_args(sql, nargs, types, args, nulls, false, 0);
 
@@ -166,7 +166,7 @@ static void
 check_partition(const RowTarget *target, Oid table)
 {
 	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID,
-														   ObjectIdGetDatum(target->partition)) &&
+															   ObjectIdGetDatum(target->partition)) &&
 		!(get_rel_relispartition(target->partition) &&
 		  list_member_oid(get_partition_ancestors(target->partition), table)))
 		ereport(ERROR,
@@ -238,7 +238,7 @@ row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key
 			appendStringInfo(&sql, " AND %s IS NULL", quote_identifier(columns[f]));
 	}
 	appendStringInfo(&sql, ")) LIMIT %d", MAX_KEYLESS);
-	row_target_execute(sql.data, 2, types, args, NULL, SPI_OK_SELECT);
+	execute(sql.data, 2, types, args, NULL, SPI_OK_SELECT);
 	target->nkeyless = (int) SPI_processed;
 	target->keyless = palloc(Max(target->nkeyless, 1) * sizeof(Datum));
 	target->keyless_hash = palloc(Max(target->nkeyless, 1) * sizeof(int64));
@@ -249,7 +249,7 @@ row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key
 		if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)))
 			return true;
 		target->keyless[i] = row_key_value(&found, SPI_tuptable->tupdesc, SPI_tuptable->vals[i],
-									   &target->keyless_hash[i]);
+										   &target->keyless_hash[i]);
 	}
 	return false;
 }
@@ -268,9 +268,9 @@ row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, con
 		Datum		args[] = {Int64GetDatum(target->keyless_hash[i]), ObjectIdGetDatum(table),
 		target->keyless[i], UUIDPGetDatum(&target->identity)};
 
-		row_target_execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
-						 "target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
-				4, types, args, NULL, SPI_OK_SELECT);
+		execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
+									"target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
+						   4, types, args, NULL, SPI_OK_SELECT);
 		if (SPI_processed == 0 || target->nkeyless == MAX_KEYLESS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

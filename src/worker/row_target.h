@@ -17,7 +17,8 @@
 typedef struct RowTarget
 {
 	int64		id;				/* of the request */
-	Datum		key;			/* of the row, as row_key_value() made it: jsonb */
+	Datum		key;			/* of the row, as row_key_value() made it:
+								 * jsonb */
 	Datum		names;			/* of that key's columns: text[] */
 	Datum		numbers;		/* likewise, int2[] */
 	bool		has_names;
@@ -39,7 +40,5 @@ extern const char *row_target_why_unwanted(const RowTarget *target, Oid table);
 extern bool row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key);
 extern void row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target,
 									 const char *reason);
-extern void row_target_execute(const char *sql, int nargs, Oid *types, Datum *args,
-							   const char *nulls, int expected);
 
 #endif							/* SEAM_IK_ROW_TARGET_H */

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/stop_point.h"
 #include "nodes/pg_list.h"
 #include "outbox/mark.h"
 #include "outbox/work_statement.h"
@@ -61,14 +62,18 @@ typedef struct Table
 	IdList		alone;			/* likewise, each by itself */
 	bool		marked;			/* before its code has run in this process */
 	int			crashes;		/* as its mark says */
-	int			suspects;		/* rows left of those that may have crashed the server */
+	int			suspects;		/* rows left of those that may have crashed
+								 * the server */
 	bool		retry;			/* somebody has retried, though it is held */
-	TimestampTz not_before;		/* its code did not end: nothing is written before */
+	TimestampTz not_before;		/* its code did not end: nothing is written
+								 * before */
 } Table;
 
 static List *tables;			/* of Table *, in TopMemoryContext */
-static int	turn;				/* number of the table that was written to last */
-static int64 served;			/* what it had used then, if its rows go one by one */
+static int	turn;				/* number of the table that was written to
+								 * last */
+static int64 served;			/* what it had used then, if its rows go one
+								 * by one */
 static Oid	marked_suspect;		/* or InvalidOid */
 static Oid	writing_to;			/* whose code may be running, or InvalidOid */
 static int64 look_at_code_at;
@@ -507,6 +512,8 @@ written(void *arg)
 	IdList	   *list = w->list;
 	int			kept = 0;
 
+	STOP_POINT("writer-committed");
+
 	for (int i = 0; i < w->batch.n; i++)
 	{
 		if (w->batch.outcomes[i] == ROW_WRITTEN)
@@ -771,7 +778,7 @@ rows_leave(void)
 {
 	int64		since = write_back_since();
 	Oid			stuck = since != 0 && clock_now() - since >= PLACES_USERS_CODE_LIMIT_US ?
-		writing_to : InvalidOid;
+	writing_to : InvalidOid;
 	Step		step = {.run = leave,.arg = &stuck,.what = "note that it ends",.patient = true};
 
 	(void) step_take(&step);

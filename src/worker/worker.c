@@ -182,7 +182,7 @@ static void
 keep_house(void)
 {
 	House		house = {0};
-	Step		step = {.run = housekeeping,.arg = &house,.what = "tidy up",.patient = true};
+	Step		step = {.run = housekeeping,.arg = &house,.what = "tidy up"};
 
 	if (step_take(&step))
 		clock_was_set = false;
@@ -220,7 +220,8 @@ turn_failed(void *arg, const ErrorData *error)
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
 	if (error)
-		paused_until = clock_now() + STEP_ERROR_PAUSE_US;
+		paused_until = clock_now() + (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ?
+									  RESULTS_LOCKED_PAUSE_US : STEP_ERROR_PAUSE_US);
 }
 
 /*
@@ -233,7 +234,7 @@ take_turn(void)
 	bool		may_send = settings_worker && worker_calls_are_known() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
-	.arg = &may_send,.what = "go on",.patient = true};
+	.arg = &may_send,.what = "go on"};
 
 	if (changed)
 	{

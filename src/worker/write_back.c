@@ -51,8 +51,8 @@
 /* A statement on a user's table, and its plan. */
 typedef struct RowStatement
 {
-	char	   *text;			/* what it was planned for, with the types of the
-								 * arguments; NULL: nothing */
+	char	   *text;			/* what it was planned for, with the types of
+								 * the arguments; NULL: nothing */
 	SPIPlanPtr	plan;
 } RowStatement;
 
@@ -60,7 +60,8 @@ typedef struct RowStatement
 typedef struct RowPlans
 {
 	Oid			table;
-	RowStatement lock;			/* reads a row, and locks it unless it is locked */
+	RowStatement lock;			/* reads a row, and locks it unless it is
+								 * locked */
 	RowStatement read;			/* the same without the lock */
 	RowStatement update;
 } RowPlans;
@@ -77,10 +78,11 @@ typedef struct Writing
 	bool		alone;			/* the batch is one row */
 } Writing;
 
-static struct rusage began_with;		/* what this process had used when the batch began */
+static struct rusage began_with;	/* what this process had used when the
+									 * batch began */
 static List *all_plans = NIL;	/* of RowPlans *, in TopMemoryContext */
-static int64 since;				/* when the present row's code began to run, on
-								 * clock_now()'s clock; 0: none does */
+static int64 since;				/* when the present row's code began to run,
+								 * on clock_now()'s clock; 0: none does */
 
 /*
  * Returns when users' code began to run that has not ended, or 0: clock_now()'s clock.

@@ -14,13 +14,14 @@
 /* What has come of a row. */
 typedef enum RowOutcome
 {
-	ROW_SKIPPED,				/* nothing is to be done any more, or a session has
-								 * locked the request: its turn comes again */
+	ROW_SKIPPED,				/* nothing is to be done any more, or a
+								 * session has locked the request: its turn
+								 * comes again */
 	ROW_WRITTEN,
 	ROW_LOCKED,					/* a session has locked the row, or its table */
 	ROW_UNWANTED,				/* it does not want the key: why */
-	ROW_ALONE,					/* something is unusual, that is dealt with when it is
-								 * written alone */
+	ROW_ALONE,					/* something is unusual, that is dealt with
+								 * when it is written alone */
 	ROW_LATER					/* the others have taken long enough */
 } RowOutcome;
 
@@ -33,7 +34,8 @@ typedef struct RowBatch
 
 	/* what has come of it */
 	RowOutcome	outcomes[TABLE_PACE_ROWS];
-	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were written */
+	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were
+										 * written */
 	const char *reason;			/* of ROW_LOCKED and ROW_UNWANTED */
 } RowBatch;
 

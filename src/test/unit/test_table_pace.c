@@ -124,7 +124,10 @@ test_shares(void)
 			nmedium++;
 	}
 	unit_check(nmedium == 2250, "%d rows beside %d slow ones", nmedium, nslow);
-	medium = (TablePace) {0};
+	medium = (TablePace)
+	{
+		0
+	};
 	table_pace_join(&medium, slow.used);
 	unit_check(medium.used == slow.used, "a table that comes later is not owed the past");
 	table_pace_join(&slow, 0);
