@@ -16,9 +16,6 @@
 #include "datatype/timestamp.h"
 #include "logic/table_pace.h"
 
-/* A row that takes longer is slow. */
-#define SLOW_US (5 * INT64CONST(1000))
-
 /* After so many quick rows in turn they are written together again. */
 #define QUICK_ROWS 20
 
@@ -43,7 +40,7 @@ void
 table_pace_row(TablePace * pace, bool failed, int64 took)
 {
 	pace->used += took;
-	if (failed || took > SLOW_US)
+	if (failed || took > TABLE_PACE_SLOW_US)
 	{
 		pace->one_by_one = true;
 		pace->quick = 0;
@@ -71,7 +68,7 @@ table_pace_batch_failed(TablePace * pace)
 bool
 table_pace_goes_on(int nrows, int64 last_took, int64 all_took)
 {
-	return nrows < TABLE_PACE_ROWS && last_took <= SLOW_US && all_took < TABLE_PACE_BATCH_US;
+	return nrows < TABLE_PACE_ROWS && last_took <= TABLE_PACE_SLOW_US && all_took < TABLE_PACE_BATCH_US;
 }
 
 /*

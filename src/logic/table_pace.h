@@ -12,6 +12,9 @@
 #define TABLE_PACE_ROWS 100
 #define TABLE_PACE_BATCH_US (20 * INT64CONST(1000))
 
+/* A row that takes longer is slow. */
+#define TABLE_PACE_SLOW_US (5 * INT64CONST(1000))
+
 /* After so many crashes no row of the table is written any more. */
 #define TABLE_PACE_CRASHES 3
 
@@ -27,11 +30,11 @@ typedef struct TablePace
 								 * with the least is next */
 	int			stuck;			/* how often its code did not even end when it
 								 * was cancelled, since a row was last written */
-}			TablePace;
+} TablePace;
 
-extern void table_pace_join(TablePace * pace, int64 served);
-extern void table_pace_row(TablePace * pace, bool failed, int64 took);
-extern void table_pace_batch_failed(TablePace * pace);
+extern void table_pace_join(TablePace *pace, int64 served);
+extern void table_pace_row(TablePace *pace, bool failed, int64 took);
+extern void table_pace_batch_failed(TablePace *pace);
 extern bool table_pace_goes_on(int nrows, int64 last_took, int64 all_took);
 extern int64 table_pace_pause(int stuck);
 

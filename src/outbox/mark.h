@@ -23,10 +23,10 @@ typedef struct Mark
 								 * DT_NOBEGIN: no pause */
 	bool		changed;		/* its code is another one than at the last
 								 * crash */
-}			Mark;
+} Mark;
 
 extern int	mark_count_crashes(Oid **counted);
-extern int	mark_read(Mark * *marks);
+extern int	mark_read(Mark **marks);
 extern void mark_begin(Oid table);
 extern void mark_end_suspect(Oid table);
 extern void mark_forget(Oid table);

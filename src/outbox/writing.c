@@ -17,7 +17,12 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#define IN_QUEUE " status = 'issued' AND next_attempt_at IS NOT NULL "
+/*
+ * The requests are found by their ids.  By the CASE the planner cannot take the queue's
+ * index instead, whose entries of requests that are done with it would all read.
+ */
+#define IN_QUEUE \
+	" status = 'issued' AND CASE WHEN next_attempt_at IS NULL THEN false ELSE true END "
 #define TO_TELL " RETURNING request_id, reference"
 
 /*
@@ -199,7 +204,8 @@ writing_hold(const int64 *ids, int n, const char *error)
 static WorkStatement release =
 {
 	.sql = "UPDATE %r SET next_attempt_at = '-infinity', sqlstate = NULL, error = NULL"
-	" WHERE request_id = ANY (ARRAY(SELECT request_id FROM %r WHERE" IN_QUEUE "AND sqlstate = $4"
+	" WHERE request_id = ANY (ARRAY(SELECT request_id FROM %r WHERE status = 'issued' AND"
+	" next_attempt_at IS NOT NULL AND sqlstate = $4"
 	" AND target_table = $3 AND" OURS "FOR UPDATE SKIP LOCKED))",
 	.types = {REGCLASSOID, TEXTOID}
 };

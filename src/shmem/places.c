@@ -138,8 +138,8 @@ places_get(Oid database, bool make)
  * Have all processes of ours left this database, and is none about to come?  The lock is
  * held.
  */
-bool
-places_is_left(const Place *place)
+static bool
+is_left(const Place *place)
 {
 	for (int r = 0; r < PLACE_ROLES; r++)
 	{
@@ -155,7 +155,7 @@ places_is_left(const Place *place)
 void
 places_free(Place *place)
 {
-	if (place->holds > 0 || place->changed || !places_is_left(place))
+	if (place->holds > 0 || place->changed || !is_left(place))
 		return;
 	for (int r = 0; r < PLACE_ROLES; r++)
 	{
@@ -360,7 +360,7 @@ places_wait_until_left(Oid database)
 
 		LWLockAcquire(places->lock, LW_SHARED);
 		place = places_get(database, false);
-		there = place && !places_is_left(place);
+		there = place && !is_left(place);
 		LWLockRelease(places->lock);
 		if (!there || clock_now() > give_up)
 			break;

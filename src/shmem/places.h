@@ -141,7 +141,6 @@ extern void places_write_at(int64 at);
 extern Places *places;
 extern Place *places_get(Oid database, bool make);
 extern void places_free(Place *place);
-extern bool places_is_left(const Place *place);
 
 /* for the rings */
 extern int	places_number(void);

@@ -134,8 +134,8 @@ row_target_columns(Outbox *outbox, Relation rel, Datum arguments, char **columns
 /*
  * Execute a statement on the target.
  */
-void
-row_target_execute(const char *sql, int nargs, Oid *types, Datum *args, const char *nulls, int expected)
+static void
+execute(const char *sql, int nargs, Oid *types, Datum *args, const char *nulls, int expected)
 {
 	int			rc = SPI_execute_with_args(sql, nargs, types, args, nulls, false, 0);
 
@@ -148,7 +148,7 @@ row_target_execute(const char *sql, int nargs, Oid *types, Datum *args, const ch
  * primary key is not the one of the request.
  */
 void
-row_target_check(const RowTarget * target, const RowKey *row_key)
+row_target_check(const RowTarget *target, const RowKey *row_key)
 {
 	if (!row_key_is(row_key, target->has_names ? &target->names : NULL,
 					target->has_numbers ? &target->numbers : NULL))
@@ -163,7 +163,7 @@ row_target_check(const RowTarget * target, const RowKey *row_key)
  * is not of the table any more.
  */
 static void
-check_partition(const RowTarget * target, Oid table)
+check_partition(const RowTarget *target, Oid table)
 {
 	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID,
 															   ObjectIdGetDatum(target->partition)) &&
@@ -180,7 +180,7 @@ check_partition(const RowTarget * target, Oid table)
  * its identity and its key's id.
  */
 const char *
-row_target_why_unwanted(const RowTarget * target, Oid table)
+row_target_why_unwanted(const RowTarget *target, Oid table)
 {
 	Datum		found;
 	bool		isnull;
@@ -207,7 +207,7 @@ row_target_why_unwanted(const RowTarget * target, Oid table)
  * row has the very key, so that nothing is to be written.
  */
 bool
-row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_key)
+row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key)
 {
 	const char *key_column = columns[F_INSTANT_KEY_ID];
 	const char *has_it = key_column == NULL ? "false" :
@@ -238,7 +238,7 @@ row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_ke
 			appendStringInfo(&sql, " AND %s IS NULL", quote_identifier(columns[f]));
 	}
 	appendStringInfo(&sql, ")) LIMIT %d", MAX_KEYLESS);
-	row_target_execute(sql.data, 2, types, args, NULL, SPI_OK_SELECT);
+	execute(sql.data, 2, types, args, NULL, SPI_OK_SELECT);
 	target->nkeyless = (int) SPI_processed;
 	target->keyless = palloc(Max(target->nkeyless, 1) * sizeof(Datum));
 	target->keyless_hash = palloc(Max(target->nkeyless, 1) * sizeof(int64));
@@ -259,7 +259,7 @@ row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_ke
  * so that it may be the row of this one.  As the worker, who may read the outbox.
  */
 void
-row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget * target, const char *reason)
+row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, const char *reason)
 {
 	Oid			types[] = {INT8OID, REGCLASSOID, JSONBOID, UUIDOID};
 
@@ -268,7 +268,7 @@ row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget * target, co
 		Datum		args[] = {Int64GetDatum(target->keyless_hash[i]), ObjectIdGetDatum(table),
 		target->keyless[i], UUIDPGetDatum(&target->identity)};
 
-		row_target_execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
+		execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
 									"target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
 						   4, types, args, NULL, SPI_OK_SELECT);
 		if (SPI_processed == 0 || target->nkeyless == MAX_KEYLESS)

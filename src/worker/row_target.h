@@ -40,7 +40,5 @@ extern const char *row_target_why_unwanted(const RowTarget * target, Oid table);
 extern bool row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_key);
 extern void row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget * target,
 									 const char *reason);
-extern void row_target_execute(const char *sql, int nargs, Oid *types, Datum *args,
-							   const char *nulls, int expected);
 
 #endif							/* SEAM_IK_ROW_TARGET_H */

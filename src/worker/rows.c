@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/stop_point.h"
 #include "nodes/pg_list.h"
 #include "outbox/mark.h"
 #include "outbox/work_statement.h"
@@ -50,7 +51,7 @@ typedef struct IdList
 	int			first;			/* those before are done with */
 	int			end;
 	int			size;			/* for how many there is memory */
-}			IdList;
+} IdList;
 
 /* A user's table. */
 typedef struct Table
@@ -66,7 +67,7 @@ typedef struct Table
 	bool		retry;			/* somebody has retried, though it is held */
 	TimestampTz not_before;		/* its code did not end: nothing is written
 								 * before */
-}			Table;
+} Table;
 
 static List *tables;			/* of Table *, in TopMemoryContext */
 static int	turn;				/* number of the table that was written to
@@ -86,7 +87,7 @@ static int64 paused_until;		/* after an error of ours */
  * Adds an id to a list.  Returns false when that is full.
  */
 static bool
-add(IdList * list, int64 id)
+add(IdList *list, int64 id)
 {
 	if (list->first == list->end)
 		list->first = list->end = 0;
@@ -115,7 +116,7 @@ add(IdList * list, int64 id)
  * Returns how many ids are in a list.
  */
 static int
-length(const IdList * list)
+length(const IdList *list)
 {
 	return list->end - list->first;
 }
@@ -149,7 +150,7 @@ table_of(Oid oid)
  * Returns whether no row of the table is written, because of its crashes.
  */
 static bool
-is_held(const Table * table)
+is_held(const Table *table)
 {
 	return table->crashes >= TABLE_PACE_CRASHES;
 }
@@ -172,7 +173,7 @@ typedef struct Due
 	bool		all;			/* from the queue's beginning */
 	int			n;
 	WorkRow    *rows;			/* in step_context() */
-}			Due;
+} Due;
 
 /*
  * A step: reads what is due.
@@ -196,7 +197,7 @@ read_due(void *arg)
 static void
 sort_due(void *arg)
 {
-	const		Due *due = arg;
+	const Due  *due = arg;
 	ListCell   *lc;
 
 	foreach(lc, tables)
@@ -332,7 +333,7 @@ rows_look(void)
 static void
 mark(void *arg)
 {
-	const		Table *table = arg;
+	const Table *table = arg;
 
 	if (OidIsValid(marked_suspect) && (table == NULL || marked_suspect != table->oid))
 		mark_end_suspect(marked_suspect);
@@ -358,7 +359,7 @@ marked(void *arg)
  * that is not possible, and it must not.
  */
 static bool
-note(Table * table)
+note(Table *table)
 {
 	Step		step = {.run = mark,.committed = marked,.arg = table,
 	.what = "note which table it writes to",.patient = true};
@@ -398,7 +399,7 @@ forgotten(void *arg)
  * The table has shown that it behaves.
  */
 static void
-trust(Table * table)
+trust(Table *table)
 {
 	Step		step = {.run = forget,.committed = forgotten,.arg = table,
 	.what = "note which table it writes to",.patient = true};
@@ -443,13 +444,13 @@ typedef struct Writing
 	int64		began;			/* clock_now()'s clock */
 	bool		revoked;		/* there is something to be revoked now */
 	const ErrorData *error;		/* of the try, or NULL */
-}			Writing;
+} Writing;
 
 /*
  * Puts the ids of rows of which this has come into ids.  Returns how many.
  */
 static int
-with_outcome(const RowBatch * batch, RowOutcome outcome, int64 *ids)
+with_outcome(const RowBatch *batch, RowOutcome outcome, int64 *ids)
 {
 	int			n = 0;
 
@@ -494,7 +495,7 @@ write_batch(void *arg)
  * A row of the table is done with.
  */
 static void
-done(Table * table)
+done(Table *table)
 {
 	if (table->suspects > 0)
 		table->suspects--;
@@ -510,6 +511,8 @@ written(void *arg)
 	Writing    *w = arg;
 	IdList	   *list = w->list;
 	int			kept = 0;
+
+	STOP_POINT("writer-committed");
 
 	for (int i = 0; i < w->batch.n; i++)
 	{
@@ -657,7 +660,7 @@ next_table(void)
  * Chooses rows of a table that are next, and what is done to them.
  */
 static Step
-next_step(Writing * w)
+next_step(Writing *w)
 {
 	Table	   *table = w->table;
 	bool		waits = table->not_before > GetCurrentTimestamp();

@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include <sys/resource.h>
+
 #include "access/table.h"
 #include "base/as_owner.h"
 #include "base/clock.h"
@@ -76,6 +78,8 @@ typedef struct Writing
 	bool		alone;			/* the batch is one row */
 }			Writing;
 
+static struct rusage began_with;	/* what this process had used when the
+									 * batch began */
 static List *all_plans = NIL;	/* of RowPlans *, in TopMemoryContext */
 static int64 since;				/* when the present row's code began to run,
 								 * on clock_now()'s clock; 0: none does */
@@ -102,6 +106,27 @@ users_code(bool begins)
 		enable_timeout_after(STATEMENT_TIMEOUT, TIME_LIMIT_MS);
 	else
 		disable_timeout(STATEMENT_TIMEOUT, false);
+}
+
+/*
+ * How long the last row has taken, in microseconds, that took so long by the clock.  A row
+ * of a batch that has not waited for anything is not slow when others had the processor
+ * meanwhile.
+ */
+static int64
+really_took(int64 took)
+{
+	struct rusage now;
+	int64		used;
+
+	if (took <= TABLE_PACE_SLOW_US || getrusage(RUSAGE_SELF, &now) != 0 ||
+		now.ru_nvcsw != began_with.ru_nvcsw)
+		return took;
+	used = (now.ru_utime.tv_sec + now.ru_stime.tv_sec -
+			began_with.ru_utime.tv_sec - began_with.ru_stime.tv_sec) * USECS_PER_SEC +
+		now.ru_utime.tv_usec + now.ru_stime.tv_usec -
+		began_with.ru_utime.tv_usec - began_with.ru_stime.tv_usec;
+	return Min(took, used);
 }
 
 /*
@@ -367,6 +392,7 @@ write_rows(Writing * w)
 		{
 			Relation	rel;
 
+			(void) getrusage(RUSAGE_SELF, &began_with);
 			users_code(true);
 			AfterTriggerSetState(&immediate);
 			fields = target->fields;
@@ -387,7 +413,7 @@ write_rows(Writing * w)
 			continue;
 		}
 		batch->outcomes[i] = write_row(w, target, &batch->reason);
-		took = clock_now() - since;
+		took = really_took(clock_now() - since);
 		batch->took[i] = took;
 	}
 	/* what a trigger may have deferred in spite of that */

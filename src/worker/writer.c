@@ -49,6 +49,7 @@ static void
 at_exit(int code, Datum arg)
 {
 	AbortOutOfAnyTransaction();
+	STOP_POINT("writer-end");
 	rows_leave();
 }
 

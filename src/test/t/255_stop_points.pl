@@ -130,6 +130,7 @@ foreach my $deed ('the session is cancelled', 'the session is terminated')
 
 # ---------- all of it ----------
 
+my $bookings = 0;
 my %cases;						# name by guest
 my %told;						# guests of whom a client was told that the transaction committed
 foreach my $step (@steps)
@@ -210,6 +211,40 @@ ok(wait_for(sub { ask($node, 'SELECT count(*) FROM seam_instant_key_request WHER
 	'IS NOT NULL') eq '0' }), 'whose table is dropped');
 is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY request_id DESC LIMIT 1'),
 	'revoked|the table that the instant key was for is gone', 'the key is revoked');
+
+# The writer is killed or terminated with rows that are written and not committed, or before:
+# they are written by the next one.
+$node->safe_psql('postgres', q{CREATE TABLE booked (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	guest uuid, key_id uuid);
+CREATE TRIGGER enqueue AFTER INSERT ON booked FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+foreach my $point ('writer-start', 'writer-rows', 'writer-rows-written', 'writer-committed', 'writer-end')
+{
+	foreach my $signal ('TERM', 'KILL')
+	{
+		my $guest = sprintf '00000000-0000-4000-8002-%012d', ++$bookings;
+		my $idle = $point =~ /start|end/;
+		my $writer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'";
+
+		wait_for(sub { my $pid = ask($node, $writer); kill 'TERM', $pid if $pid; $pid eq '' }) if $idle;
+		append_to_file("$folder/$point", '');
+		ask($node, "INSERT INTO booked (guest) VALUES ('$guest'), ('$guest')");
+		my $held;
+		if ($point eq 'writer-end')
+		{
+			wait_for(sub { my $pid = ask($node, $writer); kill 'TERM', $pid if $pid; $pid ne '' });
+		}
+		ok(wait_for(sub { ($held) = map { /\.(\d+)$/ } glob "$folder/$point.*"; $held }), "$point: the writer is there");
+		kill $signal, $held;
+		unlink glob "$folder/*";
+		ok(wait_for(sub { ask($node, "SELECT count(DISTINCT key_id) FROM booked WHERE guest = '$guest'") eq '2' }),
+			"SIG$signal: the next one writes the rows");
+		ok(quiet(), 'settled');
+		is(join(' ', live_keys($guest)), ask($node, "SELECT string_agg(key_id::text, ' ' ORDER BY key_id) FROM booked
+			WHERE guest = '$guest'"), 'they have the keys, and no other lives');
+	}
+}
+is(ask($node, "SELECT count(*) FROM seam_instant_key_writing WHERE crashes > 1"), '0', 'and no table is held for that');
 
 note("SEED=$torture->{seed}: " . keys(%cases) . ' cases, ' . keys(%told) . ' of them told of their commit, ' .
 	keys(%owned) . ' with keys');
