@@ -28,7 +28,7 @@
  * the table had used that was served last.
  */
 void
-table_pace_join(TablePace * pace, int64 served)
+table_pace_join(TablePace *pace, int64 served)
 {
 	pace->used = Max(pace->used, served);
 }
@@ -37,7 +37,7 @@ table_pace_join(TablePace * pace, int64 served)
  * A row was written, or has failed, within took microseconds.
  */
 void
-table_pace_row(TablePace * pace, bool failed, int64 took)
+table_pace_row(TablePace *pace, bool failed, int64 took)
 {
 	pace->used += took;
 	if (failed || took > TABLE_PACE_SLOW_US)
@@ -55,7 +55,7 @@ table_pace_row(TablePace * pace, bool failed, int64 took)
  * Rows that were written together have failed, one of them or their commit.
  */
 void
-table_pace_batch_failed(TablePace * pace)
+table_pace_batch_failed(TablePace *pace)
 {
 	pace->one_by_one = true;
 	pace->quick = 0;

@@ -176,7 +176,7 @@ mark_count_crashes(Oid **counted)
  * Reads all marks.  Returns how many there are, and they, in CurrentMemoryContext.
  */
 int
-mark_read(Mark * *marks)
+mark_read(Mark **marks)
 {
 	Datum		args[WORK_MAX_ARGS];
 	SPITupleTable *all;

@@ -29,7 +29,7 @@ typedef struct Head
 	uint8		status;
 	bool		has_reference;
 	uint8		length;			/* of the reference */
-}			Head;
+} Head;
 
 typedef struct Ring
 {
@@ -39,9 +39,9 @@ typedef struct Ring
 	pg_atomic_uint64 read;		/* and read */
 	pg_atomic_uint32 was_full;	/* the worker waits for room */
 	char		bytes[RING_SIZE];
-}			Ring;
+} Ring;
 
-static Ring * rings;			/* by number of place */
+static Ring *rings;				/* by number of place */
 
 /*
  * The size of all rings, in bytes.
@@ -84,7 +84,7 @@ notices_startup_shared(void)
  * Copy n bytes into the ring, or out of it, at a position.
  */
 static void
-copy(Ring * ring, uint64 position, char *bytes, Size n, bool into)
+copy(Ring *ring, uint64 position, char *bytes, Size n, bool into)
 {
 	for (Size done = 0; done < n;)
 	{

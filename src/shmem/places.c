@@ -44,7 +44,7 @@
 
 Places	   *places;				/* NULL: not preloaded */
 static Place *my_place;			/* of this process, if it is one of ours */
-static PlaceProcess * my_process;	/* likewise */
+static PlaceProcess *my_process;	/* likewise */
 
 
 /* What this transaction has to tell when it commits. */

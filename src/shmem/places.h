@@ -29,7 +29,7 @@ typedef enum PlaceRole
 	PLACE_MAIN,					/* the probe, and then the worker */
 	PLACE_WRITER,
 	PLACE_ROLES
-}			PlaceRole;
+} PlaceRole;
 
 /* A process of ours in a database, or that there is none. */
 typedef struct PlaceProcess
@@ -42,7 +42,7 @@ typedef struct PlaceProcess
 	pg_atomic_uint32 wakes;		/* what it has to look at: bits, by WakeKind */
 	pid_t		pid;			/* of the process, or 0 */
 	Latch	   *latch;			/* likewise; processes' latches outlive them */
-}			PlaceProcess;
+} PlaceProcess;
 
 /* A database that has a process of ours, or shall have none. */
 typedef struct Place

@@ -151,7 +151,7 @@ typedef struct Writer
 	int64		started_at;
 	int64		ended_at;		/* when it was told to end, or 0 */
 	bool		warned;			/* that it does not */
-}			Writer;
+} Writer;
 
 /* A database as the launcher knows it. */
 typedef struct Database
@@ -267,7 +267,7 @@ typedef enum Registered
 	REGISTERED_BEFORE,			/* one of a former launcher's is there */
 	DATABASE_HELD,				/* a command wants the database for itself */
 	NO_SLOT						/* max_worker_processes are there */
-}			Registered;
+} Registered;
 
 /*
  * Have the postmaster start a process in a database: the function, called kind.

@@ -32,13 +32,13 @@ typedef struct RowTarget
 								 * row_target_find_keyless() found them */
 	Datum	   *keyless;		/* their keys: jsonb */
 	int64	   *keyless_hash;
-}			RowTarget;
+} RowTarget;
 
 extern void row_target_columns(Outbox *outbox, Relation rel, Datum arguments, char **columns);
-extern void row_target_check(const RowTarget * target, const RowKey *row_key);
-extern const char *row_target_why_unwanted(const RowTarget * target, Oid table);
-extern bool row_target_find_keyless(RowTarget * target, char *const *columns, RowKey *row_key);
-extern void row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget * target,
+extern void row_target_check(const RowTarget *target, const RowKey *row_key);
+extern const char *row_target_why_unwanted(const RowTarget *target, Oid table);
+extern bool row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key);
+extern void row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target,
 									 const char *reason);
 
 #endif							/* SEAM_IK_ROW_TARGET_H */

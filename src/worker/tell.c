@@ -43,7 +43,7 @@ typedef struct Telling
 {
 	uint64		position;		/* of the notices that were read */
 	int			n;				/* how many they are */
-}			Telling;
+} Telling;
 
 /*
  * In a step: tells of the end of a request.  reference may be NULL.
@@ -130,7 +130,7 @@ run(void *arg)
 static void
 told(void *arg)
 {
-	const		Telling *telling = arg;
+	const Telling *telling = arg;
 
 	if (telling->n > 0 && notices_done(telling->position))
 		places_wake_other(PLACE_MAIN, WAKE_ROOM);

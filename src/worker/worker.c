@@ -139,7 +139,7 @@ typedef struct House
 {
 	bool		more;			/* more is to be deleted */
 	bool		rows_wait;		/* there is something for the writer */
-}			House;
+} House;
 
 /*
  * In a transaction: what has to be done now and then.

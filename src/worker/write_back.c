@@ -54,7 +54,7 @@ typedef struct RowStatement
 	char	   *text;			/* what it was planned for, with the types of
 								 * the arguments; NULL: nothing */
 	SPIPlanPtr	plan;
-}			RowStatement;
+} RowStatement;
 
 /* The statements for a table, in TopMemoryContext. */
 typedef struct RowPlans
@@ -64,7 +64,7 @@ typedef struct RowPlans
 								 * locked */
 	RowStatement read;			/* the same without the lock */
 	RowStatement update;
-}			RowPlans;
+} RowPlans;
 
 /* A batch under way. */
 typedef struct Writing
@@ -76,7 +76,7 @@ typedef struct Writing
 	RowKey	   *row_key;
 	RowPlans   *plans;
 	bool		alone;			/* the batch is one row */
-}			Writing;
+} Writing;
 
 static struct rusage began_with;	/* what this process had used when the
 									 * batch began */
@@ -134,7 +134,7 @@ really_took(int64 took)
  * skipped.
  */
 static void
-read_requests(Writing * w)
+read_requests(Writing *w)
 {
 	RowBatch   *batch = w->batch;
 	SPITupleTable *found = writing_lock(batch->table, batch->ids, batch->n);
@@ -236,7 +236,7 @@ plans_of(Oid table)
  * text and these types.  Raises an error when the result is not as expected.
  */
 static void
-execute(RowStatement * statement, const StringInfo sql, int nargs, Oid *types, Datum *args,
+execute(RowStatement *statement, const StringInfo sql, int nargs, Oid *types, Datum *args,
 		const char *nulls, int expected)
 {
 	int			length = sql->len;
@@ -273,7 +273,7 @@ execute(RowStatement * statement, const StringInfo sql, int nargs, Oid *types, D
  * row has in SPI_tuptable, if it is there.
  */
 static bool
-is_locked(Writing * w, const StringInfo sql, int nargs, Oid *types, Datum *args)
+is_locked(Writing *w, const StringInfo sql, int nargs, Oid *types, Datum *args)
 {
 	execute(&w->plans->read, sql, nargs, types, args, NULL, SPI_OK_SELECT);
 	return SPI_processed > 0;
@@ -284,7 +284,7 @@ is_locked(Writing * w, const StringInfo sql, int nargs, Oid *types, Datum *args)
  * cannot be asked for the row that is meant, and what the table's code raises.
  */
 static RowOutcome
-write_row(Writing * w, RowTarget * target, const char **reason)
+write_row(Writing *w, RowTarget *target, const char **reason)
 {
 	StringInfoData sql;
 	Datum		args[MAX_ARGS];
@@ -359,7 +359,7 @@ write_row(Writing * w, RowTarget * target, const char **reason)
  * Was the request enqueued by a trigger with the same arguments?
  */
 static bool
-has_fields(const RowTarget * target, Datum fields)
+has_fields(const RowTarget *target, Datum fields)
 {
 	Size		size = VARSIZE_ANY(DatumGetPointer(fields));
 
@@ -372,7 +372,7 @@ has_fields(const RowTarget * target, Datum fields)
  * has taken long enough.
  */
 static void
-write_rows(Writing * w)
+write_rows(Writing *w)
 {
 	RowBatch   *batch = w->batch;
 	ConstraintsSetStmt immediate = {.type = T_ConstraintsSetStmt};
@@ -430,7 +430,7 @@ write_rows(Writing * w)
  * whatever way it ended.
  */
 void
-write_back(Outbox *outbox, RowBatch * batch)
+write_back(Outbox *outbox, RowBatch *batch)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"}, {"row_security", "off"}, {"lock_timeout",

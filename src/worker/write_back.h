@@ -23,7 +23,7 @@ typedef enum RowOutcome
 	ROW_ALONE,					/* something is unusual, that is dealt with
 								 * when it is written alone */
 	ROW_LATER					/* the others have taken long enough */
-}			RowOutcome;
+} RowOutcome;
 
 /* Rows of one table that are written together. */
 typedef struct RowBatch
@@ -37,9 +37,9 @@ typedef struct RowBatch
 	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were
 										 * written */
 	const char *reason;			/* of ROW_LOCKED and ROW_UNWANTED */
-}			RowBatch;
+} RowBatch;
 
-extern void write_back(Outbox *outbox, RowBatch * batch);
+extern void write_back(Outbox *outbox, RowBatch *batch);
 extern void write_back_clean_up(void);
 extern int64 write_back_since(void);
 

@@ -23,7 +23,7 @@ typedef struct Row
 	bool		failed;
 	int64		took;
 	bool		one_by_one;		/* expected afterwards */
-}			Row;
+} Row;
 
 static const Row rows[] = {
 	{"quick rows go together", 100, false, MS(1), false},
