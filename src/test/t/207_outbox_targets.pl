@@ -340,13 +340,5 @@ sql("BEGIN; INSERT INTO booking VALUES (60, '$guest'); ALTER TABLE seam_instant_
 	"INSERT INTO booking VALUES (62, '$guest')");
 ok(settled, 'changed within a transaction');
 is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$guest'"), 3, 'each has its key');
-# the table that the former version made, until ALTER EXTENSION UPDATE
-sql('ALTER TABLE seam_instant_key_request DROP target_columns, DROP target_numbers, DROP target_partition');
-bookings_work('a table without the later columns');
-stay('PRIMARY KEY (id, place)');
-$guest = new_guest();
-ok(meanwhile("INSERT INTO stay VALUES (1, 1, '$guest')", 'UPDATE stay SET place = 2'), 'a row that moves');
-is(of($guest) . ' ' . sql('SELECT key_id FROM stay'), 'issued ' . live($guest), 'has its key');
-
 $node->stop('immediate');
 done_testing();
