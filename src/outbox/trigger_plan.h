@@ -92,6 +92,6 @@ extern bool trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new
 								   AttrNumber column);
 extern void trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 							const pg_uuid_t *identity, SeamRequest *request);
-extern bool trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key);
+extern const pg_uuid_t *trigger_lost_key(TriggerPlan *plan, TriggerData *td);
 
 #endif							/* SEAM_IK_TRIGGER_PLAN_H */

@@ -234,17 +234,14 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 									   "AFTER DELETE OR UPDATE");
 	TriggerPlan *plan = trigger_get_plan(fcinfo, td, false);
 	RequestPlan *request_plan = get_request_plan(fcinfo, td, plan);
-	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
-	Datum		id;
-	bool		isnull;
+	const pg_uuid_t *key;
 
 	trigger_begin(td, &callback);
-	id = trigger_field(plan, td, row, F_INSTANT_KEY_ID, &isnull);
+	key = trigger_lost_key(plan, td);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 	{
-		isnull = isnull || !trigger_column_changed(td, row, td->tg_newtuple, column);
 		if (row_key_changed(request_plan->row_key, td))
 		{
 			Target		from = target_of(request_plan, td, row);
@@ -254,21 +251,15 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 		}
 	}
 	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data))
-	{
 		moved_row_note(fcinfo, td, row, request_plan->row_key);
-		if (!isnull)
-			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column,
-																RelationGetDescr(td->tg_relation),
-																&isnull));
-	}
 	else if (request_plan->row_key)
 	{
 		Target		target = target_of(request_plan, td, row);
 
 		requests_cancel_target(request_plan->outbox, &target);
 	}
-	if (!isnull)
-		requests_revoke_key(request_plan->outbox, DatumGetUUIDP(id));
+	if (key)
+		requests_revoke_key(request_plan->outbox, key);
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);
 }

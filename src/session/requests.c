@@ -326,6 +326,30 @@ lock_request(Session *session, int64 id)
 }
 
 /*
+ * Begins a session of a function whose first argument is a request's id, and locks
+ * that request.  Throws P0002 when there is none with this id.
+ */
+static Locked
+begin_with_request(FunctionCallInfo fcinfo, Session *session)
+{
+	*session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	return lock_request(session, PG_GETARG_INT64(0));
+}
+
+/*
+ * Ends that session; returns the status, which may be in SPI's context, as a text.
+ */
+static Datum
+end_with_status(Session *session, const char *status)
+{
+	char		copy[NAMEDATALEN];
+
+	strlcpy(copy, status, sizeof(copy));
+	end_session(session);
+	PG_RETURN_TEXT_P(cstring_to_text(copy));
+}
+
+/*
  * Have the key of a request that is locked revoked: returns its new status.
  */
 static const char *
@@ -558,17 +582,13 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
-	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Session		session;
+	Locked		locked = begin_with_request(fcinfo, &session);
 	Datum		args[] = {Int64GetDatum(locked.id)};
-	char		status[NAMEDATALEN];
 
 	if (locked.reported)
 		execute(&session, ST_DISMISS, args);
-	strlcpy(status, cancel(&session, &locked), sizeof(status));
-	end_session(&session);
-	PG_RETURN_TEXT_P(cstring_to_text(status));
+	return end_with_status(&session, cancel(&session, &locked));
 }
 
 /*
@@ -580,27 +600,22 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
-	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Session		session;
+	Locked		locked = begin_with_request(fcinfo, &session);
 	Datum		args[] = {Int64GetDatum(locked.id)};
-	char		status[NAMEDATALEN];
 
-	strlcpy(status, locked.status, sizeof(status));
-	if (strcmp(status, "failed") == 0)
+	if (strcmp(locked.status, "failed") == 0)
 	{
 		execute(&session, ST_RETRY, args);
 		places_wake_at_commit(true);
 		locked = lock_request(&session, locked.id);
-		strlcpy(status, locked.status, sizeof(status));
 	}
-	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
+	else if (strcmp(locked.status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
 		places_wake_at_commit(false);
 	}
-	end_session(&session);
-	PG_RETURN_TEXT_P(cstring_to_text(status));
+	return end_with_status(&session, locked.status);
 }
 
 /*
