@@ -24,12 +24,12 @@
  */
 void
 statement_set_names(StatementSet *set, const char *const *names, Oid table,
-					Oid row_type)
+					Oid row_type, bool optional)
 {
 	int			n = (int) strlen(set->letters);
 	char	   *copies[STATEMENT_MAX_NAMES];
 	bool		same = set->version > 0 && set->table == table &&
-	set->row_type == row_type;
+	set->row_type == row_type && set->optional == optional;
 
 	for (int i = 0; same && i < n; i++)
 		same = strcmp(set->names[i], names[i]) == 0;
@@ -45,6 +45,7 @@ statement_set_names(StatementSet *set, const char *const *names, Oid table,
 	}
 	set->table = table;
 	set->row_type = row_type;
+	set->optional = optional;
 	set->version++;
 }
 
@@ -55,15 +56,18 @@ static char *
 text_of(const StatementSet *set, const Statement *statement)
 {
 	StringInfoData text;
+	bool		skip = false;
 
 	initStringInfo(&text);
 	for (const char *sql = statement->sql; *sql; sql++)
 	{
-		const char *letter = NULL;
+		const char *letter;
 
-		if (sql[0] == '%' && sql[1] != '\0')
-			letter = strchr(set->letters, sql[1]);
-		if (letter)
+		if (sql[0] == '%' && (sql[1] == '{' || sql[1] == '}'))
+			skip = *++sql == '{' && !set->optional;
+		else if (skip)
+			continue;
+		else if (sql[0] == '%' && sql[1] != '\0' && (letter = strchr(set->letters, sql[1])) != NULL)
 		{
 			appendStringInfoString(&text, set->names[letter - set->letters]);
 			sql++;

@@ -41,7 +41,10 @@ typedef struct StatementSet
 	/* the type that STATEMENT_ROW_TYPE stands for, or InvalidOid */
 	Oid			row_type;
 
-	/* counts the changes of the names and the two members below them */
+	/* what is between %{ and %} belongs to the texts */
+	bool		optional;
+
+	/* counts the changes of the names and the three members below them */
 	int			version;
 } StatementSet;
 
@@ -56,7 +59,7 @@ typedef struct Statement
 } Statement;
 
 extern void statement_set_names(StatementSet *set, const char *const *names, Oid table,
-								Oid row_type);
+								Oid row_type, bool optional);
 extern void statement_execute(const StatementSet *set, Statement *statement, Datum *args,
 							  const char *nulls, Snapshot snapshot);
 

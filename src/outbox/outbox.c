@@ -37,42 +37,44 @@
 #include "utils/typcache.h"
 
 /*
- * What the columns must be.
+ * What the columns must be.  A later one than the first script made may be missing:
+ * until ALTER EXTENSION UPDATE the table is as the former version made it.
  */
 static const struct
 {
 	const char *name;
 	Oid			type;			/* InvalidOid: seam_instant_key */
+	bool		later;
 }			columns[REQ_NCOLUMNS] =
 
 {
-	[REQ_REQUEST_ID] = {"request_id", INT8OID},
-	[REQ_REFERENCE] = {"reference", TEXTOID},
-	[REQ_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID},
-	[REQ_MAX_USE_COUNT] = {"max_use_count", INT4OID},
-	[REQ_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID},
-	[REQ_TARGET_TABLE] = {"target_table", REGCLASSOID},
-	[REQ_TARGET_KEY] = {"target_key", JSONBOID},
-	[REQ_TARGET_FIELDS] = {"target_fields", TEXTARRAYOID},
-	[REQ_TARGET_HASH] = {"target_hash", INT8OID},
-	[REQ_STATUS] = {"status", TEXTOID},
-	[REQ_ATTEMPTS] = {"attempts", INT4OID},
-	[REQ_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID},
-	[REQ_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID},
-	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid},
-	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID},
-	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID},
-	[REQ_ORIGIN] = {"origin", INT8OID},
-	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID},
-	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID},
-	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID},
+	[REQ_REQUEST_ID] = {"request_id", INT8OID, false},
+	[REQ_REFERENCE] = {"reference", TEXTOID, false},
+	[REQ_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID, false},
+	[REQ_MAX_USE_COUNT] = {"max_use_count", INT4OID, false},
+	[REQ_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, false},
+	[REQ_TARGET_TABLE] = {"target_table", REGCLASSOID, false},
+	[REQ_TARGET_KEY] = {"target_key", JSONBOID, false},
+	[REQ_TARGET_FIELDS] = {"target_fields", TEXTARRAYOID, false},
+	[REQ_TARGET_HASH] = {"target_hash", INT8OID, false},
+	[REQ_STATUS] = {"status", TEXTOID, false},
+	[REQ_ATTEMPTS] = {"attempts", INT4OID, false},
+	[REQ_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID, false},
+	[REQ_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID, false},
+	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid, false},
+	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID, false},
+	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID, false},
+	[REQ_ORIGIN] = {"origin", INT8OID, false},
+	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID, true},
+	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID, true},
+	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID, true},
 };
 
 /* The table, open for insertion, in this transaction. */
 typedef struct Insertion
 {
 	Relation	table;
-	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it */
+	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
 	Oid			sequence;		/* of request_id */
 	int64		origin;			/* of what is inserted */
 	EState	   *estate;
@@ -139,6 +141,7 @@ outbox_find(Oid schema, Outbox *outbox)
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema),
 											  "seam_instant_key_request");
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
+	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
 	outbox->origin = origin_of(outbox);
 	return true;
 }
@@ -181,6 +184,9 @@ find_columns(Insertion *ins, Oid schema)
 			if (att->attisdropped || strcmp(NameStr(att->attname), columns[c].name) != 0)
 				att = NULL;
 		}
+		ins->numbers[c] = att ? att->attnum : InvalidAttrNumber;
+		if (att == NULL && columns[c].later)
+			continue;
 		if (att == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
@@ -195,7 +201,7 @@ find_columns(Insertion *ins, Oid schema)
 					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type "
 							"that extension seam_ik made it of",
 							columns[c].name)));
-		ins->numbers[c] = next = att->attnum;
+		next = att->attnum;
 	}
 }
 
@@ -362,7 +368,7 @@ insert_row(Datum *values, bool *nulls)
 	{
 		AttrNumber	number = ins->numbers[c];
 
-		if (nulls[c])
+		if (nulls[c] || number == InvalidAttrNumber)
 			continue;
 		ins->slot->tts_values[number - 1] = values[c];
 		ins->slot->tts_isnull[number - 1] = false;

@@ -69,6 +69,8 @@ typedef struct Outbox
 	Oid			owner;			/* of the table */
 	const char *name;			/* of the table, quoted and qualified */
 	const char *calls;			/* of the table of synchronous calls, likewise */
+	bool		knows_columns;	/* the table has target_columns, and what the
+								 * extension's script made together with it */
 	int64		origin;			/* of the rows that belong to it */
 } Outbox;
 

@@ -70,7 +70,7 @@ work_begin(void)
 		return false;
 	outbox = found;				/* an error leaves it as it was */
 	statement_set_names(&set, (const char *const[]) {outbox.name, outbox.calls}, outbox.table,
-						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")));
+						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
 	return true;
 }
 

@@ -66,15 +66,16 @@ typedef enum StatementId
  */
 #define SAME_TARGET \
 	"target_hash = $1 AND target_table = $2" \
-	" AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
-	" ELSE target_columns IS NULL OR target_columns = $4 END"
+	"%{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	" ELSE target_columns IS NULL OR target_columns = $4 END%}"
 #define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
 #define SAME_TARGET_ARGS(t) \
 	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
 
 /*
- * The statements; %r is the table of requests, %c that of calls.  What they make due of
- * a request that came along with a copy waits all the same until it is adopted.
+ * The statements; %r is the table of requests, %c that of calls, and %{ and %} are around
+ * what the first may not know of.  What they make due of a request that came along with
+ * a copy waits all the same until it is adopted.
  */
 static Statement statements[ST_COUNT] =
 
@@ -160,13 +161,13 @@ static Statement statements[ST_COUNT] =
 		{INT8OID}
 	},
 	[ST_FOLLOW] = {
-		"UPDATE %r SET target_key = $6, target_hash = $7, target_partition = nullif($8, 0)"
+		"UPDATE %r SET target_key = $6, target_hash = $7%{, target_partition = nullif($8, 0)%}"
 		" WHERE " SAME_TARGET " AND target_key = $5"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
 		{TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
-		"UPDATE %r SET target_key = $2, target_partition = $3 WHERE request_id = $1",
+		"UPDATE %r SET target_key = $2%{, target_partition = $3%} WHERE request_id = $1",
 		{INT8OID, JSONBOID, OIDOID}
 	},
 	[ST_ADOPT] = {
@@ -175,16 +176,16 @@ static Statement statements[ST_COUNT] =
 		 * partitions may have other numbers here.
 		 */
 		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, timeline_id = 0, target_numbers = NULL, "
-		"target_partition = NULL,"
+		" system_identifier = $1, origin = $2, timeline_id = 0%{, target_numbers = NULL, "
+		"target_partition = NULL%},"
 		" next_attempt_at = '-infinity', look_again_at = NULL"
 		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
 		{INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
 		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, look_again_at = NULL, target_numbers = NULL, "
-		"target_partition = NULL"
+		" system_identifier = $1, origin = $2, look_again_at = NULL%{, target_numbers = NULL, "
+		"target_partition = NULL%}"
 		" WHERE next_attempt_at IS NULL AND origin <> $2",
 		{INT8OID, INT8OID}
 	},
@@ -267,7 +268,7 @@ execute(Session *session, StatementId id, Datum *args)
 	const Outbox *outbox = session->outbox;
 
 	statement_set_names(&set, (const char *const[]) {outbox->name, outbox->calls}, outbox->table,
-						InvalidOid);
+						InvalidOid, outbox->knows_columns);
 	CommandCounterIncrement();
 	statement_execute(&set, &statements[id], args, NULL, GetLatestSnapshot());
 }

@@ -119,11 +119,12 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 	TupleDesc	key_desc;
 
 	if (SPI_execute_with_args(psprintf("SELECT target_table, target_key, target_fields, "
-									   "user_identity_id, instant_key, target_columns, "
-									   "target_numbers, target_partition"
+									   "user_identity_id, instant_key%s"
 									   " FROM %s WHERE request_id = $1 AND status = 'issued' AND "
 									   "next_attempt_at IS NOT NULL"
 									   " AND target_table IS NOT NULL FOR UPDATE SKIP LOCKED",
+									   outbox->knows_columns ? ", target_columns, target_numbers, "
+									   "target_partition" : "",
 									   outbox->name),
 							  1, types, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "SPI failed to read a request");
@@ -140,11 +141,14 @@ read_request(Outbox *outbox, int64 id, WriteBack *wb, WriteBackOutcome *outcome)
 	key = DatumGetHeapTupleHeader(SPI_getbinval(tuple, desc, 5, &isnull));
 	if (isnull)
 		return false;
-	wb->names = SPI_getbinval(tuple, desc, 6, &isnull);
-	wb->has_names = !isnull;
-	wb->numbers = SPI_getbinval(tuple, desc, 7, &isnull);
-	wb->has_numbers = !isnull;
-	wb->partition = DatumGetObjectId(SPI_getbinval(tuple, desc, 8, &isnull));
+	if (outbox->knows_columns)
+	{
+		wb->names = SPI_getbinval(tuple, desc, 6, &isnull);
+		wb->has_names = !isnull;
+		wb->numbers = SPI_getbinval(tuple, desc, 7, &isnull);
+		wb->has_numbers = !isnull;
+		wb->partition = DatumGetObjectId(SPI_getbinval(tuple, desc, 8, &isnull));
+	}
 	key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key),
 										   HeapTupleHeaderGetTypMod(key));
 	key_check_type(key_desc);

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql error_of live settled);
+use Guests qw(meet new_guest sql error_of live columns_of settled);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -14,12 +14,7 @@ my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key
 	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'");
 meet($node, $fake);
 
-sub of
-{
-	my ($identity, $column) = @_;
-	$column //= "status || coalesce(' ' || sqlstate, '')";
-	return sql("SELECT $column FROM seam_instant_key_request WHERE user_identity_id = '$identity' ORDER BY request_id");
-}
+sub of { return columns_of($_[0], $_[1] // "status || coalesce(' ' || sqlstate, '')"); }
 sub retry
 {
 	my ($identity) = @_;
@@ -340,5 +335,13 @@ sql("BEGIN; INSERT INTO booking VALUES (60, '$guest'); ALTER TABLE seam_instant_
 	"INSERT INTO booking VALUES (62, '$guest')");
 ok(settled, 'changed within a transaction');
 is(sql("SELECT count(DISTINCT key_id) FROM booking WHERE guest = '$guest'"), 3, 'each has its key');
+# the table that the former version made, until ALTER EXTENSION UPDATE
+sql('ALTER TABLE seam_instant_key_request DROP target_columns, DROP target_numbers, DROP target_partition');
+bookings_work('a table without the later columns');
+stay('PRIMARY KEY (id, place)');
+$guest = new_guest();
+ok(meanwhile("INSERT INTO stay VALUES (1, 1, '$guest')", 'UPDATE stay SET place = 2'), 'a row that moves');
+is(of($guest) . ' ' . sql('SELECT key_id FROM stay'), 'issued ' . live($guest), 'has its key');
+
 $node->stop('immediate');
 done_testing();
