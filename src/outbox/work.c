@@ -8,7 +8,7 @@
  *
  * What is new is due at once, by next_attempt_at = '-infinity', whatever the clock
  * says; only a pause has an end by the clock.  Each of these two parts of a queue
- * is read from where the last read ended, since index entries of requests that are
+ * is read from where the last read ended, because index entries of requests that are
  * done with gather at its beginning for as long as any old snapshot lives.  What
  * commits late, or was skipped, lies before that mark; so now and then, depending
  * on what it costs, the whole queue is read.

@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request_trigger);
 /* What such a trigger knows of its table; lives as long as its TriggerPlan. */
 typedef struct RequestPlan
 {
-	Outbox	   *outbox;
+	Outbox	   *outbox;			/* of the trigger's function */
 	RowKey	   *row_key;		/* NULL: the table has no primary key */
 	Datum		fields;			/* the trigger's arguments as text[] */
 	Datum		columns;		/* of the row's key: names */
@@ -38,7 +38,7 @@ typedef struct RequestPlan
 	Oid			partition;		/* the table itself, if it is one */
 	bool		fills;			/* some column takes a field of the key */
 	bool		everywhere;		/* each partition has the trigger */
-	bool		everywhere_known;
+	bool		everywhere_known;	/* that was found out */
 } RequestPlan;
 
 /*
@@ -110,7 +110,7 @@ row_key_changed(RowKey *row_key, TriggerData *td)
 
 /*
  * Is there no row with this primary key?  Asked as the table's owner, so that
- * neither missing privileges nor row security hide it; and restricted, since
+ * neither missing privileges nor row security hide it; and restricted, because
  * its types may run anybody's code.
  */
 static bool

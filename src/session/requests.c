@@ -217,8 +217,8 @@ static StatementSet set = {.letters = "rc"};
 /* A use of SPI as the owner of the outbox. */
 typedef struct Session
 {
-	Outbox	   *outbox;
-	AsOwner		as;
+	Outbox	   *outbox;			/* the caller's */
+	AsOwner		as;				/* who the caller is */
 	int			settings;		/* nest level */
 } Session;
 
@@ -285,9 +285,9 @@ column(uint64 row, int number, bool *isnull)
 /* A request that is locked. */
 typedef struct Locked
 {
-	int64		id;
+	int64		id;				/* request_id */
 	char	   *status;			/* palloc'd in SPI's context */
-	bool		has_sqlstate;
+	bool		has_sqlstate;	/* something went wrong with it */
 	bool		reported;		/* it failed, and keys of it may be alive */
 } Locked;
 
@@ -577,7 +577,7 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 /*
  * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
  *
- * What is reported stays failed, since its keys may be alive; somebody has looked at it
+ * What is reported stays failed, because its keys may be alive; somebody has looked at it
  * now, so it leaves the view.
  */
 Datum
