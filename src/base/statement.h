@@ -15,7 +15,7 @@
 #define STATEMENT_MAX_ARGS 16
 
 /* Names that one set of statements leaves open, at most. */
-#define STATEMENT_MAX_NAMES 2
+#define STATEMENT_MAX_NAMES 4
 
 /* Among the types of arguments: StatementSet.row_type. */
 #define STATEMENT_ROW_TYPE RECORDOID

@@ -44,6 +44,7 @@ work_begin(void)
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
+	const char *names[2];
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -69,7 +70,9 @@ work_begin(void)
 												found.table != outbox.table))
 		return false;
 	outbox = found;				/* an error leaves it as it was */
-	statement_set_names(&set, (const char *const[]) {outbox.name, outbox.calls}, outbox.table,
+	names[0] = outbox.name;
+	names[1] = outbox.calls;
+	statement_set_names(&set, names, outbox.table,
 						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
 	return true;
 }

@@ -266,9 +266,9 @@ static void
 execute(Session *session, StatementId id, Datum *args)
 {
 	const Outbox *outbox = session->outbox;
+	const char *const names[] = {outbox->name, outbox->calls};
 
-	statement_set_names(&set, (const char *const[]) {outbox->name, outbox->calls}, outbox->table,
-						InvalidOid, outbox->knows_columns);
+	statement_set_names(&set, names, outbox->table, InvalidOid, outbox->knows_columns);
 	CommandCounterIncrement();
 	statement_execute(&set, &statements[id], args, NULL, GetLatestSnapshot());
 }

@@ -123,10 +123,11 @@ like((result_of($s))[0], qr/then d92e0c7b/, 'a call in the handler of a cancelle
 # Lookups that were given up, in whatever way, go on in threads of their own: no
 # more than so many at once, and what needs none is not held up by them.
 my $looking = background($node, set_up('a name lookup'));
-run_in($looking, "SET statement_timeout = '20ms';\n" . join(";\n", (CALL) x 10) . ";\nRESET statement_timeout", 'cancelled');
+run_in($looking, "SET statement_timeout = '20ms';\n" . join(";\n", (CALL) x 10) . ";\nRESET statement_timeout",
+	'cancelled');
 run_in($looking, "SET seam_ik.connect_timeout = '20ms';\n" . join(";\n", (CALL) x 10), 'connect_timeout');
-run_in($looking, "SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" . join(";\n", (CALL) x 10),
-	'request_timeout');
+run_in($looking, "SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" .
+	join(";\n", (CALL) x 10), 'request_timeout');
 run_in($looking, "SELECT 'error rows: ' || count(*) FILTER (WHERE sqlstate = '08001') " .
 	"FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 50)))", 'batch');
 like($looking->{out}, qr/^error rows: 50$/m, 'a batch of lookups');

@@ -176,11 +176,11 @@ $fake->reset;
 # 100,000 elements: memory grows with the answers only.
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('status=404') .
 	"'; SET seam_ik.max_concurrency = 50; SET work_mem = '1MB'; SET seam_ik.progress_interval = 0;");
-run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 1000)))',
-	'small');
+run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid()
+	FROM generate_series(1, 1000)))', 'small');
 $rss = rss();
-run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 20000)))',
-	'large');
+run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid()
+	FROM generate_series(1, 20000)))', 'large');
 note("a batch of 20,000: VmRSS $rss kB, then " . rss() . ' kB');
 cmp_ok(rss() - $rss, '<', 20000, 'a batch of 20,000');
 like($s->{out}, qr/^20000$/m, 'has its rows');
