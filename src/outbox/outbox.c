@@ -44,9 +44,9 @@
  */
 static const struct
 {
-	const char *name;
+	const char *name;			/* of the column */
 	Oid			type;			/* InvalidOid: seam_instant_key */
-	bool		later;
+	bool		later;			/* it may be missing */
 }			columns[REQ_NCOLUMNS] =
 
 {
@@ -88,18 +88,18 @@ static const struct
 /* The table, open for insertion, in this transaction. */
 typedef struct Insertion
 {
-	Relation	table;
+	Relation	table;			/* with a lock for the transaction */
 	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
 	Oid			sequence;		/* of request_id */
 	int64		origin;			/* of what is inserted */
-	EState	   *estate;
-	ResultRelInfo *result;
-	TupleTableSlot *slot;
-	Datum		pending;		/* texts */
+	EState	   *estate;			/* the executor's, for the next two */
+	ResultRelInfo *result;		/* the table, with its indexes */
+	TupleTableSlot *slot;		/* the row to insert */
+	Datum		pending;		/* a status, as text, as are the next three */
 	Datum		revoking;
 	Datum		issued;
 	Datum		in_flight;
-	Datum		lost;			/* an SQLSTATE */
+	Datum		lost;			/* an SQLSTATE, as text */
 	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
 } Insertion;
 

@@ -62,19 +62,20 @@ typedef struct Place
 									 * clock_now()'s clock; 0: it does not */
 
 	/* what the probe found */
-	bool		has_extension;
-	bool		may_login;
-	bool		owns_tables;
-	Oid			owner;
+	bool		has_extension;	/* the extension is there */
+	bool		may_login;		/* its owner may */
+	bool		owns_tables;	/* its owner owns the outbox's, too */
+	Oid			owner;			/* of the extension */
 } Place;
 
 /* The workers' watch over the local clock. */
 typedef struct ClockWatch
 {
 	slock_t		lock;			/* of what follows */
-	Stretches	clock;
+	Stretches	clock;			/* what is known of it */
 } ClockWatch;
 
+/* Which databases have which process of ours. */
 typedef struct Places
 {
 	LWLock	   *lock;			/* of all that follows */
@@ -83,14 +84,14 @@ typedef struct Places
 	ConditionVariable left;		/* a process has left its database */
 	ClockWatch	clock;			/* has a lock of its own */
 	uint64		tickets;		/* how many were given out */
-	int			nplaces;
-	Place		places[FLEXIBLE_ARRAY_MEMBER];
+	int			nplaces;		/* of the next */
+	Place		places[FLEXIBLE_ARRAY_MEMBER];	/* in no order */
 } Places;
 
 /* What a process is told at its start. */
 typedef struct WorkerStart
 {
-	Oid			database;
+	Oid			database;		/* to which it connects */
 	uint64		ticket;			/* for its place */
 	Oid			owner;			/* of the extension; InvalidOid: find out */
 } WorkerStart;
