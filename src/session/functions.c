@@ -90,13 +90,16 @@ set_limits(Exchange *exchange)
 typedef struct Single
 {
 	Exchange	exchange;		/* first */
-	const SeamRequest *request;
+	const SeamRequest *request; /* the one */
 	Protection *protection;		/* or NULL */
-	SeamKeyConsumer consume;
-	void	   *arg;
-	SeamResult *result;
+	SeamKeyConsumer consume;	/* of a list's keys, or NULL */
+	void	   *arg;			/* its argument */
+	SeamResult *result;			/* what comes of it */
 } Single;
 
+/*
+ * Exchange.request: the one.
+ */
 static void
 single_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
@@ -116,6 +119,9 @@ single_identity(const void *arg, int64 i)
 	return ((const SeamRequest *) arg)->user_identity_id;
 }
 
+/*
+ * Exchange.done: understands the answer.
+ */
 static bool
 single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
@@ -366,13 +372,13 @@ enum
 typedef struct Batch
 {
 	Exchange	exchange;		/* first */
-	ReturnSetInfo *rsinfo;
-	TupleDesc	key_desc;
+	ReturnSetInfo *rsinfo;		/* where the rows go */
+	TupleDesc	key_desc;		/* of seam_instant_key, blessed */
 	SeamRequest request;		/* without the identity */
 	Protection *protection;		/* or NULL */
-	int			nelements;
+	int			nelements;		/* of the array */
 	Datum	   *elements;		/* of the array */
-	bool	   *nulls;
+	bool	   *nulls;			/* which of them are NULL */
 	int		   *element;		/* the element of each call */
 	HeapTuple  *rows;			/* by element; NULL: not there yet */
 	MemoryContext rows_context; /* of these */
@@ -459,6 +465,9 @@ request_of(const Batch *batch, int64 i)
 	return request;
 }
 
+/*
+ * Exchange.request: that of call i.
+ */
 static void
 batch_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
@@ -480,6 +489,10 @@ batch_identity(const void *arg, int64 i)
 	return DatumGetUUIDP(batch->elements[batch->element[i]]);
 }
 
+/*
+ * Exchange.done: makes the element's row, and puts the rows that are next into the
+ * result.
+ */
 static bool
 batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
@@ -508,6 +521,9 @@ batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_d
 	return result.sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 }
 
+/*
+ * Exchange.held_up: the answer is that of all elements that were not asked for.
+ */
 static void
 batch_held_up(Exchange *exchange, const HttpAnswer *answer)
 {
