@@ -380,15 +380,6 @@ flights_any_ended(void)
 }
 
 /*
- * Returns whether there are any at all.
- */
-bool
-flights_any(void)
-{
-	return !dlist_is_empty(&flying) || !dlist_is_empty(&ended);
-}
-
-/*
  * Returns the flight after this one, of all that fly and then of all that have ended; the
  * first for NULL, and NULL after the last.
  */

@@ -69,7 +69,6 @@ extern void flights_free_stored(void);
 extern void flights_keep_stored(void);
 extern int	flights_flying(void);
 extern int	flights_flying_lists(void);
-extern bool flights_any(void);
 extern bool flights_any_ended(void);
 extern Flight *flights_next(Flight *flight);
 extern bool flights_is_busy(const pg_uuid_t *identity);
