@@ -29,6 +29,7 @@
 #include "outbox/work_statement.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /*
@@ -123,7 +124,9 @@ commit_durably(void)
 static Datum
 tables_of(Oid table)
 {
-	List	   *all = find_all_inheritors(table, NoLock, NULL);
+	/* (one that was dropped has none) */
+	List	   *all = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table)) ?
+		find_all_inheritors(table, NoLock, NULL) : list_make1_oid(table);
 	Datum	   *values = palloc(list_length(all) * sizeof(Datum));
 	int			n = 0;
 	ListCell   *lc;
