@@ -126,7 +126,7 @@ tables_of(Oid table)
 {
 	/* (one that was dropped has none) */
 	List	   *all = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table)) ?
-		find_all_inheritors(table, NoLock, NULL) : list_make1_oid(table);
+	find_all_inheritors(table, NoLock, NULL) : list_make1_oid(table);
 	Datum	   *values = palloc(list_length(all) * sizeof(Datum));
 	int			n = 0;
 	ListCell   *lc;

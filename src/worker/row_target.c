@@ -269,8 +269,8 @@ row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, con
 		target->keyless[i], UUIDPGetDatum(&target->identity)};
 
 		execute(psprintf("SELECT 1 FROM %s WHERE target_hash = $1 AND target_table = $2 AND "
-									"target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
-						   4, types, args, NULL, SPI_OK_SELECT);
+						 "target_key = $3 AND user_identity_id = $4 LIMIT 1", outbox->name),
+				4, types, args, NULL, SPI_OK_SELECT);
 		if (SPI_processed == 0 || target->nkeyless == MAX_KEYLESS)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

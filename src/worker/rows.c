@@ -65,7 +65,8 @@ typedef struct Table
 	int			suspects;		/* rows left of those that may have crashed
 								 * the server */
 	bool		retry;			/* somebody has retried, though it is held */
-	int64		aside_until;	/* after an error of ours with it: clock_now()'s clock */
+	int64		aside_until;	/* after an error of ours with it:
+								 * clock_now()'s clock */
 	TimestampTz not_before;		/* its code did not end: nothing is written
 								 * before */
 } Table;

@@ -135,7 +135,11 @@ seam_ik_writer_main(Datum main_arg)
 	reload_prepare();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	step_set_up();
-	/* what a crash loses is done again; and nobody is told while a standby is waited for */
+
+	/*
+	 * what a crash loses is done again; and nobody is told while a standby is
+	 * waited for
+	 */
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	queues_set_up();
 	MemoryContextSwitchTo(step_context());
