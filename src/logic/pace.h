@@ -28,7 +28,8 @@ typedef enum PaceSign
 	PACE_GOOD,					/* it was answered by a server that works */
 	PACE_LIMITED,				/* the server limits the rate (429) */
 	PACE_AWAY,					/* 5xx, 408, a timeout, or no connection */
-	PACE_REFUSED,				/* the server does not accept the API key (401) */
+	PACE_REFUSED,				/* the server does not accept the API key
+								 * (401) */
 	PACE_NO_DESCRIPTOR			/* this process has no descriptor for more */
 } PaceSign;
 
@@ -37,8 +38,10 @@ typedef struct PaceAnswer
 {
 	PaceSign	sign;
 	int64		begun_at;		/* when it was sent */
-	int64		asked;			/* the pause that its Retry-After asks for, or 0 */
-	int64		backoff;		/* the pause of PACE_LIMITED that asks for less */
+	int64		asked;			/* the pause that its Retry-After asks for, or
+								 * 0 */
+	int64		backoff;		/* the pause of PACE_LIMITED that asks for
+								 * less */
 	int			nflying;		/* others that are under way */
 } PaceAnswer;
 
@@ -46,7 +49,8 @@ typedef struct PaceAnswer
 typedef enum PaceStop
 {
 	PACE_GOES,					/* anything may be sent */
-	PACE_STOPPED_AWAY,			/* the server does not work, or cannot be reached */
+	PACE_STOPPED_AWAY,			/* the server does not work, or cannot be
+								 * reached */
 	PACE_STOPPED_REFUSED		/* it does not accept the API key */
 } PaceStop;
 
@@ -54,9 +58,10 @@ typedef enum PaceStop
 typedef enum PaceMay
 {
 	PACE_MAY_SEND,				/* any request */
-	PACE_MAY_LIST,				/* a probe, which leaves nothing in doubt: a list */
-	PACE_MAY_POST				/* a probe after a list that was answered: any one
-								 * request, which costs no attempt */
+	PACE_MAY_LIST,				/* a probe, which leaves nothing in doubt: a
+								 * list */
+	PACE_MAY_POST				/* a probe after a list that was answered: any
+								 * one request, which costs no attempt */
 } PaceMay;
 
 /* Times are microseconds on a clock that never jumps; "now" comes from the caller. */
@@ -69,13 +74,14 @@ typedef struct Pace
 	int64		paused_until;	/* when it ends; by Retry-After or a 429 */
 
 	PaceStop	stop;			/* whether probes are all that may be sent */
-	int64		since;			/* when that last began or ended: what was sent before
-								 * tells nothing of the time after */
+	int64		since;			/* when that last began or ended: what was
+								 * sent before tells nothing of the time after */
 	int			nbad;			/* answers in a row that were PACE_AWAY */
 	bool		probing;		/* a probe is under way */
 	bool		listed;			/* its list was answered, and a POST is next */
 	int64		probe_at;		/* when the next probe may be sent */
-	int64		probe_pause;	/* before the probe after that one; 0: the shortest */
+	int64		probe_pause;	/* before the probe after that one; 0: the
+								 * shortest */
 	int			nprobes;		/* probes that have failed since "since" */
 } Pace;
 

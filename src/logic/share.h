@@ -20,8 +20,9 @@ typedef enum ShareKind
 
 typedef struct Share
 {
-	int64		had[SHARE_KINDS];	/* how many of a kind were sent, or how many it
-									 * might have had while it needed none */
+	int64		had[SHARE_KINDS];	/* how many of a kind were sent, or how
+									 * many it might have had while it needed
+									 * none */
 } Share;
 
 /* What there is to deal with. */

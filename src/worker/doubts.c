@@ -120,7 +120,7 @@ static void
 set_ripe(WorkRow *doubt)
 {
 	int64		left = (int64) doubt->attempt_timeout * 1000 -
-		local_clock_surely_elapsed_since(doubt->attempted_at);
+	local_clock_surely_elapsed_since(doubt->attempted_at);
 
 	/* nobody waits for what is only reported */
 	doubt->ripe_at = doubt->timeline == 0 ? 0 : clock_now() + Max(left, 0);

@@ -122,8 +122,8 @@ tell_of_stop(PaceStop before, int64 now)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the outbox of database \"%s\" waits: Seam does not answer, or answers that "
-						"it does not work",
+				 errmsg("the outbox of database \"%s\" waits: Seam does not answer, or answers "
+						"that it does not work",
 						step_database()),
 				 errdetail("It is asked again from time to time.  No request fails meanwhile.")));
 		stop_told = true;

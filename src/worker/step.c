@@ -134,7 +134,7 @@ log_error(const ErrorData *error, const char *what)
 			(errcode(error->sqlerrcode),
 			 errmsg("the outbox of database \"%s\" could not %s: %s", database, what,
 					error->message),
-			 /* that of a constraint shows the row, and with it the key's URL */
+	/* that of a constraint shows the row, and with it the key's URL */
 			 error->detail && ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
 			 ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION) ?
 			 errdetail_internal("%s", error->detail) : 0,

@@ -81,7 +81,10 @@ turn(void *arg)
 	bool		may_send = *(bool *) arg;
 	WorkRow    *rows;
 
-	/* that a request is on its way must not be lost, whatever synchronous_commit says */
+	/*
+	 * that a request is on its way must not be lost, whatever
+	 * synchronous_commit says
+	 */
 	ForceSyncCommit();
 	doubts_read();
 	if (may_send)

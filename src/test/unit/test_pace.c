@@ -103,7 +103,7 @@ typedef struct End
 	PaceStop	stop;			/* expected */
 	PaceMay		may;			/* expected: what may be sent next, */
 	double		next;			/* and when; 0: now */
-} End;
+}			End;
 
 static const End ends[] = {
 	{"one is away", 0, 1, PACE_AWAY, 0, false, PACE_GOES, PACE_MAY_SEND, 0},
@@ -121,7 +121,8 @@ static const End ends[] = {
 	PACE_MAY_LIST, 6},
 	{"nor does it where it was answered", 1, 5.6, PACE_GOOD, 0, false, PACE_STOPPED_AWAY,
 	PACE_MAY_LIST, 6},
-	{"nor where it was refused", 1, 5.7, PACE_REFUSED, 0, false, PACE_STOPPED_AWAY, PACE_MAY_LIST, 6},
+	{"nor where it was refused", 1, 5.7, PACE_REFUSED, 0, false, PACE_STOPPED_AWAY,
+	PACE_MAY_LIST, 6},
 	{"a list is not answered", 0, 7, PACE_AWAY, 0, true, PACE_STOPPED_AWAY, PACE_MAY_LIST, 9},
 	{"the pause doubles", 0, 9, PACE_AWAY, 0, true, PACE_STOPPED_AWAY, PACE_MAY_LIST, 13},
 	{"a list is answered: a POST is next", 0, 13, PACE_GOOD, 0, false, PACE_STOPPED_AWAY,
@@ -136,7 +137,8 @@ static const End ends[] = {
 	{"a list is answered again", 0, 190, PACE_GOOD, 0, false, PACE_STOPPED_AWAY, PACE_MAY_POST, 0},
 	{"no descriptor: the same again", 0, 191, PACE_NO_DESCRIPTOR, 0, false, PACE_STOPPED_AWAY,
 	PACE_MAY_POST, 191.1},
-	{"a 429 to the POST, too", 0, 192, PACE_LIMITED, 1, false, PACE_STOPPED_AWAY, PACE_MAY_POST, 193},
+	{"a 429 to the POST, too", 0, 192, PACE_LIMITED, 1, false, PACE_STOPPED_AWAY,
+	PACE_MAY_POST, 193},
 	{"the POST is answered: all go", 0, 194, PACE_GOOD, 0, false, PACE_GOES, PACE_MAY_SEND, 0},
 	{"what timed out since before costs nothing", 190, 195, PACE_AWAY, 0, true, PACE_GOES,
 	PACE_MAY_SEND, 0},
@@ -150,7 +152,8 @@ static const End ends[] = {
 	PACE_MAY_LIST, 240},
 	{"it still refuses", 0, 240, PACE_REFUSED, 0, false, PACE_STOPPED_REFUSED, PACE_MAY_LIST, 260},
 	{"a 5xx is another reason", 0, 260, PACE_AWAY, 0, true, PACE_STOPPED_AWAY, PACE_MAY_LIST, 261},
-	{"and a 401 one again", 0, 261, PACE_REFUSED, 0, false, PACE_STOPPED_REFUSED, PACE_MAY_LIST, 271},
+	{"and a 401 one again", 0, 261, PACE_REFUSED, 0, false, PACE_STOPPED_REFUSED,
+	PACE_MAY_LIST, 271},
 	{"a list is accepted", 0, 271, PACE_GOOD, 0, false, PACE_STOPPED_REFUSED, PACE_MAY_POST, 0},
 	{"and a POST", 0, 272, PACE_GOOD, 0, false, PACE_GOES, PACE_MAY_SEND, 0},
 	{"one 401 stops at once", 0, 280, PACE_REFUSED, 0, false, PACE_STOPPED_REFUSED, PACE_MAY_LIST,
@@ -169,7 +172,7 @@ test_stop(void)
 	pace_init(&pace, 100);
 	for (int i = 0; i < (int) lengthof(ends); i++)
 	{
-		const End  *end = &ends[i];
+		const		End *end = &ends[i];
 		PaceAnswer	ended = {.sign = end->sign,.asked = S(end->asked),.nflying = 90};
 		int64		now = S(end->at);
 		bool		probe = pace.stop != PACE_GOES && end->begun == 0;
@@ -210,7 +213,7 @@ typedef enum Mood
 	MOOD_LISTS_ONLY,			/* away, but for lists */
 	MOOD_REFUSES,
 	MOOD_COUNT
-} Mood;
+}			Mood;
 
 typedef struct SimFlight
 {
@@ -218,7 +221,7 @@ typedef struct SimFlight
 	int64		ends_at;		/* PG_INT64_MAX: there is none */
 	bool		list;
 	PaceAnswer	answer;
-} SimFlight;
+}			SimFlight;
 
 #define SIM_MAX 20
 #define SIM_MOODS 40
@@ -239,13 +242,13 @@ typedef struct Sim
 	int			nposts;			/* of them, not lists */
 	int			nended;			/* of them, those that have ended in a row */
 	int64		longest;		/* the longest pause that may be under way */
-} Sim;
+}			Sim;
 
 /*
  * Sends what may be sent.
  */
 static void
-sim_send(Sim *sim)
+sim_send(Sim * sim)
 {
 	PaceMay		may;
 	int64		again_at;
@@ -302,7 +305,7 @@ sim_send(Sim *sim)
  * The end of a flight, and what must be true then whatever was before.
  */
 static void
-sim_end(Sim *sim, SimFlight *flight)
+sim_end(Sim * sim, SimFlight * flight)
 {
 	PaceStop	before = sim->pace.stop;
 	bool		of_mood = flight->begun_at >= sim->mood_at;
@@ -336,7 +339,7 @@ sim_end(Sim *sim, SimFlight *flight)
  * What a mood must have come to that has gone on for this long.
  */
 static void
-sim_judge(Sim *sim)
+sim_judge(Sim * sim)
 {
 	double		lasted = (double) (sim->now - sim->mood_at) / USECS_PER_SEC;
 	double		longest = (double) sim->longest / USECS_PER_SEC;

@@ -19,7 +19,7 @@ typedef struct Deal
 	bool		due[SHARE_KINDS];
 	int			n;
 	int			dealt[SHARE_KINDS]; /* expected */
-} Deal;
+}			Deal;
 
 static const Deal deals[] = {
 	{"nothing is due", 100, {0, 0, 0}, {false, false, false}, 100, {0, 0, 0}},
@@ -48,7 +48,7 @@ test_deals(void)
 {
 	for (int i = 0; i < (int) lengthof(deals); i++)
 	{
-		const Deal *deal = &deals[i];
+		const		Deal *deal = &deals[i];
 		Share		share = {{0}};
 		ShareNeed	need = {.limit = deal->limit};
 		int			dealt[SHARE_KINDS];
@@ -81,8 +81,8 @@ test_random(void)
 	{
 		Share		share = {{0}};
 		ShareNeed	need = {.limit = 1 + unit_random(100)};
-		int64		got[SHARE_KINDS][SHARE_KINDS] = {{0}};	/* by the first while both
-															 * are due */
+		int64		got[SHARE_KINDS][SHARE_KINDS] = {{0}};	/* by the first while
+															 * both are due */
 		int			half = (need.limit + 1) / 2;
 
 		for (int turn = 0; turn < 300; turn++)
@@ -108,7 +108,8 @@ test_random(void)
 				sum += dealt[kind];
 			}
 			unit_check(sum == n || (ndue == 0 && sum == 0) ||
-					   (ndue == 1 && need.due[SHARE_LIST] && sum == half), "%d of %d are dealt", sum, n);
+					   (ndue == 1 && need.due[SHARE_LIST] && sum == half), "%d of %d are dealt",
+					   sum, n);
 			for (int pair = 0; pair < SHARE_KINDS * SHARE_KINDS; pair++)
 			{
 				int			a = pair / SHARE_KINDS;
@@ -124,8 +125,8 @@ test_random(void)
 				int			a = pair / SHARE_KINDS;
 				int			b = pair % SHARE_KINDS;
 
-				unit_check(got[a][b] <= got[b][a] + 2 * need.limit + 1, "of two that are due one gets "
-						   "" INT64_FORMAT ", the other " INT64_FORMAT, got[a][b], got[b][a]);
+				unit_check(got[a][b] <= got[b][a] + 2 * need.limit + 1, "of two that are due one "
+						   "gets " INT64_FORMAT ", the other " INT64_FORMAT, got[a][b], got[b][a]);
 			}
 		}
 	}
