@@ -36,13 +36,15 @@ sub is_right
 }
 my $at = 'route=generate_instant_key';
 
-# Issued, but the answer is lost or of no use: adopted.  Not issued: tried again.
+# Issued, but the answer is lost or of no use: adopted.  Not issued: tried again.  (Where
+# five answers in a row are lost, that is an outage, which uses up no attempt.)
 my @cases = map { [ @$_, new_guest ] } (
 	[ 'reset_after', 'issued 1' ], [ 'close_after', 'issued 1' ], [ 'hang_after', 'issued 1' ],
 		[ 'truncate=20', 'issued 1' ],
 	[ 'status=500,issue', 'issued 1' ], [ 'status=408,issue', 'issued 1' ], [ 'notjson', 'issued 1' ],
 	[ 'missing=instant_key_url', 'issued 1' ], [ 'big=3000000', 'issued 1' ],
-	[ 'reset', 'issued 2' ], [ 'status=503', 'issued 2' ], [ 'status=408', 'issued 2' ], [ 'hang', 'issued 2' ]);
+	[ 'reset', 'issued [12]' ], [ 'status=503', 'issued [12]' ], [ 'status=408', 'issued [12]' ],
+	[ 'hang', 'issued [12]' ]);
 foreach my $case (@cases)
 {
 	$fake->behave($case->[2], "$at,$case->[0]", 1);
@@ -50,7 +52,7 @@ foreach my $case (@cases)
 }
 foreach my $case (@cases)
 {
-	is(outcome($case->[2]), $case->[1], "$case->[0]: $case->[1]");
+	like(outcome($case->[2]), qr/^$case->[1]$/, "$case->[0]: $case->[1]");
 	is_right($case->[2], 1, 1, $case->[0]);
 }
 
@@ -65,7 +67,7 @@ foreach my $offset (300, -300)
 	$fake->behave($unissued, "$at,reset", 1);
 	enqueue($_) foreach $lost, $unissued;
 	is(outcome($lost), 'issued 1', "clock $offset s off, answer lost");
-	is(outcome($unissued), 'issued 2', "clock $offset s off, not issued");
+	like(outcome($unissued), qr/^issued [12]$/, "clock $offset s off, not issued");
 	is_right($_, 1, 1, "clock $offset s off") foreach $lost, $unissued;
 	# and now it is known
 	my $again = new_guest;
@@ -98,7 +100,7 @@ is(outcome($profiles), 'issued 1, issued 1', 'two lost, of different profiles');
 is_right($profiles, 2, 2, 'two lost, of different profiles');
 is(sql("SELECT bool_and((instant_key).customization_profile_id IS NOT DISTINCT FROM customization_profile_id) " .
 	"FROM seam_instant_key_request WHERE user_identity_id = '$profiles'"), 't', 'each has the key of its profile');
-like(outcome($differ), qr/issued 2, issued 2, revoked 1, revoked 1/, 'two lost, that asked for different things');
+like(outcome($differ), qr/issued [12], issued [12], revoked 1, revoked 1/, 'two lost, that asked for different things');
 is_right($differ, 2, 4, 'two lost, that asked for different things');
 
 # A key of another issuer: nothing is adopted or revoked.
@@ -121,7 +123,7 @@ enqueue($before);
 outcome($before);
 $fake->behave($before, "$at,reset", 1);
 enqueue($before);
-is(outcome($before), 'issued 1, issued 2', 'keys of before, and of another request');
+like(outcome($before), qr/^issued 1, issued [12]$/, 'keys of before, and of another request');
 is(scalar(grep { !$_->{revoked} } keys_of($before)), 5, 'none of them was touched');
 
 # Nothing else is sent for an identity in doubt, and others do not wait.
