@@ -244,6 +244,15 @@ sending_failed_probes(void)
 }
 
 /*
+ * Returns whether nothing but probes is sent.
+ */
+bool
+sending_is_stopped(void)
+{
+	return pace.stop != PACE_GOES;
+}
+
+/*
  * A request is sent.
  */
 void
