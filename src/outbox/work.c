@@ -242,7 +242,8 @@ warn_of_unclaimed(int64 id, const ErrorData *error)
 	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT ": %s",
+			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT
+					": %s",
 					get_database_name(MyDatabaseId), id, error->message),
 			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
 					 "\"seam_instant_key_request\".")));

@@ -26,6 +26,9 @@
 #include "worker/sending.h"
 #include "worker/step.h"
 
+/* All wait for a list that is a probe, so it may not take as long as others. */
+#define PROBE_MAX_US (10 * INT64CONST(1000000))
+
 static HttpRun *run;
 static uint32 wait_event;
 static dlist_head unused = DLIST_STATIC_INIT(unused);
@@ -174,6 +177,8 @@ start(Flight *flight)
 	 */
 	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
 							 flight->started_at) + (int64) settings_request_timeout * 1000;
+	if (flight->op == SEAM_LIST && sending_is_stopped())
+		flight->http.deadline = Min(flight->http.deadline, flight->started_at + PROBE_MAX_US);
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = ANSWER_MAX_SIZE;
 	flight->http.owner = flight;

@@ -81,8 +81,8 @@ set_aside(Flight *flight, const ErrorData *error, int64 now)
 				 errmsg("the outbox of database \"%s\" could not store what came of request "
 						INT64_FORMAT ": %s",
 						step_database(), flight->row.id, error->message),
-				 errhint("It is tried again from time to time.  Look for constraints and triggers on "
-						 "\"seam_instant_key_request\".")));
+				 errhint("It is tried again from time to time.  Look for constraints and triggers "
+						 "on \"seam_instant_key_request\".")));
 	flight->store_pause = Min(flight->store_pause * 2, ASIDE_LONGEST_US);
 	doubts_read_anew();
 }
