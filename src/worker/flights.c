@@ -38,6 +38,8 @@ static int	nflying;
 static List *claimed;			/* of Flight *, in step_context(): to be
 								 * started at commit */
 
+static void end(Flight *flight);
+
 /*
  * Makes what flights need; once, at the start of the process.
  */
@@ -154,6 +156,24 @@ seam_request(Flight *flight)
 }
 
 /*
+ * A flight's time was over when the step that has claimed it had committed, which can wait
+ * for a standby: ends it as one that was not sent.
+ */
+static void
+end_unsent(Flight *flight)
+{
+	HttpAnswer *answer = &flight->http.answer;
+
+	memset(answer, 0, sizeof(HttpAnswer));
+	answer->outcome = HTTP_NOT_SENT;
+	answer->failure = HTTP_FAILURE_TIMEOUT;
+	answer->body = (char *) "";
+	strlcpy(answer->error, "it took too long to record the attempt", sizeof(answer->error));
+	flight->http.handle = NULL;
+	end(flight);
+}
+
+/*
  * Sends a flight's request.
  */
 static void
@@ -187,7 +207,10 @@ start(Flight *flight)
 	nflying++;
 	sending_sent();
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-before-list" : "worker-before-call");
-	http_start(run, &flight->http);
+	if (flight->started_at < flight->http.deadline)
+		http_start(run, &flight->http);
+	else
+		end_unsent(flight);
 }
 
 /*

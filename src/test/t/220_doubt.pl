@@ -13,7 +13,7 @@ my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
-	'restart_after_crash = on');
+	'restart_after_crash = on', 'wal_level = replica', 'max_wal_senders = 1');
 api_key_file($node, 'seam_test_doubt');
 $node->reload;
 
