@@ -189,7 +189,7 @@ typedef struct Claim
 	TimestampTz now;
 	WorkRow    *rows;
 	int			n;
-}			Claim;
+} Claim;
 
 /*
  * Claims them.
@@ -197,7 +197,7 @@ typedef struct Claim
 static void
 claim_all(void *arg)
 {
-	const		Claim *claim = arg;
+	const Claim *claim = arg;
 	const WorkAttempt *attempt = claim->attempt;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];

@@ -39,13 +39,13 @@ typedef struct Storing
 	int64		now;
 	/* those that are to be stored each in its own subtransaction */
 	bool		alone;
-}			Storing;
+} Storing;
 
 /*
  * Returns the next flight after this one that this step stores, or NULL.
  */
 static Flight *
-next_due(const Storing * storing, Flight *flight)
+next_due(const Storing *storing, Flight *flight)
 {
 	do
 		flight = flights_next_ended(flight);
@@ -158,7 +158,7 @@ typedef struct GivenBack
 {
 	int64		ids[PACE_ROW];
 	int			n;
-}			GivenBack;
+} GivenBack;
 
 /*
  * In a step: gives it back.
