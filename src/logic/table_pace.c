@@ -68,7 +68,8 @@ table_pace_batch_failed(TablePace *pace)
 bool
 table_pace_goes_on(int nrows, int64 last_took, int64 all_took)
 {
-	return nrows < TABLE_PACE_ROWS && last_took <= TABLE_PACE_SLOW_US && all_took < TABLE_PACE_BATCH_US;
+	return nrows < TABLE_PACE_ROWS && last_took <= TABLE_PACE_SLOW_US &&
+		all_took < TABLE_PACE_BATCH_US;
 }
 
 /*

@@ -29,6 +29,7 @@
 #include "outbox/work_statement.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 /*
@@ -36,7 +37,8 @@
  * functions, constraints and defaults, by the transactions that made them.
  */
 #define CODE(tables) \
-	"(SELECT pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(x, ',' ORDER BY x), ''), 0)" \
+	"(SELECT pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(x, ',' ORDER BY x), ''), 0" \
+	")" \
 	" FROM (SELECT 't' || t.oid || ' ' || t.xmin || ' ' || p.oid || ' ' || p.xmin AS x" \
 	" FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid" \
 	" WHERE t.tgrelid = ANY (" tables ")" \
@@ -123,7 +125,9 @@ commit_durably(void)
 static Datum
 tables_of(Oid table)
 {
-	List	   *all = find_all_inheritors(table, NoLock, NULL);
+	/* (one that was dropped has none) */
+	List	   *all = SearchSysCacheExists1(RELOID, ObjectIdGetDatum(table)) ?
+	find_all_inheritors(table, NoLock, NULL) : list_make1_oid(table);
 	Datum	   *values = palloc(list_length(all) * sizeof(Datum));
 	int			n = 0;
 	ListCell   *lc;

@@ -77,7 +77,8 @@ work_begin(void)
 	names[1] = outbox.calls;
 	names[2] = outbox.writing;
 	statement_set_names(&set, names, outbox.table,
-						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
+						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")),
+						outbox.knows_columns);
 	return true;
 }
 

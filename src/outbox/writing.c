@@ -38,26 +38,20 @@ id_array(const int64 *ids, int n)
 	return PointerGetDatum(work_array(values, NULL, n, INT8OID));
 }
 
-#define LOCK_COLUMNS "SELECT request_id, target_key, target_fields, user_identity_id, instant_key"
-#define LOCK_ROWS " FROM %r WHERE request_id = ANY ($3) AND target_table = $4 AND" IN_QUEUE \
-	"AND user_identity_id IS NOT NULL AND (instant_key).instant_key_id IS NOT NULL FOR UPDATE SKIP LOCKED"
-
 static WorkStatement lock_requests =
 {
-	.sql = LOCK_COLUMNS ", target_columns, target_numbers, target_partition" LOCK_ROWS,
-	.types = {INT8ARRAYOID, REGCLASSOID}
-};
-
-static WorkStatement lock_old_requests =
-{
-	.sql = LOCK_COLUMNS ", NULL::text[], NULL::int2[], NULL::oid" LOCK_ROWS,
+	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key"
+	"%{, target_columns, target_numbers, target_partition%}"
+	" FROM %r WHERE request_id = ANY ($3) AND target_table = $4 AND" IN_QUEUE
+	"AND user_identity_id IS NOT NULL AND (instant_key).instant_key_id IS NOT NULL"
+	" FOR UPDATE SKIP LOCKED",
 	.types = {INT8ARRAYOID, REGCLASSOID}
 };
 
 /*
  * Lock those of the requests whose rows in the table are still to be written, and which
  * no session has locked.  The result, of SPI_processed rows with WRITING_... columns, lives
- * as long as SPI is connected.
+ * as long as SPI is connected.  (A column that the table does not have is NULL there.)
  */
 SPITupleTable *
 writing_lock(Oid table, const int64 *ids, int n)
@@ -66,7 +60,7 @@ writing_lock(Oid table, const int64 *ids, int n)
 
 	args[2] = id_array(ids, n);
 	args[3] = ObjectIdGetDatum(table);
-	work_execute(work_outbox()->knows_columns ? &lock_requests : &lock_old_requests, args, NULL);
+	work_execute(&lock_requests, args, NULL);
 	return SPI_tuptable;
 }
 

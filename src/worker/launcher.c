@@ -386,8 +386,8 @@ warn_of_no_worker(Database *db)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or "
 						"do not belong to the owner of extension seam_ik", db->name),
-				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that "
-						 "role: ALTER TABLE ... OWNER TO.")));
+				 errhint("Give seam_instant_key_request, seam_instant_key_call and "
+						 "seam_instant_key_writing back to that role: ALTER TABLE ... OWNER TO.")));
 }
 
 /*

@@ -23,10 +23,10 @@
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
 #include "shmem/places.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/rows.h"
 #include "worker/step.h"
@@ -65,6 +65,8 @@ typedef struct Table
 	int			suspects;		/* rows left of those that may have crashed
 								 * the server */
 	bool		retry;			/* somebody has retried, though it is held */
+	int64		aside_until;	/* after an error of ours with it:
+								 * clock_now()'s clock */
 	TimestampTz not_before;		/* its code did not end: nothing is written
 								 * before */
 } Table;
@@ -156,7 +158,25 @@ is_held(const Table *table)
 }
 
 /*
- * An error of ours, not of a table: after a pause the queue is read again.
+ * An error of ours, not of its code, with this table: the others go on.
+ */
+static void
+set_aside(Table *table)
+{
+	table->aside_until = clock_now() + STEP_ERROR_PAUSE_US;
+}
+
+/*
+ * Returns whether rows of the table are to be written, and it is not set aside.
+ */
+static bool
+is_due(const Table *table, int64 now)
+{
+	return length(&table->due) + length(&table->alone) > 0 && table->aside_until <= now;
+}
+
+/*
+ * An error of ours: after a pause the queue is read again.
  */
 static void
 take_a_break(void)
@@ -472,9 +492,6 @@ write_batch(void *arg)
 	int64		ids[TABLE_PACE_ROWS];
 	int			n;
 
-	/* what a crash loses is done again: the row, and the note of it */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
 	write_back(work_outbox(), &w->batch);
 	n = with_outcome(&w->batch, ROW_WRITTEN, ids);
 	if (n > 0)
@@ -578,7 +595,7 @@ not_written(void *arg, const ErrorData *error)
 	w->list->first++;
 	done(w->table);
 	if (!step_take(&step))
-		take_a_break();
+		take_a_break();			/* it has left the list */
 }
 
 /*
@@ -624,7 +641,7 @@ static void
 not_left(void *arg, const ErrorData *error)
 {
 	if (!tell_is_in_the_way(error))
-		take_a_break();
+		set_aside(((Writing *) arg)->table);
 }
 
 /*
@@ -635,13 +652,14 @@ static Table *
 next_table(void)
 {
 	int			n = list_length(tables);
+	int64		now = clock_now();
 	Table	   *least = NULL;
 
 	for (int i = 1; i <= n; i++)
 	{
 		Table	   *table = list_nth(tables, (turn + i) % n);
 
-		if (length(&table->due) + length(&table->alone) == 0)
+		if (!is_due(table, now))
 			continue;
 		if (!table->pace.one_by_one || is_held(table))
 		{
@@ -713,7 +731,7 @@ rows_write(void)
 		.what = "try again to write rows",.patient = true};
 
 		if (!step_take(&again))
-			take_a_break();
+			set_aside(w.table);
 		return true;
 	}
 	step = next_step(&w);
@@ -722,8 +740,8 @@ rows_write(void)
 	{
 		if (!note(w.table))
 		{
-			take_a_break();
-			return false;
+			set_aside(w.table);
+			return true;
 		}
 		writing_to = w.table->oid;
 		w.began = clock_now();
@@ -735,6 +753,29 @@ rows_write(void)
 		w.table->pace.stuck < stuck)
 		trust(w.table);
 	return true;
+}
+
+/*
+ * Returns when there may be something to write, if nothing happens before, on clock_now()'s
+ * clock.
+ */
+int64
+rows_due(void)
+{
+	int64		now = clock_now();
+	int64		at = local_clock_monotonic(queues_next(STATUS_ISSUED), GetCurrentTimestamp(), now);
+	ListCell   *lc;
+
+	if (paused_until > now)
+		return paused_until;
+	foreach(lc, tables)
+	{
+		const Table *table = lfirst(lc);
+
+		if (table->aside_until > now && length(&table->due) + length(&table->alone) > 0)
+			at = Min(at, table->aside_until);
+	}
+	return at;
 }
 
 /*
@@ -751,7 +792,8 @@ rows_rest(void)
 	{
 		Table	   *table = lfirst(lc);
 
-		if (table->crashes > 0 && !is_held(table))
+		if (table->crashes > 0 && !is_held(table) &&
+			length(&table->due) + length(&table->alone) == 0)
 			trust(table);
 	}
 	(void) note(NULL);

@@ -11,6 +11,7 @@
 extern bool rows_set_up(void);
 extern void rows_look(void);
 extern bool rows_write(void);
+extern int64 rows_due(void);
 extern void rows_rest(void);
 extern void rows_leave(void);
 

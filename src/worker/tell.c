@@ -22,7 +22,6 @@
 #include "shmem/notices.h"
 #include "shmem/places.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/json.h"
 #include "worker/queues.h"
 #include "worker/step.h"
@@ -106,8 +105,6 @@ run(void *arg)
 	Telling    *telling = arg;
 	Notice		notice;
 
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
 	telling->position = notices_begin();
 	while (telling->n < AT_ONCE && notices_get(&telling->position, &notice))
 	{

@@ -98,7 +98,7 @@ next_due(void)
 {
 	int64		clock = clock_now();
 	TimestampTz now = GetCurrentTimestamp();
-	int64		rows = local_clock_monotonic(queues_next(STATUS_ISSUED), now, clock);
+	int64		rows = rows_due();
 	int64		cancelled = local_clock_monotonic(queues_next(STATUS_CANCELLED), now, clock);
 
 	return Min(rows, cancelled);
@@ -135,6 +135,12 @@ seam_ik_writer_main(Datum main_arg)
 	reload_prepare();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	step_set_up();
+
+	/*
+	 * what a crash loses is done again; and nobody is told while a standby is
+	 * waited for
+	 */
+	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	queues_set_up();
 	MemoryContextSwitchTo(step_context());
 	if (!rows_set_up())
