@@ -107,7 +107,7 @@ bool
 notices_put(const Notice *notice)
 {
 	Ring	   *ring = &rings[places_my_number()];
-	Head		head = {.id = notice->id,.status = notice->status,.has_reference = notice->has_reference};
+	Head		head = {.id = notice->id,.status = notice->status};
 	uint64		position;
 
 	if (ring->database != MyDatabaseId)
@@ -118,6 +118,7 @@ notices_put(const Notice *notice)
 		pg_write_barrier();
 		ring->database = MyDatabaseId;
 	}
+	head.has_reference = notice->has_reference;
 	head.length = notice->has_reference ? strlen(notice->reference) : 0;
 	position = pg_atomic_read_u64(&ring->written);
 	if (position - pg_atomic_read_u64(&ring->read) + sizeof(head) + head.length > RING_SIZE)

@@ -165,8 +165,9 @@ row_target_check(const RowTarget *target, const RowKey *row_key)
 static void
 check_partition(const RowTarget *target, Oid table)
 {
-	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID,
-															   ObjectIdGetDatum(target->partition)) &&
+	Datum		partition = ObjectIdGetDatum(target->partition);
+
+	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID, partition) &&
 		!(get_rel_relispartition(target->partition) &&
 		  list_member_oid(get_partition_ancestors(target->partition), table)))
 		ereport(ERROR,
