@@ -25,9 +25,9 @@
 /* A notice in the ring is this, and then the reference. */
 typedef struct Head
 {
-	int64		id;
-	uint8		status;
-	bool		has_reference;
+	int64		id;				/* see Notice */
+	uint8		status;			/* likewise */
+	bool		has_reference;	/* likewise */
 	uint8		length;			/* of the reference */
 } Head;
 
@@ -38,7 +38,7 @@ typedef struct Ring
 	pg_atomic_uint64 written;	/* bytes that were ever written, */
 	pg_atomic_uint64 read;		/* and read */
 	pg_atomic_uint32 was_full;	/* the worker waits for room */
-	char		bytes[RING_SIZE];
+	char		bytes[RING_SIZE];	/* the notices */
 } Ring;
 
 static Ring *rings;				/* by number of place */
