@@ -107,7 +107,8 @@ bool
 notices_put(const Notice *notice)
 {
 	Ring	   *ring = &rings[places_my_number()];
-	Head		head = {.id = notice->id,.status = notice->status,.has_reference = notice->has_reference};
+	Head		head = {.id = notice->id,.status = notice->status,
+	.has_reference = notice->has_reference};
 	uint64		position;
 
 	if (ring->database != MyDatabaseId)

@@ -727,7 +727,10 @@ seam_ik_launcher_main(Datum main_arg)
 	for (int i = 0; i < places->nplaces; i++)
 	{
 		for (int r = 0; r < PLACE_ROLES; r++)
-			places->places[i].processes[r].starting = places->places[i].processes[r].managed = false;
+		{
+			places->places[i].processes[r].starting = false;
+			places->places[i].processes[r].managed = false;
+		}
 	}
 	LWLockRelease(places->lock);
 	on_shmem_exit(launcher_gone, (Datum) 0);
@@ -760,8 +763,9 @@ seam_ik_launcher_main(Datum main_arg)
 			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
 				db->state == DB_WORKING && !has_process(db->oid, PLACE_MAIN))
 				process_ended(db);
-			if (db->writer.handle ? GetBackgroundWorkerPid(db->writer.handle, &pid) == BGWH_STOPPED :
-				db->writer.running && !has_process(db->oid, PLACE_WRITER))
+			if (db->writer.handle == NULL ?
+				db->writer.running && !has_process(db->oid, PLACE_WRITER) :
+				GetBackgroundWorkerPid(db->writer.handle, &pid) == BGWH_STOPPED)
 				writer_ended(db);
 		}
 		now = clock_now();

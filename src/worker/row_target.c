@@ -165,10 +165,11 @@ row_target_check(const RowTarget *target, const RowKey *row_key)
 static void
 check_partition(const RowTarget *target, Oid table)
 {
-	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID,
-															   ObjectIdGetDatum(target->partition)) &&
-		!(get_rel_relispartition(target->partition) &&
-		  list_member_oid(get_partition_ancestors(target->partition), table)))
+	Oid			partition = target->partition;
+
+	if (OidIsValid(partition) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(partition)) &&
+		!(get_rel_relispartition(partition) &&
+		  list_member_oid(get_partition_ancestors(partition), table)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the partition \"%s\" of the row has been detached from the table",
