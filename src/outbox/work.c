@@ -39,6 +39,12 @@
 /* Requests that are deleted in one transaction. */
 #define DELETE_AT_ONCE 1000
 
+/* Those that are claimed each by itself, because together they cannot be. */
+#define CLAIM_ALONE_MAX 64
+
+/* Of those that cannot be claimed, only one is told of in so long a time. */
+#define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
+
 /* A key could not be looked for once more: it is tried again so soon. */
 #define LOOK_AGAIN_RETRY_S 60
 
@@ -59,8 +65,9 @@ const char *const status_names[STATUS_COUNT] =
 	" r.attempts, (r.instant_key).instant_key_id, r.target_table::oid, r.next_attempt_at," \
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
-	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
-#define ROW_NCOLUMNS 20
+	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
+	" r.call_id IS NOT NULL"
+#define ROW_NCOLUMNS 21
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -119,6 +126,7 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	if (!nulls[18])
 		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
 	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
+	row->is_call = DatumGetBool(values[20]);
 }
 
 /*
@@ -173,30 +181,37 @@ static WorkStatement note_told =
 	.types = {INT8ARRAYOID}
 };
 
+/* Rows that are locked, and are to be claimed. */
+typedef struct Claim
+{
+	RequestStatus status;
+	const WorkAttempt *attempt;
+	TimestampTz now;
+	WorkRow    *rows;
+	int			n;
+}			Claim;
+
 /*
- * Claim rows that are locked, for this attempt.
+ * Claims them.
  */
 static void
-claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow *rows, int n)
+claim_all(void *arg)
 {
+	const		Claim *claim = arg;
+	const WorkAttempt *attempt = claim->attempt;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = PointerGetDatum(row_ids(rows, n));
-	if (status == STATUS_CANCELLED)
+	args[2] = PointerGetDatum(row_ids(claim->rows, claim->n));
+	if (claim->status == STATUS_CANCELLED)
 	{
 		work_execute(&note_told, args, nulls);
 		return;
 	}
-	args[3] = TimestampTzGetDatum(now);
+	args[3] = TimestampTzGetDatum(claim->now);
 	args[4] = Int32GetDatum(attempt->timeout);
-	for (int i = 0; i < n; i++)
-	{
-		rows[i].attempts++;
-		rows[i].attempted_at = now;
-	}
-	if (status == STATUS_REVOKING)
+	if (claim->status == STATUS_REVOKING)
 	{
 		args[4] = Int32GetDatum(attempt->revoke_timeout);
 		work_execute(&claim_revoking, args, nulls);
@@ -212,6 +227,62 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	if (!attempt->account.has_workspace)
 		nulls[9] = 'n';
 	work_execute(&claim_pending, args, nulls);
+}
+
+/*
+ * A request could not be claimed because of this error.
+ */
+static void
+warn_of_unclaimed(int64 id, const ErrorData *error)
+{
+	static int64 tell_at = 0;	/* not before, on clock_now()'s clock */
+
+	if (clock_now() < tell_at)
+		return;
+	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT ": %s",
+					get_database_name(MyDatabaseId), id, error->message),
+			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
+					 "\"seam_instant_key_request\".")));
+}
+
+/*
+ * Claims rows that are locked, for this attempt.  Where that fails, each of them by itself,
+ * as far as a transaction may have subtransactions at little cost.  Returns how many are
+ * claimed, which come first then.
+ */
+static int
+claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+{
+	Claim		all = {status, attempt, GetCurrentTimestamp(), rows, n};
+	ErrorData  *error = work_try(claim_all, &all);
+
+	if (error)
+	{
+		int			most = Min(n, CLAIM_ALONE_MAX);
+
+		n = 0;
+		for (int i = 0; i < most; i++)
+		{
+			Claim		one = {status, attempt, all.now, &rows[i], 1};
+
+			if (error && !work_is_of_one(error->sqlerrcode))
+				ReThrowError(error);
+			error = work_try(claim_all, &one);
+			if (error)
+				warn_of_unclaimed(rows[i].id, error);
+			else
+				rows[n++] = rows[i];
+		}
+	}
+	for (int i = 0; i < n && status != STATUS_CANCELLED; i++)
+	{
+		rows[i].attempts++;
+		rows[i].attempted_at = all.now;
+	}
+	return n;
 }
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
@@ -289,7 +360,7 @@ take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *atte
 		mark->time = (*rows)[n - 1].next_attempt_at;
 		mark->id = (*rows)[n - 1].id;
 		if (queue->status != STATUS_ISSUED)
-			claim(queue->status, attempt, GetCurrentTimestamp(), *rows, n);
+			n = claim(queue->status, attempt, *rows, n);
 	}
 	return n;
 }
@@ -388,6 +459,55 @@ work_doubts(ArrayType *active, WorkRow **rows)
 	args[2] = PointerGetDatum(active);
 	work_execute(&select_doubts, args, NULL);
 	return get_rows(rows);
+}
+
+static WorkStatement give_back_attempts =
+{
+	.sql = "UPDATE %r SET attempts = attempts - 1 WHERE request_id = ANY ($3) AND attempts > 0"
+	" AND status IN ('pending', 'in_flight', 'revoking')",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * Has the last attempts of these requests, none of which is under way, count no more.
+ */
+void
+work_give_back(const int64 *ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+	Datum	   *values = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	args[2] = PointerGetDatum(work_array(values, NULL, n, INT8OID));
+	work_execute(&give_back_attempts, args, NULL);
+}
+
+static WorkStatement peek_pending =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE status = 'pending' AND next_attempt_at <= $3 AND "
+	"user_identity_id IS NOT NULL AND" OURS
+	" ORDER BY next_attempt_at, request_id OFFSET $4 LIMIT 1",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+/*
+ * Reads the identity of a pending request that is due, the one after so many others.
+ * Returns whether there is one.
+ */
+bool
+work_peek(int offset, pg_uuid_t *identity)
+{
+	Datum		args[WORK_MAX_ARGS];
+	pg_uuid_t  *found;
+
+	args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[3] = Int64GetDatum(offset);
+	work_execute(&peek_pending, args, NULL);
+	if (work_uuids(&found) == 0)
+		return false;
+	*identity = *found;
+	return true;
 }
 
 static WorkStatement lock_request =
@@ -688,16 +808,17 @@ work_awaited(pg_uuid_t **ids)
 
 static WorkStatement delete_requests =
 {
-	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
+	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r r"
 	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
+	" AND (call_id IS NULL OR NOT EXISTS (SELECT FROM %c c WHERE c.call_id = r.call_id))"
 	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
 	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
 };
 
 /*
  * Delete some requests that were finished before this time, but none of the
- * identities to keep.  Returns whether there may be more.
+ * identities to keep, and none whose intent is open.  Returns whether there may be more.
  */
 bool
 work_delete_old(TimestampTz before, ArrayType *keep)
@@ -729,8 +850,8 @@ work_delete_old(TimestampTz before, ArrayType *keep)
 
 static WorkStatement count_others =
 {
-	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c "
-	"WHERE" CALL_IS_OPEN_ELSEWHERE ")"
+	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c c "
+	"WHERE" CALL_IS_OPEN_ELSEWHERE("%r") ")"
 };
 
 /*

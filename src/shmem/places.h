@@ -8,6 +8,7 @@
 #ifndef SEAM_IK_PLACES_H
 #define SEAM_IK_PLACES_H
 
+#include "logic/stretches.h"
 #include "nodes/nodes.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -67,26 +68,11 @@ typedef struct Place
 	Oid			owner;			/* of the extension */
 } Place;
 
-/* Steps of the local clock that are remembered. */
-#define CLOCK_STEPS 16
-
-/* The local clock was set: times up to this one, as it went before, are of before. */
-typedef struct ClockStep
-{
-	TimestampTz until;			/* on the local clock as it was before */
-	int64		by;				/* microseconds */
-} ClockStep;
-
 /* The workers' watch over the local clock. */
 typedef struct ClockWatch
 {
-	slock_t		lock;			/* of all that follows */
-	TimestampTz since;			/* 0: not yet */
-	int64		since_at;		/* the same on clock_now()'s clock */
-	int64		looked_at;		/* last, on clock_now()'s clock */
-	int64		offset;			/* to the monotonic clock */
-	int			nsteps;			/* ever; the last ones are remembered */
-	ClockStep	steps[CLOCK_STEPS]; /* the last ones, in a ring */
+	slock_t		lock;			/* of what follows */
+	Stretches	clock;			/* what is known of it */
 } ClockWatch;
 
 /* Which databases have which process of ours. */

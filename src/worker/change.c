@@ -11,12 +11,15 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "nodes/pg_list.h"
 #include "shmem/notices.h"
 #include "shmem/places.h"
 #include "utils/memutils.h"
 #include "worker/change.h"
+#include "worker/credentials.h"
 #include "worker/queues.h"
+#include "worker/sending.h"
 #include "worker/step.h"
 
 /* While nobody takes them, so many notices are held; the oldest are dropped then. */
@@ -43,6 +46,98 @@ change_none(const WorkRow *row)
 	change.attempts = row->attempts;
 	change.sqlerrcode = row->sqlerrcode;
 	change.error = row->error;
+	return change;
+}
+
+/* What an outcome says of a request; where it ends in a colon, the keys follow. */
+static const char *const texts[] = {
+	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",
+	[TEXT_LIST_WITHOUT_DATE] = "could not look for an instant key: Seam's answer has no Date",
+	[TEXT_LIST_TOO_SLOW] = "could not look for an instant key: Seam's answer took too long to tell "
+	"its clock",
+	[TEXT_KEY_ELSEWHERE] = "the instant key was issued with another API key, endpoint or "
+	"workspace, and is not found with the present one",
+	[TEXT_IDENTITY_ELSEWHERE] = "the answer was lost, and with the present API key, endpoint and "
+	"workspace, which are others, the user identity is not found",
+	[TEXT_NO_KEY_ELSEWHERE] = "the answer was lost, and with the present API key, endpoint and "
+	"workspace, which are others, no instant key is found",
+	[TEXT_WHOSE] = "the answer was lost, and it cannot be told any more whose these instant keys "
+	"are: ",
+	[TEXT_BEFORE_PROMOTION] = "the answer was lost before a promotion or restore, and these "
+	"instant keys may be of this request: ",
+	[TEXT_OTHER_ISSUER] = "the answer was lost, and another issuer is at work: any of these "
+	"instant keys may be of this request: ",
+	[TEXT_CLOCK_SET_BACK] = "the answer was lost when the clock was set back, and these instant "
+	"keys may be of this request: ",
+	[TEXT_WHICH_CALL] = "the answer was lost, and it cannot be told by which call these instant "
+	"keys were issued: ",
+};
+
+/*
+ * Returns what there is to know about a request in order to decide about it.
+ */
+OutcomeRequest
+change_facts(const WorkRow *row)
+{
+	OutcomeRequest facts = {
+		.status = row->status,
+		.has_key = row->has_key,
+		.has_target = row->has_target,
+		.is_call = row->is_call,
+		.attempts = row->attempts,
+		.anothers = credentials_are_others(&row->account),
+		.sqlerrcode = row->sqlerrcode,
+		.next_attempt_at = row->next_attempt_at,
+		.backoff = sending_backoff(row->attempts)
+	};
+
+	if (row->timeline == 0)
+		facts.origin = ORIGIN_UNKNOWN;
+	else
+		facts.origin = row->timeline == (int) GetWALInsertionTimeLine() ? ORIGIN_OURS :
+			ORIGIN_BEFORE;
+	return facts;
+}
+
+/*
+ * Returns the change that an outcome makes to a request.  Of result are the words where
+ * they are an answer's; key is the key that is taken, and keys are the ids of those that
+ * are reported.  Each may be NULL where the outcome does not need it.
+ */
+WorkChange
+change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
+		  const SeamKey *key, const char *keys)
+{
+	WorkChange	change = {
+		.status = outcome->status,
+		.next_attempt_at = outcome->next_attempt_at,
+		.finished = outcome->finished,
+		.attempts = outcome->attempts,
+		.attempt_timeout = outcome->attempt_timeout,
+		.key = outcome->takes_key ? key : NULL,
+		.sqlerrcode = outcome->sqlerrcode,
+		.look_again = outcome->look_again,
+		.look_again_at = outcome->look_again_at
+	};
+
+	switch (outcome->text)
+	{
+		case TEXT_KEPT:
+			change.error = row->error;
+			break;
+		case TEXT_NONE:
+			break;
+		case TEXT_ANSWER:
+			change.sqlerrcode = result->sqlerrcode;
+			change.error = answer_error_text(result);
+			break;
+		case TEXT_LIST_FAILED:
+			change.error = psprintf("could not look for an instant key: %s",
+									answer_error_text(result));
+			break;
+		default:
+			change.error = psprintf("%s%s", texts[outcome->text], keys ? keys : "");
+	}
 	return change;
 }
 
@@ -84,13 +179,23 @@ change_request(const WorkRow *row, WorkChange *change)
 }
 
 /*
- * The step has failed: nothing of it is told.
+ * Returns how many ends are to be told of.
+ */
+int
+change_count_notices(void)
+{
+	return list_length(notices);
+}
+
+/*
+ * What was done since there were only n ends to be told of is undone: it is not told.
  */
 void
-change_forget_notices(void)
+change_forget_notices(int n)
 {
-	notices = NIL;
-	rows_from = PG_INT64_MAX;
+	notices = list_truncate(notices, n);
+	if (n == 0)
+		rows_from = PG_INT64_MAX;
 }
 
 /*

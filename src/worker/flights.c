@@ -90,11 +90,16 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->op = op;
 	flight->row = *row;
 	flight->row.error = flight->row.reference = NULL;
-	flight->again = false;
+	flight->again = flight->probe = flight->is_free = false;
 	flight->account_id = *credentials_id();
+	/* the statement that has recorded the attempt may have taken a while */
+	flight->claimed_at = clock_now();
+	if (op == SEAM_GENERATE)
+		flight->claimed_at -= Max(GetCurrentTimestamp() - row->attempted_at, 0);
 	flight->keys = NULL;
 	flight->nkeys = flight->keys_size = 0;
 	flight->stored = false;
+	flight->store_at = flight->store_pause = 0;
 	return flight;
 }
 
@@ -162,14 +167,20 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
+	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
+							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
-	flight->http.max_answer = flight->op == SEAM_LIST ?
-		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
+	flight->http.max_answer = ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
 	flight->has_ended = false;
 	dlist_push_tail(&flying, &flight->node);
 	nflying++;
+	sending_sent();
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-before-list" : "worker-before-call");
 	http_start(run, &flight->http);
 }
@@ -263,20 +274,18 @@ end(Flight *flight)
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
 	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
-	flight->outcome = answer->outcome;
-	flight->failure = answer->failure;
 	flight->status = answer->status;
-	flight->pause = sending_answer(answer, flight->row.attempts, nflying, flight->ended_at);
+	flight->pause = sending_pause(answer, flight->row.attempts);
+
+	/* what becomes of a former account's requests says nothing of this one */
+	if (flight->account.api_key == credentials_account()->api_key)
+		flight->is_free = sending_answer(answer, flight->op == SEAM_LIST ? 0 : flight->row.id,
+										 flight->row.attempts, flight->started_at, nflying,
+										 flight->ended_at);
 	learn(flight);
 	MemoryContextSwitchTo(old);
 	http_release(&flight->http);
 	dlist_push_tail(&ended, &flight->node);
-
-	/* what becomes of a former account's requests says nothing of this one */
-	if (flight->account.api_key == credentials_account()->api_key)
-		sending_account_answered(flight->result.sqlerrcode ==
-								 ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-								 flight->status != 0, flight->ended_at);
 }
 
 /*
@@ -296,23 +305,29 @@ flights_wait(int64 wake_at)
 }
 
 /*
- * In a step: has those that have ended stored.  store() returns false where that is not
- * possible now, because a session has locked the request.  Returns whether all were.
+ * Returns the flight after this one, of those that have ended and are not stored yet; the
+ * first for NULL, and NULL after the last.
  */
-bool
-flights_store(bool (*store) (Flight *flight))
+Flight *
+flights_next_ended(Flight *flight)
 {
-	bool		all = true;
-	dlist_iter	it;
+	if (flight == NULL)
+		return dlist_is_empty(&ended) ? NULL : dlist_head_element(Flight, node, &ended);
+	return dlist_has_next(&ended, &flight->node) ?
+		dlist_container(Flight, node, dlist_next_node(&ended, &flight->node)) : NULL;
+}
 
-	dlist_foreach(it, &ended)
-	{
-		Flight	   *flight = dlist_container(Flight, node, it.cur);
+/*
+ * Returns when one of these is to be stored, on clock_now()'s clock, or PG_INT64_MAX.
+ */
+int64
+flights_store_due(void)
+{
+	int64		due = PG_INT64_MAX;
 
-		flight->stored = store(flight);
-		all = all && flight->stored;
-	}
-	return all;
+	for (Flight *flight = flights_next_ended(NULL); flight; flight = flights_next_ended(flight))
+		due = Min(due, flight->store_at);
+	return due;
 }
 
 /*
@@ -357,35 +372,30 @@ flights_flying(void)
 }
 
 /*
- * Returns how many of them are lists.
+ * Returns how many could not be stored, and are tried again.
  */
 int
-flights_flying_lists(void)
+flights_aside(void)
+{
+	int			n = 0;
+
+	for (Flight *flight = flights_next_ended(NULL); flight; flight = flights_next_ended(flight))
+		n += flight->store_pause > 0;
+	return n;
+}
+
+/*
+ * Returns how many of them are for this operation.
+ */
+int
+flights_flying_of(SeamOp op)
 {
 	int			n = 0;
 	dlist_iter	it;
 
 	dlist_foreach(it, &flying)
-		n += dlist_container(Flight, node, it.cur)->op == SEAM_LIST;
+		n += dlist_container(Flight, node, it.cur)->op == op;
 	return n;
-}
-
-/*
- * Returns whether any have ended and are not stored yet.
- */
-bool
-flights_any_ended(void)
-{
-	return !dlist_is_empty(&ended);
-}
-
-/*
- * Returns whether there are any at all.
- */
-bool
-flights_any(void)
-{
-	return !dlist_is_empty(&flying) || !dlist_is_empty(&ended);
 }
 
 /*

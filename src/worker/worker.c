@@ -3,11 +3,10 @@
  * worker.c
  *	  The worker of a database: sends what is in its outbox.
  *
- * One loop.  A short transaction stores the results of the calls that have
- * ended and claims as many requests as may be sent; it commits durably, so that
- * a crash leaves a trace of every request that may have left.  Then the calls
- * are made, all at once and outside any transaction, by the same engine that a
- * session's calls use.
+ * One loop.  A short transaction stores the results of the requests that have
+ * ended, and another one claims as many as may be sent; it commits durably, so that
+ * a crash leaves a trace of every request that may have left.  Then they are sent, all
+ * at once and outside any transaction, by the same engine that a session's use.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,8 +19,8 @@
 #include "catalog/pg_type.h"
 #include "config/reload.h"
 #include "config/settings.h"
-#include "ledger/ledger.h"
 #include "logic/pace.h"
+#include "logic/outcome.h"
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
@@ -38,14 +37,17 @@
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/fates.h"
 #include "worker/flights.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
+#include "worker/recorder.h"
 #include "worker/remaining.h"
-#include "worker/results.h"
 #include "worker/sending.h"
 #include "worker/settlement.h"
 #include "worker/step.h"
+#include "worker/storing.h"
 
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
@@ -56,8 +58,9 @@
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
-static int64 retry_at;			/* when to store again what a session's lock
-								 * was in the way of */
+/* What was issued stays for so long at least, whatever seam_ik.retention says. */
+#define KEEP_AT_LEAST_US (10 * INT64CONST(1000000))
+
 static int64 paused_until;		/* after an error */
 static int64 housekeeping_at;
 static int64 intents_at;		/* when to look at sessions' calls, unasked */
@@ -72,20 +75,24 @@ PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
 /* ---------- a turn ---------- */
 
 /*
- * The step of a turn: stores what has ended, claims what may be sent.  arg: whether
- * anything may be.
+ * The step of a turn, after what has ended is stored: claims what may be sent, and takes
+ * what is to be told or written.  arg: whether anything may be sent.
  */
 static void
 turn(void *arg)
 {
 	bool		may_send = *(bool *) arg;
 
-	/* an intent or a key must not be lost, whatever synchronous_commit says */
+	/*
+	 * that a request is on its way must not be lost, whatever
+	 * synchronous_commit says
+	 */
 	ForceSyncCommit();
-	if (!flights_store(results_store))
-		retry_at = clock_now() + RESULTS_LOCKED_PAUSE_US;
 	if (doubts_are_stale())
+	{
 		doubts_read();
+		intents_doubts_were_read();
+	}
 	if (may_send)
 		claims_take();
 }
@@ -124,7 +131,7 @@ end_pauses(void)
 		return;
 	work_end_pauses(all, lengthof(all), now, now);
 	/* not too early either, where it was set ahead */
-	work_put_off_looks(now + SETTLEMENT_LATE_US);
+	work_put_off_looks(now + OUTCOME_LATE_US);
 }
 
 /* What comes of housekeeping. */
@@ -165,7 +172,7 @@ housekeeping(void *arg)
 			keep = lappend(keep, unconstify(pg_uuid_t *, &doubt->identity));
 		for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 			keep = lappend(keep, &flight->row.identity);
-		keep = worker_called_identities(keep);
+		keep = intents_identities(keep);
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
@@ -196,42 +203,37 @@ keep_house(void)
 }
 
 /*
- * The step of a turn has committed: sends what it has claimed, and forgets what it has
- * stored.
+ * The step of a turn has committed: sends what it has claimed.
  */
 static void
 turn_committed(void *arg)
 {
-	flights_free_stored();
 	flights_start_claimed();
 	change_send_notices();
 }
 
 /*
- * The step of a turn has failed: forgets what it had claimed and stored.
+ * The step of a turn has failed: forgets what it had claimed.
  */
 static void
 turn_failed(void *arg, const ErrorData *error)
 {
 	flights_forget_claimed();
-	flights_keep_stored();
-	change_forget_notices();
-	doubts_read_anew();
+	change_forget_notices(0);
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
 	if (error)
-		paused_until = clock_now() + (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ?
-									  RESULTS_LOCKED_PAUSE_US : STEP_ERROR_PAUSE_US);
+		paused_until = clock_now() + step_pause_after(error);
 }
 
 /*
- * Stores what has ended, and sends what may be sent.
+ * Sends what may be sent.
  */
 static void
 take_turn(void)
 {
 	bool		changed = false;
-	bool		may_send = settings_worker && worker_calls_are_known() &&
+	bool		may_send = settings_worker && recorder_has_read() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
 	.arg = &may_send,.what = "go on"};
@@ -255,14 +257,16 @@ next_turn(void)
 	int64		at = intents_at;
 	int64		again_at;
 
+	again_at = flights_store_due();
+	at = Min(at, again_at);
 	if (paused_until > http)
 		return Min(at, paused_until);
-	at = Min(at, Min(housekeeping_at, retry_at));
-	if (!settings_worker || !worker_calls_are_known())
+	at = Min(at, housekeeping_at);
+	if (!settings_worker || !recorder_has_read())
 		return at;
 	if (credentials_are_missing(&again_at))
 		return Min(at, again_at);
-	if (sending_allowance(flights_flying(), http, &again_at) == 0)
+	if (claims_allowance(&again_at) == 0)
 	{
 		/* only when there is something to send */
 		if (doubts_unsettled() == 0 && queues_next(STATUS_PENDING) == DT_NOEND &&
@@ -338,7 +342,7 @@ log_abandoned(const char *why)
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op == SEAM_GENERATE && (!flight->has_ended || flight->result.sqlerrcode == 0 ||
-											flight->result.in_doubt))
+											flight->result.kind == REPLY_DOUBT))
 			remaining_add(&remaining, &flight->row.identity);
 	}
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
@@ -374,20 +378,19 @@ leave(void)
 	if (step_outbox() == OUTBOX_GONE)
 	{
 		log_abandoned("extension seam_ik was dropped");
-		worker_log_calls("extension seam_ik was dropped");
+		fates_log("extension seam_ik was dropped");
 	}
 	else
 	{
-		worker_finish_calls();
+		recorder_finish();
 		if (places_want_exit())
-			worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+			fates_log("seam_ik had to make way for a command like DROP DATABASE");
 		/* after any other command a successor goes on with them */
 		if (places_want_drop())
 		{
 			Step		read = {.run = read_doubts,.what = "see what is in doubt"};
 
-			if (doubts_are_stale())
-				(void) step_take(&read);
+			(void) step_take(&read);
 			log_abandoned("seam_ik had to make way for DROP DATABASE");
 		}
 	}
@@ -406,7 +409,7 @@ hear(void)
 	bool		look = calls & (1 << WAKE_JUDGE);
 
 	if (look || (calls & (1 << WAKE_INTENTS)) || intents_at <= clock_now())
-		intents_at = worker_process_intents(look);
+		intents_at = recorder_run(look);
 	if (calls == 0)
 		return false;
 	if (places_want_exit())
@@ -431,7 +434,7 @@ set_up(void)
 	doubts_set_up();
 	sending_set_up();
 	flights_set_up();
-	retry_at = PG_INT64_MAX;
+	recorder_set_up();
 	clock_was_set = true;		/* for all that we know */
 	MemoryContextSwitchTo(step_context());
 }
@@ -461,7 +464,7 @@ end_worker(SIGNAL_ARGS)
 static void
 end_now(void)
 {
-	worker_finish_calls();
+	recorder_finish();
 	ProcDiePending = InterruptPending = true;
 	CHECK_FOR_INTERRUPTS();
 }
@@ -483,11 +486,14 @@ seam_ik_worker_main(Datum main_arg)
 	reload_prepare();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
 	set_up();
+	/* the oldest requests may be witnesses */
+	intents_at = recorder_run(true);
 	keep_house();
 	for (;;)
 	{
 		int64		wake_at;
 		long		stats_in;
+		bool		due;
 
 		step_check_interrupts();
 		MemoryContextReset(step_context());
@@ -495,13 +501,14 @@ seam_ik_worker_main(Datum main_arg)
 			local_clock_set();
 		if (ConfigReloadPending && clock_now() >= reload_at)
 			reload();
-		if ((hear() || doubts_are_stale() || flights_any_ended() ||
-			 clock_now() >= turn_at || next_turn() <= clock_now()) &&
-			paused_until <= clock_now())
+		due = hear() || doubts_are_stale() || flights_store_due() <= clock_now() ||
+			clock_now() >= turn_at || next_turn() <= clock_now();
+		if (due)
+			storing_run();
+		if (due && paused_until <= clock_now())
 		{
 			if (clock_now() >= housekeeping_at)
 				keep_house();
-			retry_at = PG_INT64_MAX;
 			take_turn();
 		}
 		if (step_outbox() != OUTBOX_OURS)
@@ -512,9 +519,7 @@ seam_ik_worker_main(Datum main_arg)
 		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
 			turn_at = Min(turn_at, clock_now() + Min(stats_in, STATS_MS) * 1000);
-		/* Min() would call it twice */
-		wake_at = worker_tidy_calls();
-		wake_at = Min(wake_at, turn_at);
+		wake_at = turn_at;
 		if (ConfigReloadPending)
 			wake_at = Min(wake_at, reload_at);
 		waiting = true;

@@ -72,11 +72,11 @@ my @rolled_back = ('rollback', 'savepoint', 'caught exception', 'batch, rollback
 my @steps = (
 	[ 'before-wish', @called ], [ 'wish', @called ], [ 'worker-record', @called ], [ 'worker-recorded', @called ],
 		[ 'fulfilled', @called ],
-	[ 'before-call', @called ], [ 'answer', @answered ], [ 'call-end', @answered ], [ 'hand-over', @called ],
+	[ 'before-call', @called ], [ 'answer', @called ], [ 'inserted', @answered ], [ 'call-end', @answered ],
 	[ 'subtransaction-end', 'savepoint', 'caught exception' ],
 	[ 'before-commit', grep { !/^(batch, )?rollback/ } @answered ], [ 'transaction-end', @called ],
-		[ 'handed-over', @called ],
-	[ 'worker-judge', @called ], [ 'worker-judged', @called ],
+		[ 'told', @called ],
+	[ 'worker-decide', @called ], [ 'worker-decided', @called ],
 	[ 'worker-claim', @rolled_back, @outbox ], [ 'worker-before-call', @rolled_back, @outbox ],
 		[ 'worker-answer', @rolled_back, @outbox ],
 	[ 'worker-store', @rolled_back, @outbox ], [ 'worker-stored', @rolled_back, 'outbox' ],
@@ -179,30 +179,21 @@ foreach my $gid (split /\n/, ask($node, 'SELECT gid FROM pg_prepared_xacts'))
 	ask($node, ($gid =~ /^(\w+)/)[0] . " PREPARED '$gid'");
 }
 $torture->peace(UNSETTLED);
-# where a process ended right after a commit it may not be known which key was that of the
-# call: then another one whose answer is lost is reported, or, of a request, named in the log
-is($node->safe_psql('postgres', q{SELECT * FROM seam_instant_key_orphan WHERE } .
-	q{last_error NOT LIKE 'the answer was lost, and a call that has committed %'}), '', 'nothing has failed');
-my %named = map { $_ => 1 } map { /([0-9a-f-]{36})/g } slurp_file($node->logfile)
-	=~ /WARNING:  request \d+ in .* gets another instant key, since (.*)/g,
-	$node->safe_psql('postgres', 'SELECT last_error FROM seam_instant_key_orphan');
+is($node->safe_psql('postgres', 'SELECT * FROM seam_instant_key_orphan'), '', 'nothing has failed');
 
 my (%live, %owned);
 push @{ $live{ $_->{user_identity_id} } }, $_->{instant_key_id} foreach grep { !$_->{revoked} } $fake->keys;
 foreach my $row (split /\n/, $node->safe_psql('postgres', q{
 	SELECT guest, key_id FROM kept UNION ALL
-	SELECT user_identity_id, (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued'}))
+	SELECT user_identity_id, (instant_key).instant_key_id FROM seam_instant_key_request WHERE status = 'issued'
+	AND call_id IS NULL}))
 {
 	my ($guest, $key) = split /\|/, $row;
 	push @{ $owned{$guest} }, $key;
 }
 foreach my $guest (sort keys %cases)
 {
-	my %is_owned = map { $_ => 1 } @{ $owned{$guest} // [] };
-	# (what a call has issued is written, at the latest, with the record of another one)
-	my $all = $cases{$guest} =~ /after a call: at (?!before-wish|wish|worker-record |worker-claim)/;
-	my @live = grep { $is_owned{$_} || !$named{$_} || $all } @{ $live{$guest} // [] };
-	is(join(' ', sort @live), join(' ', sort @{ $owned{$guest} // [] }),
+	is(join(' ', sort @{ $live{$guest} // [] }), join(' ', sort @{ $owned{$guest} // [] }),
 		"$cases{$guest}: the keys of what has committed live, and no others");
 	isnt($owned{$guest}, undef, "$cases{$guest}: what the client was told of is there") if $told{$guest};
 }
