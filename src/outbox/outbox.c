@@ -95,11 +95,11 @@ typedef struct Insertion
 	EState	   *estate;			/* the executor's, for the next two */
 	ResultRelInfo *result;		/* the table, with its indexes */
 	TupleTableSlot *slot;		/* the row to insert */
-	Datum		pending;		/* a status, as text, as are the next three */
-	Datum		revoking;
-	Datum		issued;
-	Datum		in_flight;
-	Datum		lost;			/* an SQLSTATE, as text */
+	Datum		pending;		/* a status, as text */
+	Datum		revoking;		/* the other status of a new request */
+	Datum		issued;			/* of a call's request */
+	Datum		in_flight;		/* of one whose answer was lost */
+	Datum		lost;			/* that one's SQLSTATE */
 	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
 } Insertion;
 

@@ -59,7 +59,8 @@ enum
  */
 #define CALL_IS_OPEN_ELSEWHERE(requests) \
 	" c.origin <> $2 AND CASE" \
-	" WHEN c.system_identifier = $1 AND c.transaction_id < pg_snapshot_xmax(pg_current_snapshot())" \
+	" WHEN c.system_identifier = $1" \
+	" AND c.transaction_id < pg_snapshot_xmax(pg_current_snapshot())" \
 	" THEN pg_xact_status(c.transaction_id) IS DISTINCT FROM 'committed' ELSE true END" \
 	" AND NOT EXISTS (SELECT FROM " requests " o WHERE o.call_id = c.call_id) "
 

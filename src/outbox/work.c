@@ -189,7 +189,7 @@ typedef struct Claim
 	TimestampTz now;
 	WorkRow    *rows;
 	int			n;
-}			Claim;
+} Claim;
 
 /*
  * Claims them.
@@ -197,7 +197,7 @@ typedef struct Claim
 static void
 claim_all(void *arg)
 {
-	const		Claim *claim = arg;
+	const Claim *claim = arg;
 	const WorkAttempt *attempt = claim->attempt;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
@@ -242,7 +242,8 @@ warn_of_unclaimed(int64 id, const ErrorData *error)
 	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT ": %s",
+			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT
+					": %s",
 					get_database_name(MyDatabaseId), id, error->message),
 			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
 					 "\"seam_instant_key_request\".")));

@@ -31,7 +31,7 @@ typedef struct WorkRow
 	bool		has_key;		/* it is known which key it has */
 	pg_uuid_t	key;			/* if so: its id */
 	bool		has_target;		/* a row takes the key */
-	Oid			target;			/* its table, or InvalidOid */
+	Oid			target;			/* if so: its table */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;	/* the last attempt, on the local clock */
 	int			attempt_timeout;	/* milliseconds */

@@ -24,7 +24,7 @@
 
 /*
  * A statement of ours; %r in its text is the table of requests, %c that of calls, %w that
- * of the writer's marks, and its types are those of the arguments from $3 on.
+ * of the writer's marks; its types are those of the arguments from $3 on.
  */
 typedef Statement WorkStatement;
 

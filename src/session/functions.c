@@ -334,7 +334,8 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
+			  &result);
 	return (Datum) 0;
 }
 

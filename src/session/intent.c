@@ -254,6 +254,20 @@ withdraw(int code, Datum arg)
 }
 
 /*
+ * How many elements are recorded next: about as many as may be sent while they are good.
+ * Those of the last portion from this one on had to wait for too long.
+ */
+static int
+portion_size(const Protection *protection, int64 first)
+{
+	int64		n = settings_max_concurrency;
+
+	if (protection->nportions > 0)
+		n = 2 * (first - protection->portions[protection->nportions - 1].first);
+	return (int) Min(Min(n, MAILBOX_ELEMENTS), protection->n - first);
+}
+
+/*
  * Fill in the wish for a portion whose first element is set, and draw the ids of its
  * requests.
  */
@@ -263,7 +277,7 @@ fill_in_wish(Protection *protection, Portion *portion, MailboxWish *wish)
 	const SeamRequest *request = &protection->request;
 	MemoryContext old = MemoryContextSwitchTo(protection->context);
 
-	portion->n = (int) Min(protection->n - portion->first, MAILBOX_ELEMENTS);
+	portion->n = portion_size(protection, portion->first);
 	portion->ids = palloc(portion->n * sizeof(int64));
 	MemoryContextSwitchTo(old);
 	if (!pg_strong_random(&portion->call_id, UUID_LEN))

@@ -34,21 +34,6 @@ static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
 static List *held;				/* of Notice *, in TopMemoryContext, in turn */
 static bool dropped;			/* some were, and that was told of */
 
-/*
- * A change that leaves the request as it is.
- */
-WorkChange
-change_none(const WorkRow *row)
-{
-	WorkChange	change = {.status = row->status};
-
-	change.next_attempt_at = row->next_attempt_at;
-	change.attempts = row->attempts;
-	change.sqlerrcode = row->sqlerrcode;
-	change.error = row->error;
-	return change;
-}
-
 /* What an outcome says of a request; where it ends in a colon, the keys follow. */
 static const char *const texts[] = {
 	[TEXT_FOUND] = "the answer to a call was lost, and this instant key of it was found",

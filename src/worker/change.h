@@ -12,7 +12,6 @@
 #include "outbox/work.h"
 #include "seam/answer.h"
 
-extern WorkChange change_none(const WorkRow *row);
 extern OutcomeRequest change_facts(const WorkRow *row);
 extern WorkChange change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 							const SeamKey *key, const char *keys);

@@ -26,6 +26,9 @@
 #include "worker/sending.h"
 #include "worker/step.h"
 
+/* All wait for a list that is a probe, so it may not take as long as others. */
+#define PROBE_MAX_US (10 * INT64CONST(1000000))
+
 static HttpRun *run;
 static uint32 wait_event;
 static dlist_head unused = DLIST_STATIC_INIT(unused);
@@ -34,6 +37,8 @@ static dlist_head ended = DLIST_STATIC_INIT(ended);
 static int	nflying;
 static List *claimed;			/* of Flight *, in step_context(): to be
 								 * started at commit */
+
+static void end(Flight *flight);
 
 /*
  * Makes what flights need; once, at the start of the process.
@@ -151,6 +156,24 @@ seam_request(Flight *flight)
 }
 
 /*
+ * A flight's time was over when the step that has claimed it had committed, which can wait
+ * for a standby: ends it as one that was not sent.
+ */
+static void
+end_unsent(Flight *flight)
+{
+	HttpAnswer *answer = &flight->http.answer;
+
+	memset(answer, 0, sizeof(HttpAnswer));
+	answer->outcome = HTTP_NOT_SENT;
+	answer->failure = HTTP_FAILURE_TIMEOUT;
+	answer->body = (char *) "";
+	strlcpy(answer->error, "it took too long to record the attempt", sizeof(answer->error));
+	flight->http.handle = NULL;
+	end(flight);
+}
+
+/*
  * Sends a flight's request.
  */
 static void
@@ -174,6 +197,8 @@ start(Flight *flight)
 	 */
 	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
 							 flight->started_at) + (int64) settings_request_timeout * 1000;
+	if (flight->op == SEAM_LIST && sending_is_stopped())
+		flight->http.deadline = Min(flight->http.deadline, flight->started_at + PROBE_MAX_US);
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
@@ -182,7 +207,10 @@ start(Flight *flight)
 	nflying++;
 	sending_sent();
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-before-list" : "worker-before-call");
-	http_start(run, &flight->http);
+	if (flight->started_at < flight->http.deadline)
+		http_start(run, &flight->http);
+	else
+		end_unsent(flight);
 }
 
 /*

@@ -55,7 +55,8 @@ intents_set_up(void)
 	HASHCTL		info = {.keysize = sizeof(pg_uuid_t),.entrysize = sizeof(Identity),
 	.hcxt = TopMemoryContext};
 
-	identities = hash_create("seam_ik identities", 64, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	identities = hash_create("seam_ik identities", 64, &info,
+							 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	slots = MemoryContextAlloc(TopMemoryContext, mailbox_nslots() * sizeof(dlist_head));
 	for (int slot = 0; slot < mailbox_nslots(); slot++)
 		dlist_init(&slots[slot]);
@@ -196,7 +197,8 @@ intents_doubts_were_read(void)
 {
 	while (!dlist_is_empty(&lingering))
 	{
-		Intent	   *intent = dlist_container(Intent, lingering_node, dlist_pop_head_node(&lingering));
+		dlist_node *node = dlist_pop_head_node(&lingering);
+		Intent	   *intent = dlist_container(Intent, lingering_node, node);
 
 		intent->lingers = false;
 		drop_uses(intent);
@@ -224,7 +226,9 @@ intents_next(const Intent *intent)
 Intent *
 intents_find_former(const pg_uuid_t *call_id)
 {
-	for (Intent *intent = nread > 0 ? intents_next(NULL) : NULL; intent; intent = intents_next(intent))
+	if (nread == 0)
+		return NULL;
+	for (Intent *intent = intents_next(NULL); intent; intent = intents_next(intent))
 	{
 		if (intent->was_read && memcmp(&intent->row.call_id, call_id, UUID_LEN) == 0)
 			return intent;
@@ -357,7 +361,9 @@ intents_read_slot(int slot)
 	dlist_mutable_iter it;
 
 	dlist_foreach_modify(it, &slots[slot])
+	{
 		intents_read_hint(dlist_container(Intent, slot_node, it.cur), false);
+	}
 }
 
 /*

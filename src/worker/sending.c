@@ -122,8 +122,8 @@ tell_of_stop(PaceStop before, int64 now)
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("the outbox of database \"%s\" waits: Seam does not answer, or answers that "
-						"it does not work",
+				 errmsg("the outbox of database \"%s\" waits: Seam does not answer, or answers "
+						"that it does not work",
 						step_database()),
 				 errdetail("It is asked again from time to time.  No request fails meanwhile.")));
 		stop_told = true;
@@ -241,6 +241,15 @@ int
 sending_failed_probes(void)
 {
 	return pace.nprobes;
+}
+
+/*
+ * Returns whether nothing but probes is sent.
+ */
+bool
+sending_is_stopped(void)
+{
+	return pace.stop != PACE_GOES;
 }
 
 /*

@@ -21,6 +21,7 @@ extern int64 sending_pause(const HttpAnswer *answer, int attempts);
 extern int	sending_take_given_back(const int64 **ids);
 extern int	sending_allowance(int nflying, int64 now, PaceMay *may, int64 *again_at);
 extern int	sending_failed_probes(void);
+extern bool sending_is_stopped(void);
 extern void sending_sent(void);
 extern int	sending_limit(void);
 extern void sending_take(void);

@@ -39,13 +39,13 @@ typedef struct Storing
 	int64		now;
 	/* those that are to be stored each in its own subtransaction */
 	bool		alone;
-}			Storing;
+} Storing;
 
 /*
  * Returns the next flight after this one that this step stores, or NULL.
  */
 static Flight *
-next_due(const Storing * storing, Flight *flight)
+next_due(const Storing *storing, Flight *flight)
 {
 	do
 		flight = flights_next_ended(flight);
@@ -81,8 +81,8 @@ set_aside(Flight *flight, const ErrorData *error, int64 now)
 				 errmsg("the outbox of database \"%s\" could not store what came of request "
 						INT64_FORMAT ": %s",
 						step_database(), flight->row.id, error->message),
-				 errhint("It is tried again from time to time.  Look for constraints and triggers on "
-						 "\"seam_instant_key_request\".")));
+				 errhint("It is tried again from time to time.  Look for constraints and triggers "
+						 "on \"seam_instant_key_request\".")));
 	flight->store_pause = Min(flight->store_pause * 2, ASIDE_LONGEST_US);
 	doubts_read_anew();
 }
@@ -158,7 +158,7 @@ typedef struct GivenBack
 {
 	int64		ids[PACE_ROW];
 	int			n;
-}			GivenBack;
+} GivenBack;
 
 /*
  * In a step: gives it back.

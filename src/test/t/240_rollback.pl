@@ -209,7 +209,8 @@ foreach my $i (0, 1)
 		'each has its own');
 }
 is(sql("SELECT string_agg(attempts::text, ' ' ORDER BY user_identity_id) FROM seam_instant_key_request " .
-	"WHERE call_id IS NULL AND user_identity_id IN ('" . join("','", @both) . "')"), '2 1', 'whether it was issued or not');
+	"WHERE call_id IS NULL AND user_identity_id IN ('" . join("','", @both) . "')"), '2 1',
+	'whether it was issued or not');
 # ... also of a transaction that is open
 my $still = new_guest;
 $fake->behave($still, "$at,reset", 1);
@@ -348,7 +349,8 @@ is(sql("SELECT count(*) FROM seam_instant_key_orphan WHERE user_identity_id IN (
 
 # Its transaction id is not given out again, since the record of the call is younger: so its fate can be read.
 is(sql("SELECT bool_and(pg_xact_status(transaction_id) = 'aborted' AND transaction_id < pg_current_xact_id()) " .
-	"FROM seam_instant_key_request WHERE user_identity_id = '$untold' AND call_id IS NULL"), 't', 'whose id is not used again');
+	"FROM seam_instant_key_request WHERE user_identity_id = '$untold' AND call_id IS NULL"), 't',
+	'whose id is not used again');
 
 # Another workspace: its keys are not ours to revoke.
 my $foreign = new_guest;

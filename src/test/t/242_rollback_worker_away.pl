@@ -460,7 +460,8 @@ foreach my $case (@reported)
 	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
 	sql("INSERT INTO seam_instant_key_call (call_id, transaction_id, top_transaction_id, user_identity_ids,
 		requested_at, attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
-		SELECT gen_random_uuid(), '$xid', '$xid', ARRAY['$guest'::uuid], now(), 1000, system_identifier, origin, CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
+		SELECT gen_random_uuid(), '$xid', '$xid', ARRAY['$guest'::uuid], now(), 1000, system_identifier, origin,
+			CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
 		FROM seam_instant_key_call WHERE user_identity_ids[1] = '$model'");
 }
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
@@ -535,7 +536,8 @@ is(lists_of($shared), 0, 'no list is asked for until they are');
 sql('ROLLBACK PREPARED $$reads no calls$$');
 ok(quiet(), 'a request of a guest who has a key by a call that committed');
 like(sql("SELECT status || ' ' || attempts || ' ' || ((instant_key).instant_key_id <> '$mine')
-	FROM seam_instant_key_request WHERE user_identity_id = '$shared' AND call_id IS NULL"), qr/^issued 2 true$/, 'gets its own');
+	FROM seam_instant_key_request WHERE user_identity_id = '$shared' AND call_id IS NULL"), qr/^issued 2 true$/,
+	'gets its own');
 is(scalar(split /,/, live($shared)), 2, 'both live');
 
 $node->stop;

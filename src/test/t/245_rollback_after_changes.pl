@@ -63,7 +63,7 @@ $fake->behave($_, "$at,delay=400") foreach $long, $done, $part;
 $fake->behave($last, "$at,delay=400,reset_after", 1);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys($_[0]);" }
 my $long_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; " .
-	batch("array_fill('$long'::uuid, ARRAY[200])"), 'slow');
+	batch("array_fill('$long'::uuid, ARRAY[2000])"), 'slow');
 my $done_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .
 	batch("array_fill('$done'::uuid, ARRAY[24])"), 'slow');
 my $part_s = background($node, "SET seam_ik.request_timeout = '3s'; SET seam_ik.max_concurrency = 1; BEGIN; " .

@@ -31,7 +31,7 @@ static const Case cases[] = {
 	{"committed, and somebody has deleted the row", {FATE_XACT_COMMITTED, false, true, HERE},
 	FATE_REPORT_DELETED},
 	{"committed, in a copy of the files", {FATE_XACT_COMMITTED, true, true}, FATE_DELETE},
-	{"committed, before a promotion", {FATE_XACT_COMMITTED, true, true,.is_ours = true}, FATE_DELETE},
+	{"committed, then promoted", {FATE_XACT_COMMITTED, true, true,.is_ours = true}, FATE_DELETE},
 	{"rolled back", {FATE_XACT_ABORTED, false, true, HERE}, FATE_REVOKE},
 	{"rolled back, and nothing was issued", {FATE_XACT_ABORTED, false, false, HERE}, FATE_DELETE},
 	{"rolled back, says the log, and the row is there", {FATE_XACT_ABORTED, true, true, HERE},
@@ -66,7 +66,8 @@ test_all(void)
 				   "%d: nothing is revoked that may be owned", i);
 		unit_check(fate != FATE_DELETE || facts.has_row || !facts.may_have_key,
 				   "%d: nothing is forgotten that may be alive and has no owner", i);
-		unit_check(fate == FATE_WAIT || fate == FATE_DELETE || (facts.may_have_key && !facts.has_row),
+		unit_check(fate == FATE_WAIT || fate == FATE_DELETE ||
+				   (facts.may_have_key && !facts.has_row),
 				   "%d: nothing is revoked or reported that is owned, or does not exist", i);
 	}
 }

@@ -108,7 +108,8 @@ test_random(void)
 				sum += dealt[kind];
 			}
 			unit_check(sum == n || (ndue == 0 && sum == 0) ||
-					   (ndue == 1 && need.due[SHARE_LIST] && sum == half), "%d of %d are dealt", sum, n);
+					   (ndue == 1 && need.due[SHARE_LIST] && sum == half), "%d of %d are dealt",
+					   sum, n);
 			for (int pair = 0; pair < SHARE_KINDS * SHARE_KINDS; pair++)
 			{
 				int			a = pair / SHARE_KINDS;
@@ -124,8 +125,8 @@ test_random(void)
 				int			a = pair / SHARE_KINDS;
 				int			b = pair % SHARE_KINDS;
 
-				unit_check(got[a][b] <= got[b][a] + 2 * need.limit + 1, "of two that are due one gets "
-						   "" INT64_FORMAT ", the other " INT64_FORMAT, got[a][b], got[b][a]);
+				unit_check(got[a][b] <= got[b][a] + 2 * need.limit + 1, "of two that are due one "
+						   "gets " INT64_FORMAT ", the other " INT64_FORMAT, got[a][b], got[b][a]);
 			}
 		}
 	}
