@@ -224,6 +224,8 @@ answer(World *w, Life *life)
 	};
 	Outcome		outcome;
 
+	/* in an outage a lost answer, and what was not sent, uses up no attempt */
+	call.is_free = (life->kind == REPLY_DOUBT || life->kind == REPLY_NOT_SENT) && fault(w, 3);
 	/* what we take for granted: a key is in the list by then */
 	if (life->created >= 0)
 		w->keys[life->created].created_at = Min(w->keys[life->created].created_at,
