@@ -234,7 +234,8 @@ foreach my $point ('writer-start', 'writer-rows', 'writer-rows-written', 'writer
 		{
 			wait_for(sub { my $pid = ask($node, $writer); kill 'TERM', $pid if $pid; $pid ne '' });
 		}
-		ok(wait_for(sub { ($held) = map { /\.(\d+)$/ } glob "$folder/$point.*"; $held }), "$point: the writer is there");
+		ok(wait_for(sub { ($held) = map { /\.(\d+)$/ } glob "$folder/$point.*"; $held }),
+			"$point: the writer is there");
 		kill $signal, $held;
 		unlink glob "$folder/*";
 		ok(wait_for(sub { ask($node, "SELECT count(DISTINCT key_id) FROM booked WHERE guest = '$guest'") eq '2' }),
