@@ -37,9 +37,8 @@
  * functions, constraints and defaults, by the transactions that made them.
  */
 #define CODE(tables) \
-	"(SELECT pg_catalog.hashtextextended(coalesce(pg_catalog.string_agg(x, ',' " \
-	"ORDER BY x), ''), 0" \
-	")" \
+	"(SELECT pg_catalog.hashtextextended(coalesce(" \
+	"pg_catalog.string_agg(x, ',' ORDER BY x), ''), 0)" \
 	" FROM (SELECT 't' || t.oid || ' ' || t.xmin || ' ' || p.oid || ' ' || p.xmin AS x" \
 	" FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid" \
 	" WHERE t.tgrelid = ANY (" tables ")" \

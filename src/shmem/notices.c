@@ -25,9 +25,9 @@
 /* A notice in the ring is this, and then the reference. */
 typedef struct Head
 {
-	int64		id;				/* see Notice */
-	uint8		status;			/* likewise */
-	bool		has_reference;	/* likewise */
+	int64		id;
+	uint8		status;
+	bool		has_reference;
 	uint8		length;			/* of the reference */
 } Head;
 
@@ -38,7 +38,7 @@ typedef struct Ring
 	pg_atomic_uint64 written;	/* bytes that were ever written, */
 	pg_atomic_uint64 read;		/* and read */
 	pg_atomic_uint32 was_full;	/* the worker waits for room */
-	char		bytes[RING_SIZE];	/* the notices */
+	char		bytes[RING_SIZE];
 } Ring;
 
 static Ring *rings;				/* by number of place */
@@ -107,7 +107,8 @@ bool
 notices_put(const Notice *notice)
 {
 	Ring	   *ring = &rings[places_my_number()];
-	Head		head = {.id = notice->id,.status = notice->status};
+	Head		head = {.id = notice->id,.status = notice->status,
+	.has_reference = notice->has_reference};
 	uint64		position;
 
 	if (ring->database != MyDatabaseId)
@@ -118,7 +119,6 @@ notices_put(const Notice *notice)
 		pg_write_barrier();
 		ring->database = MyDatabaseId;
 	}
-	head.has_reference = notice->has_reference;
 	head.length = notice->has_reference ? strlen(notice->reference) : 0;
 	position = pg_atomic_read_u64(&ring->written);
 	if (position - pg_atomic_read_u64(&ring->read) + sizeof(head) + head.length > RING_SIZE)

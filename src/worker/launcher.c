@@ -728,9 +728,8 @@ seam_ik_launcher_main(Datum main_arg)
 	{
 		for (int r = 0; r < PLACE_ROLES; r++)
 		{
-			PlaceProcess *process = &places->places[i].processes[r];
-
-			process->starting = process->managed = false;
+			places->places[i].processes[r].starting = false;
+			places->places[i].processes[r].managed = false;
 		}
 	}
 	LWLockRelease(places->lock);
@@ -764,9 +763,9 @@ seam_ik_launcher_main(Datum main_arg)
 			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
 				db->state == DB_WORKING && !has_process(db->oid, PLACE_MAIN))
 				process_ended(db);
-			if (db->writer.handle ?
-				GetBackgroundWorkerPid(db->writer.handle, &pid) == BGWH_STOPPED :
-				db->writer.running && !has_process(db->oid, PLACE_WRITER))
+			if (db->writer.handle == NULL ?
+				db->writer.running && !has_process(db->oid, PLACE_WRITER) :
+				GetBackgroundWorkerPid(db->writer.handle, &pid) == BGWH_STOPPED)
 				writer_ended(db);
 		}
 		now = clock_now();

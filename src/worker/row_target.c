@@ -165,11 +165,11 @@ row_target_check(const RowTarget *target, const RowKey *row_key)
 static void
 check_partition(const RowTarget *target, Oid table)
 {
-	Datum		partition = ObjectIdGetDatum(target->partition);
+	Oid			partition = target->partition;
 
-	if (OidIsValid(target->partition) && SearchSysCacheExists1(RELOID, partition) &&
-		!(get_rel_relispartition(target->partition) &&
-		  list_member_oid(get_partition_ancestors(target->partition), table)))
+	if (OidIsValid(partition) && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(partition)) &&
+		!(get_rel_relispartition(partition) &&
+		  list_member_oid(get_partition_ancestors(partition), table)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the partition \"%s\" of the row has been detached from the table",

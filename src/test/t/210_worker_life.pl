@@ -536,8 +536,8 @@ wait_for(sub { live_keys($guest) == ($has eq 'x' ? 3 : 1) });
 sql($has, 'DROP EXTENSION seam_ik');
 ok(wait_for(sub { live_keys($guest) == 4 }), 'a process is free: the other database has its turn');
 my %warnings;
-$warnings{$_}++ for slurp_file($node->logfile) =~
-	/no background worker slot is free for the outbox of database "(\w)"/g;
+$warnings{$_}++
+	for slurp_file($node->logfile) =~ /no background worker slot is free for the outbox of database "(\w)"/g;
 is($warnings{$lacks}, 1, 'there was just one warning of it');
 cmp_ok($warnings{$has} // 1, '==', 1, 'and one of the other, which had no writer');
 

@@ -43,8 +43,8 @@ trouble(q{
 	ELSIF r < 0.042 THEN PERFORM pg_sleep(10);
 	ELSIF r < 0.044 THEN COPY (SELECT 1) TO PROGRAM 'kill -SEGV $PPID';
 	END IF;});
-$node->safe_psql('postgres', q{CREATE TRIGGER trouble BEFORE UPDATE ON troubled
-	FOR EACH ROW EXECUTE FUNCTION trouble()});
+$node->safe_psql('postgres', q{CREATE TRIGGER trouble BEFORE UPDATE ON troubled FOR EACH ROW
+	EXECUTE FUNCTION trouble()});
 
 # What sessions do.  Some identities are shared by many bookings.
 my $script = q{
