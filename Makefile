@@ -55,7 +55,7 @@ ifneq ($(filter-out $(DEV_TARGETS),$(or $(MAKECMDGOALS),all)),)
 # In a build outside the source tree VPATH says where the sources are.
 top := $(if $(VPATH),$(VPATH)/)
 # The folders of the library; the rest of src is tests, tools and pages.
-HOUSE = base net logic seam shmem config outbox ledger session worker
+HOUSE = base net logic seam shmem config outbox session worker
 OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c $(HOUSE:%=$(top)src/%/*.c))))
 DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
 DOCS = README.md $(patsubst $(top)%,%,$(sort $(wildcard $(top)src/doc/*.md $(top)src/doc/*.svg)))

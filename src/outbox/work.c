@@ -62,11 +62,12 @@ const char *const status_names[STATUS_COUNT] =
 /* What get_row() reads; r is the request. */
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
-	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
+	" r.attempts, (r.instant_key).instant_key_id, r.target_table::oid, r.next_attempt_at," \
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
-	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
-#define ROW_NCOLUMNS 20
+	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
+	" r.call_id IS NOT NULL"
+#define ROW_NCOLUMNS 21
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -109,7 +110,8 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->has_key = !nulls[6];
 	if (!nulls[6])
 		row->key = *DatumGetUUIDP(values[6]);
-	row->has_target = DatumGetBool(values[7]);
+	row->has_target = !nulls[7];
+	row->target = nulls[7] ? InvalidOid : DatumGetObjectId(values[7]);
 	row->next_attempt_at = nulls[8] ? DT_NOEND : DatumGetTimestampTz(values[8]);
 	row->attempted_at = nulls[9] ? 0 : DatumGetTimestampTz(values[9]);
 	row->attempt_timeout = nulls[10] ? 0 : DatumGetInt32(values[10]);
@@ -124,6 +126,7 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	if (!nulls[18])
 		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
 	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
+	row->is_call = DatumGetBool(values[20]);
 }
 
 /*
@@ -806,16 +809,17 @@ work_awaited(pg_uuid_t **ids)
 
 static WorkStatement delete_requests =
 {
-	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
+	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r r"
 	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
+	" AND (call_id IS NULL OR NOT EXISTS (SELECT FROM %c c WHERE c.call_id = r.call_id))"
 	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
 	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
 };
 
 /*
  * Delete some requests that were finished before this time, but none of the
- * identities to keep.  Returns whether there may be more.
+ * identities to keep, and none whose intent is open.  Returns whether there may be more.
  */
 bool
 work_delete_old(TimestampTz before, ArrayType *keep)
@@ -847,8 +851,8 @@ work_delete_old(TimestampTz before, ArrayType *keep)
 
 static WorkStatement count_others =
 {
-	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c "
-	"WHERE" CALL_IS_OPEN_ELSEWHERE ")"
+	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c c "
+	"WHERE" CALL_IS_OPEN_ELSEWHERE("%r") ")"
 };
 
 /*

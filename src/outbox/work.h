@@ -11,20 +11,9 @@
 #include "seam/account.h"
 #include "seam/keys.h"
 #include "datatype/timestamp.h"
+#include "logic/outcome.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"
-
-typedef enum RequestStatus
-{
-	STATUS_PENDING,
-	STATUS_IN_FLIGHT,
-	STATUS_ISSUED,
-	STATUS_FAILED,
-	STATUS_CANCELLED,
-	STATUS_REVOKING,
-	STATUS_REVOKED,
-	STATUS_COUNT
-} RequestStatus;
 
 extern const char *const status_names[STATUS_COUNT];
 
@@ -42,6 +31,7 @@ typedef struct WorkRow
 	bool		has_key;		/* it is known which key it has */
 	pg_uuid_t	key;			/* if so: its id */
 	bool		has_target;		/* a row takes the key */
+	Oid			target;			/* its table, or InvalidOid */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;	/* the last attempt, on the local clock */
 	int			attempt_timeout;	/* milliseconds */
@@ -55,6 +45,7 @@ typedef struct WorkRow
 	char	   *reference;		/* or NULL */
 	AccountId	account;		/* that the last attempt was made with */
 	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
+	bool		is_call;		/* made by a session's call: never sent again */
 } WorkRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */

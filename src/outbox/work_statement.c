@@ -12,6 +12,7 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "base/as_owner.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
@@ -29,7 +30,7 @@ static Outbox outbox;			/* as work_begin() found it */
 static int	guc_level;
 
 /* What our statements have in common. */
-static StatementSet set = {.letters = "rc",.nbigints = WORK_OUR_ARGS};
+static StatementSet set = {.letters = "rcw",.nbigints = WORK_OUR_ARGS};
 
 /*
  * Begin to work on the outbox, in a transaction.  Returns false when the
@@ -46,7 +47,7 @@ work_begin(void)
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
-	const char *names[2];
+	const char *names[3];
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -74,6 +75,7 @@ work_begin(void)
 	outbox = found;				/* an error leaves it as it was */
 	names[0] = outbox.name;
 	names[1] = outbox.calls;
+	names[2] = outbox.writing;
 	statement_set_names(&set, names, outbox.table,
 						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
 	return true;
@@ -148,21 +150,20 @@ work_outbox(void)
 }
 
 /*
- * Do both tables belong to whom we are connected as?  Another owner's triggers and rules
+ * Do all tables belong to whom we are connected as?  Another owner's triggers and rules
  * would run in our name.
  */
 bool
 work_is_ours(void)
 {
-	HeapTuple	tuple;
-	bool		ours;
+	static const char *const others[] = {"seam_instant_key_call", "seam_instant_key_writing"};
 
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call",
-																	   outbox.schema)));
-	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return ours && outbox.owner == GetUserId();
+	for (int i = 0; i < (int) lengthof(others); i++)
+	{
+		if (as_owner_of(get_relname_relid(others[i], outbox.schema)) != GetUserId())
+			return false;
+	}
+	return outbox.owner == GetUserId();
 }
 
 /*

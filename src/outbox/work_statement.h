@@ -23,8 +23,8 @@
 #define WORK_KEY_TYPE STATEMENT_ROW_TYPE
 
 /*
- * A statement of ours; %r in its text is the table of requests, %c that of calls, and
- * its types are those of the arguments from $3 on.
+ * A statement of ours; %r in its text is the table of requests, %c that of calls, %w that
+ * of the writer's marks, and its types are those of the arguments from $3 on.
  */
 typedef Statement WorkStatement;
 

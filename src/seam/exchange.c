@@ -63,23 +63,6 @@ typedef struct Run
 } Run;
 
 /*
- * May the request be made once more, and help?
- */
-static bool
-can_retry(SeamOp op, const HttpAnswer *answer)
-{
-	/* the whole request's time is over, and a certificate does not get better */
-	if (answer->failure == HTTP_FAILURE_TIMEOUT ||
-		answer->failure == HTTP_FAILURE_CERTIFICATE)
-		return false;
-	if (answer->outcome == HTTP_NOT_SENT)
-		return true;
-	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
-		return true;
-	return seam_is_idempotent(op) && answer_leaves_doubt(answer);
-}
-
-/*
  * Error context callback: what a statement that ends here leaves behind.
  */
 static void
@@ -119,13 +102,15 @@ send_request(Run *run, Request *request)
 }
 
 /*
- * Begins the next request, whose time starts now.
+ * Begins the next request, whose time starts now, without what its caller waits for when
+ * it fills it in.
  */
 static void
 begin_request(Run *run, int64 now)
 {
 	Exchange   *exchange = run->exchange;
 	Request    *request = dlist_container(Request, node, dlist_pop_head_node(&run->unused));
+	int64		waited;
 	SeamRequest what = {.op = exchange->op};
 
 	request->index = run->next++;
@@ -133,12 +118,17 @@ begin_request(Run *run, int64 now)
 	request->doubt = false;
 	if (request->body.data == NULL)
 		initStringInfo(&request->body);
+	/* its caller may wait for something meanwhile, and be cancelled */
+	exchange->sent = run->nflying;
+	waited = clock_now();
 	exchange->request(exchange, request->index, &what);
+	waited = clock_now() - waited;
+	exchange->sent = 0;
 	seam_body(&what, &request->body);
 	request->http.url = run->url;
 	request->http.body = request->body.data;
 	request->http.body_len = request->body.len;
-	request->http.deadline = now + (int64) exchange->request_timeout * 1000;
+	request->http.deadline = now + waited + (int64) exchange->request_timeout * 1000;
 	request->http.connect_timeout = exchange->connect_timeout;
 	request->http.max_answer = exchange->max_answer;
 	request->http.owner = request;
@@ -186,7 +176,8 @@ try_ended(Run *run, Request *request)
 {
 	const Exchange *exchange = run->exchange;
 	HttpAnswer *answer = &request->http.answer;
-	bool		retry = can_retry(exchange->op, answer) && request->tries < exchange->max_retries;
+	bool		retry = answer_try_again(answer, exchange->op) &&
+	request->tries < exchange->max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
 	PaceAnswer	pace = {.begun_at = now};

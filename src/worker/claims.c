@@ -9,13 +9,13 @@
 
 #include "base/clock.h"
 #include "config/settings.h"
-#include "ledger/ledger.h"
 #include "logic/share.h"
 #include "utils/timestamp.h"
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
 #include "worker/flights.h"
+#include "worker/intents.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
 #include "worker/sending.h"
@@ -65,9 +65,11 @@ when_free(const pg_uuid_t *identity, int64 due)
 {
 	int64		now = clock_now();
 
-	if (due > now || !worker_identity_is_busy(identity))
+	if (due > now)
 		return due;
-	return worker_call_is_open(identity) ? now + STEP_ERROR_PAUSE_US : PG_INT64_MAX;
+	if (flights_is_busy(identity))
+		return PG_INT64_MAX;
+	return intents_are_open(identity) ? now + STEP_ERROR_PAUSE_US : due;
 }
 
 /*
@@ -182,14 +184,8 @@ claim_kind(ShareKind kind, const WorkAttempt *attempt, int n)
 	{
 		case SHARE_NEW:
 			n = queues_claim(STATUS_PENDING, attempt, doubts_identities(), n, &rows);
-			if (n > 0)
-				worker_take_answers();
 			for (int i = 0; i < n; i++)
-			{
-				worker_need_answers(&rows[i].identity);
 				(void) flights_claim(SEAM_GENERATE, &rows[i]);
-			}
-			worker_write_needed_answers();
 			return n;
 		case SHARE_REVOKE:
 			n = queues_claim(STATUS_REVOKING, attempt, NULL, n, &rows);

@@ -20,8 +20,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/doubts.h"
-#include "worker/flights.h"
 #include "worker/local_clock.h"
+#include "worker/seam_clock.h"
 
 static bool stale = true;		/* they are to be read anew */
 static int	ndoubts;
@@ -119,11 +119,11 @@ doubts_of(const pg_uuid_t *identity, int *n)
 static void
 set_ripe(WorkRow *doubt)
 {
-	int64		left = (int64) doubt->attempt_timeout * 1000 -
-	local_clock_surely_elapsed_since(doubt->attempted_at);
+	int64		ago = local_clock_surely_elapsed_since(doubt->attempted_at);
 
 	/* nobody waits for what is only reported */
-	doubt->ripe_at = doubt->timeline == 0 ? 0 : clock_now() + Max(left, 0);
+	doubt->ripe_at = doubt->timeline == 0 ? 0 :
+		window_list_at(doubt->attempt_timeout, ago, clock_now());
 	doubt->error = doubt->reference = NULL;
 }
 
@@ -283,4 +283,24 @@ doubts_identities(void)
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
 		ids[n++] = UUIDPGetDatum(&doubt->identity);
 	return work_array(ids, NULL, n, UUIDOID);
+}
+
+/*
+ * Returns when, by Seam's clock, a key of a request in doubt can have been created, as a
+ * list tells it that has a Date.
+ */
+Window
+doubts_window(const WorkRow *row, const Flight *list)
+{
+	WindowFacts facts = {
+		.ago = local_clock_ago(row->attempted_at),
+		.timeout = row->attempt_timeout,
+		.seam_time = row->seam_time,
+		.now = seam_clock_by(&list->date)
+	};
+
+	/* a time of another endpoint's clock tells nothing */
+	facts.has_seam_time = row->has_seam_time &&
+		account_has_endpoint(&row->account, &list->account_id);
+	return window_of(&facts);
 }

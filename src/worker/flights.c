@@ -95,6 +95,10 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->row.error = flight->row.reference = NULL;
 	flight->again = flight->probe = flight->is_free = false;
 	flight->account_id = *credentials_id();
+	/* the statement that has recorded the attempt may have taken a while */
+	flight->claimed_at = clock_now();
+	if (op == SEAM_GENERATE)
+		flight->claimed_at -= Max(GetCurrentTimestamp() - row->attempted_at, 0);
 	flight->keys = NULL;
 	flight->nkeys = flight->keys_size = 0;
 	flight->stored = false;
@@ -166,7 +170,13 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
+	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
+							 flight->started_at) + (int64) settings_request_timeout * 1000;
 	if (flight->op == SEAM_LIST && sending_is_stopped())
 		flight->http.deadline = Min(flight->http.deadline, flight->started_at + PROBE_MAX_US);
 	flight->http.connect_timeout = settings_connect_timeout;
@@ -269,8 +279,6 @@ end(Flight *flight)
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
 	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
-	flight->outcome = answer->outcome;
-	flight->failure = answer->failure;
 	flight->status = answer->status;
 	flight->pause = sending_pause(answer, flight->row.attempts);
 
@@ -393,15 +401,6 @@ flights_flying_of(SeamOp op)
 	dlist_foreach(it, &flying)
 		n += dlist_container(Flight, node, it.cur)->op == op;
 	return n;
-}
-
-/*
- * Returns whether there are any at all.
- */
-bool
-flights_any(void)
-{
-	return !dlist_is_empty(&flying) || !dlist_is_empty(&ended);
 }
 
 /*

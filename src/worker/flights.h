@@ -30,7 +30,9 @@ typedef struct Flight
 	AccountId	account_id;
 	/* of what follows */
 	MemoryContext context;
-	/* when it was sent: clock_now()'s clock */
+	/* when the attempt was recorded: clock_now()'s clock */
+	int64		claimed_at;
+	/* when it was sent: likewise */
 	int64		started_at;
 	/* that it was sent with */
 	SeamAccount account;
@@ -40,8 +42,6 @@ typedef struct Flight
 	/* it has ended: what follows is there then */
 	bool		has_ended;
 	SeamResult	result;
-	HttpOutcome outcome;
-	HttpFailure failure;
 	/* of HTTP; 0: there was no answer */
 	int			status;
 	/* before the request may be tried again, in microseconds */
@@ -80,7 +80,6 @@ extern void flights_free_stored(void);
 extern void flights_keep_stored(void);
 extern int	flights_flying(void);
 extern int	flights_flying_of(SeamOp op);
-extern bool flights_any(void);
 extern int64 flights_store_due(void);
 extern int	flights_aside(void);
 extern Flight *flights_next(Flight *flight);

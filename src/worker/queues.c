@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "utils/timestamp.h"
 #include "worker/queues.h"
 
@@ -90,6 +91,15 @@ void
 queues_none_due(RequestStatus status)
 {
 	queues[status].next_due = Max(queues[status].next_due, GetCurrentTimestamp() + LOOK_PAUSE_US);
+}
+
+/*
+ * Returns whether the next queues_claim() begins at the beginning.
+ */
+bool
+queues_reads_all(RequestStatus status)
+{
+	return clock_now() >= queues[status].next_full;
 }
 
 /*

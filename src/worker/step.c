@@ -31,11 +31,30 @@ static char database[NAMEDATALEN];
 static OutboxState outbox_state;
 
 /*
- * Makes what steps need; once, at the start of the process.
+ * Makes what steps need, and the settings that this process needs whatever the
+ * configuration says; once, when it has connected.
  */
 void
 step_set_up(void)
 {
+	static const char *const settings[][2] = {
+		{"role", "none"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* from 17 on */
+	};
+
+	for (int i = 0; i < (int) lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) == NULL)
+			continue;
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 	turn_context = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
 }
 
