@@ -112,12 +112,7 @@ extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why);
 extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);
 extern void work_looked_again(int64 id);
-extern void work_put_off_looks(TimestampTz at);
 extern int	work_awaited(pg_uuid_t **ids);
 extern int64 work_report_key(const WorkRow *row, const SeamKey *key, const char *report);
-extern bool work_delete_old(TimestampTz before, ArrayType *keep);
-extern void work_warn_of_others(void);
-extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until,
-							TimestampTz began_after);
 
 #endif							/* SEAM_IK_WORK_H */

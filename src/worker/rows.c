@@ -26,6 +26,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/id_list.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/rows.h"
@@ -33,9 +34,8 @@
 #include "worker/tell.h"
 #include "worker/write_back.h"
 
-/* Requests that are read at once, and that a table's list may have. */
+/* Requests that are read at once. */
 #define READ_AT_ONCE 1000
-#define LIST_MAX 50000
 
 /* How often it is seen, at least and at most, whether a table that is held has other code. */
 #define LOOK_AT_CODE_US (60 * INT64CONST(1000000))
@@ -43,15 +43,6 @@
 
 #define UNWRITTEN "the instant key could not be written to its row: "
 #define HELD UNWRITTEN "the server has crashed %d times while rows of its table were written"
-
-/* Ids of requests, in turn. */
-typedef struct IdList
-{
-	int64	   *ids;			/* in TopMemoryContext */
-	int			first;			/* those before are done with */
-	int			end;
-	int			size;			/* for how many there is memory */
-} IdList;
 
 /* A user's table. */
 typedef struct Table
@@ -82,46 +73,6 @@ static int64 look_at_code_at;
 static int64 looked_at_code;	/* last */
 static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
-
-/* ---------- lists ---------- */
-
-/*
- * Adds an id to a list.  Returns false when that is full.
- */
-static bool
-add(IdList *list, int64 id)
-{
-	if (list->first == list->end)
-		list->first = list->end = 0;
-	if (list->end == list->size)
-	{
-		int			size = Max(list->size * 2, 64);
-
-		if (list->end - list->first >= LIST_MAX)
-			return false;
-		if (list->first > 0)
-			memmove(list->ids, list->ids + list->first,
-					(list->end - list->first) * sizeof(int64));
-		list->end -= list->first;
-		list->first = 0;
-		if (list->ids == NULL)
-			list->ids = MemoryContextAlloc(TopMemoryContext, size * sizeof(int64));
-		else
-			list->ids = repalloc(list->ids, size * sizeof(int64));
-		list->size = size;
-	}
-	list->ids[list->end++] = id;
-	return true;
-}
-
-/*
- * Returns how many ids are in a list.
- */
-static int
-length(const IdList *list)
-{
-	return list->end - list->first;
-}
 
 /*
  * Returns what is known of a table, made where there is nothing yet.
@@ -172,7 +123,7 @@ set_aside(Table *table)
 static bool
 is_due(const Table *table, int64 now)
 {
-	return length(&table->due) + length(&table->alone) > 0 && table->aside_until <= now;
+	return id_list_length(&table->due) + id_list_length(&table->alone) > 0 && table->aside_until <= now;
 }
 
 /*
@@ -233,9 +184,9 @@ sort_due(void *arg)
 	{
 		Table	   *table = table_of(due->rows[i].target);
 
-		if (length(&table->due) + length(&table->alone) == 0)
+		if (id_list_length(&table->due) + id_list_length(&table->alone) == 0)
 			table_pace_join(&table->pace, served);
-		(void) add(&table->due, due->rows[i].id);
+		(void) id_list_add(&table->due, due->rows[i].id);
 		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
 			table->retry = true;
 	}
@@ -245,7 +196,7 @@ sort_due(void *arg)
 
 		/* what has crashed the server was due then, and is so still */
 		if (due->all && table->crashes > 0)
-			table->suspects = length(&table->due);
+			table->suspects = id_list_length(&table->due);
 	}
 }
 
@@ -538,7 +489,7 @@ written(void *arg)
 		if (w->batch.outcomes[i] == ROW_LATER)
 			list->ids[list->first + kept++] = w->batch.ids[i];
 		else if (w->batch.outcomes[i] == ROW_ALONE)
-			(void) add(&w->table->alone, w->batch.ids[i]);
+			(void) id_list_add(&w->table->alone, w->batch.ids[i]);
 		else
 			done(w->table);
 	}
@@ -689,11 +640,11 @@ next_step(Writing *w)
 	.what = "put rows off",.patient = true};
 	int			most = TABLE_PACE_ROWS;
 
-	w->list = length(&table->due) > 0 ? &table->due : &table->alone;
+	w->list = id_list_length(&table->due) > 0 ? &table->due : &table->alone;
 	if (!is_held(table) && !waits && (table->pace.one_by_one || w->list == &table->alone))
 		most = 1;
 	w->batch.table = table->oid;
-	w->batch.n = Min(length(w->list), most);
+	w->batch.n = Min(id_list_length(w->list), most);
 	memcpy(w->batch.ids, w->list->ids + w->list->first, w->batch.n * sizeof(int64));
 	return is_held(table) ? hold : waits ? put_off : write;
 }
@@ -772,7 +723,7 @@ rows_due(void)
 	{
 		const Table *table = lfirst(lc);
 
-		if (table->aside_until > now && length(&table->due) + length(&table->alone) > 0)
+		if (table->aside_until > now && id_list_length(&table->due) + id_list_length(&table->alone) > 0)
 			at = Min(at, table->aside_until);
 	}
 	return at;
@@ -793,7 +744,7 @@ rows_rest(void)
 		Table	   *table = lfirst(lc);
 
 		if (table->crashes > 0 && !is_held(table) &&
-			length(&table->due) + length(&table->alone) == 0)
+			id_list_length(&table->due) + id_list_length(&table->alone) == 0)
 			trust(table);
 	}
 	(void) note(NULL);

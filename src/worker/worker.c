@@ -22,6 +22,7 @@
 #include "logic/pace.h"
 #include "logic/outcome.h"
 #include "miscadmin.h"
+#include "outbox/upkeep.h"
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
 #include "pgstat.h"
@@ -125,13 +126,13 @@ end_pauses(void)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		attempt = ((int64) settings_request_timeout + settings_settle_delay) * 1000;
 
-	work_end_pauses(all, lengthof(all), now + Max(PACE_LONGEST_US, attempt), DT_NOBEGIN);
-	work_end_pauses(rows, lengthof(rows), now + WRITING_LONGEST_PAUSE_US, DT_NOBEGIN);
+	upkeep_end_pauses(all, lengthof(all), now + Max(PACE_LONGEST_US, attempt), DT_NOBEGIN);
+	upkeep_end_pauses(rows, lengthof(rows), now + WRITING_LONGEST_PAUSE_US, DT_NOBEGIN);
 	if (!clock_was_set)
 		return;
-	work_end_pauses(all, lengthof(all), now, now);
+	upkeep_end_pauses(all, lengthof(all), now, now);
 	/* not too early either, where it was set ahead */
-	work_put_off_looks(now + OUTCOME_LATE_US);
+	upkeep_put_off_looks(now + OUTCOME_LATE_US);
 }
 
 /* What comes of housekeeping. */
@@ -150,7 +151,7 @@ housekeeping(void *arg)
 	House	   *house = arg;
 
 	step_read_database();
-	work_warn_of_others();
+	upkeep_warn_of_others();
 	end_pauses();
 	house->rows_wait = writing_any();
 	if (settings_retention >= 0)
@@ -176,9 +177,9 @@ housekeeping(void *arg)
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
-		house->more = work_delete_old(GetCurrentTimestamp() -
-									  Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
-									  work_array(ids, NULL, n, UUIDOID));
+		house->more = upkeep_delete_old(GetCurrentTimestamp() -
+										Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
+										work_array(ids, NULL, n, UUIDOID));
 	}
 }
 
