@@ -339,9 +339,9 @@ journal_have_rows(const JournalRow *const *rows, int n, bool *have)
 /* The columns of a request that tell of its call. */
 typedef struct CallColumns
 {
-	AttrNumber	transaction;
-	AttrNumber	identity;
-	AttrNumber	key;
+	AttrNumber	transaction;	/* transaction_id */
+	AttrNumber	identity;		/* user_identity_id */
+	AttrNumber	key;			/* instant_key */
 } CallColumns;
 
 /*

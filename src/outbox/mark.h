@@ -14,7 +14,7 @@
 /* What is noted of a user's table. */
 typedef struct Mark
 {
-	Oid			table;
+	Oid			table;			/* the user's */
 	int			crashes;		/* of the server, one after another, while its
 								 * rows were written */
 	int			stuck;			/* processes, one after another, that its code

@@ -184,11 +184,11 @@ static WorkStatement note_told =
 /* Rows that are locked, and are to be claimed. */
 typedef struct Claim
 {
-	RequestStatus status;
-	const WorkAttempt *attempt;
-	TimestampTz now;
-	WorkRow    *rows;
-	int			n;
+	RequestStatus status;		/* of all of them */
+	const WorkAttempt *attempt; /* that is about to be made */
+	TimestampTz now;			/* when it is */
+	WorkRow    *rows;			/* these */
+	int			n;				/* how many there are */
 } Claim;
 
 /*

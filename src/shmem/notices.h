@@ -16,8 +16,8 @@ typedef struct Notice
 {
 	int64		id;				/* of the request */
 	int			status;			/* a RequestStatus */
-	bool		has_reference;
-	char		reference[NOTICE_MAX_REFERENCE + 1];
+	bool		has_reference;	/* the request has one */
+	char		reference[NOTICE_MAX_REFERENCE + 1];	/* if so */
 } Notice;
 
 /* for the hooks */

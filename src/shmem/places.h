@@ -51,7 +51,7 @@ typedef struct Place
 	int			holds;			/* commands that want no process of ours there */
 	bool		dropping;		/* one of them is DROP DATABASE */
 	bool		changed;		/* the extension may have come or gone */
-	PlaceProcess processes[PLACE_ROLES];
+	PlaceProcess processes[PLACE_ROLES];	/* of ours, by what they are for */
 
 	/* of the writer */
 	int64		writer_at;		/* when one is to be started, unasked, on

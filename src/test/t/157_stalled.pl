@@ -48,5 +48,21 @@ ok(wait_state('postgres', $id, 'issued -'), 'a worker stores the key');
 is(join(' ', map { scalar keys_of($_) } $called, $enqueued), '1 1', 'one for each');
 is(lists_of($enqueued), 0, 'and nothing was in doubt');
 
+# The worker is busy with something else for that long when an answer comes.
+my ($slow, $waiting) = (new_guest, new_guest);
+sql("CREATE FUNCTION public.stall() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(" . (TIMEOUT + 1) .
+	"); RETURN new; END'; CREATE TRIGGER stall BEFORE UPDATE ON seam_instant_key_request FOR EACH ROW " .
+	"WHEN (new.user_identity_id = '$slow' AND new.status = 'issued') EXECUTE FUNCTION public.stall()");
+$fake->behave('*', '');
+$fake->behave($waiting, 'hold', 1);
+$id = enqueue($waiting);
+wait_sent($waiting);
+enqueue($slow);
+ok(wait_for(sub { sql("SELECT wait_event FROM pg_stat_activity WHERE pid = $pids[0]") eq 'PgSleep' }),
+	'the worker is held up while it stores a key');
+$fake->release;
+ok(wait_state('postgres', $id, 'issued -'), 'it takes the answer that came meanwhile');
+is(lists_of($waiting), 0, 'which was not in doubt');
+
 $node->stop;
 done_testing();

@@ -40,7 +40,8 @@ my $at = 'route=generate_instant_key';
 # answers leave doubt, and whose keys are found, is tested by itself, without a server.  Where
 # five answers in a row are lost, that is an outage, which uses up no attempt.)
 my @cases = map { [ @$_, new_guest ] } ([ 'reset_after', 'issued 1' ], [ 'status=500,issue', 'issued 1' ],
-	[ 'notjson', 'issued 1' ], [ 'big=3000000', 'issued 1' ], [ 'reset', 'issued [12]' ], [ 'status=503', 'issued [12]' ]);
+	[ 'notjson', 'issued 1' ], [ 'big=3000000', 'issued 1' ], [ 'reset', 'issued [12]' ],
+	[ 'status=503', 'issued [12]' ]);
 foreach my $case (@cases)
 {
 	$fake->behave($case->[2], "$at,$case->[0]", 1);
