@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call live calls settled worker_of logged);
+use Guests qw(meet new_guest sql call settled logged wait_sent);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -115,7 +115,7 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	sql('TRUNCATE held');
 	$fake->behave($_, 'route=generate_instant_key,hold', 1) for @who;
 	sql(join '', map { "INSERT INTO held VALUES ($_, '$who[$_ - 1]');" } 1 .. 3);
-	wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'in_flight'") == 3 });
+	wait_sent($_) for @who;
 	$session = background($node, "BEGIN; $lock; SELECT 1;");
 	wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
 	$fake->release;
