@@ -118,12 +118,21 @@ set_aside(Table *table)
 }
 
 /*
+ * Returns how many rows of the table are to be written.
+ */
+static int
+rows_left(const Table *table)
+{
+	return id_list_length(&table->due) + id_list_length(&table->alone);
+}
+
+/*
  * Returns whether rows of the table are to be written, and it is not set aside.
  */
 static bool
 is_due(const Table *table, int64 now)
 {
-	return id_list_length(&table->due) + id_list_length(&table->alone) > 0 && table->aside_until <= now;
+	return rows_left(table) > 0 && table->aside_until <= now;
 }
 
 /*
@@ -184,7 +193,7 @@ sort_due(void *arg)
 	{
 		Table	   *table = table_of(due->rows[i].target);
 
-		if (id_list_length(&table->due) + id_list_length(&table->alone) == 0)
+		if (rows_left(table) == 0)
 			table_pace_join(&table->pace, served);
 		(void) id_list_add(&table->due, due->rows[i].id);
 		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
@@ -723,7 +732,7 @@ rows_due(void)
 	{
 		const Table *table = lfirst(lc);
 
-		if (table->aside_until > now && id_list_length(&table->due) + id_list_length(&table->alone) > 0)
+		if (table->aside_until > now && rows_left(table) > 0)
 			at = Min(at, table->aside_until);
 	}
 	return at;
