@@ -83,6 +83,18 @@ static const struct
 	[REQ_API_KEY_HASH] = {"api_key_hash", INT8OID, false},
 	[REQ_WORKSPACE_ID] = {"workspace_id", UUIDOID, false},
 	[REQ_CALL_ID] = {"call_id", UUIDOID, false},
+	[REQ_DISMISSED_AT] = {"dismissed_at", TIMESTAMPTZOID, false},
+	[REQ_ISSUE_AT] = {"issue_at", TIMESTAMPTZOID, false},
+	[REQ_VALID_UNTIL] = {"valid_until", TIMESTAMPTZOID, false},
+	[REQ_STAY_ID] = {"stay_id", INT8OID, false},
+	[REQ_SUCCESSOR_ID] = {"successor_id", INT8OID, false},
+	[REQ_IS_RENEWAL] = {"is_renewal", BOOLOID, false},
+	[REQ_FORMER_EXPIRES_AT] = {"former_expires_at", TIMESTAMPTZOID, false},
+	[REQ_REPLACES_KEY] = {"replaces_key", UUIDOID, false},
+	[REQ_STAY_END] = {"stay_end", TEXTOID, false},
+	[REQ_WAKE_AT] = {"wake_at", TIMESTAMPTZOID, false},
+	[REQ_ROW_TASK] = {"row_task", TEXTOID, false},
+	[REQ_ROW_TASK_AT] = {"row_task_at", TIMESTAMPTZOID, false},
 };
 
 /* The table, open for insertion, in this transaction. */
@@ -373,7 +385,17 @@ insert_row(Datum *values, bool *nulls)
 	Insertion  *ins = insertion;
 
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	if (nulls[REQ_ENQUEUED_BY])
+		values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	/* 0: the request is the first of its stay */
+	if (!nulls[REQ_STAY_ID] && DatumGetInt64(values[REQ_STAY_ID]) == 0)
+		values[REQ_STAY_ID] = values[REQ_REQUEST_ID];
+	/* a stay without a row is found by its first request */
+	if (!nulls[REQ_STAY_ID] && nulls[REQ_TARGET_HASH])
+	{
+		values[REQ_TARGET_HASH] = values[REQ_STAY_ID];
+		nulls[REQ_TARGET_HASH] = false;
+	}
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[REQ_ORIGIN] = Int64GetDatum(ins->origin);
 	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
@@ -405,9 +427,12 @@ insert_new(Datum *values, bool *nulls)
 
 	values[REQ_REQUEST_ID] = Int64GetDatum(id);
 	values[REQ_ATTEMPTS] = Int32GetDatum(0);
-	/* at once, whatever the worker's clock says */
-	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
-	nulls[REQ_NEXT_ATTEMPT_AT] = false;
+	if (nulls[REQ_WAKE_AT])
+	{
+		/* at once, whatever the worker's clock says */
+		values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
+		nulls[REQ_NEXT_ATTEMPT_AT] = false;
+	}
 	insert_row(values, nulls);
 
 	places_wake_at_commit(false);
@@ -425,12 +450,39 @@ insert_new(Datum *values, bool *nulls)
 }
 
 /*
- * Enqueue a request for a key, with a reference (text, or 0 for NULL) and a
- * target (or NULL).  Returns its id.
+ * What a request says of its stay: values of its columns.  A key that is to come at once is
+ * claimed like any other; for one that has times the worker asks Seam's clock.
+ */
+static void
+put_stay(const OutboxStay *stay, Datum *values, bool *nulls)
+{
+	bool		begins = stay->issue_at != DT_NOBEGIN;
+	bool		ends = stay->valid_until != DT_NOEND;
+
+	values[REQ_STAY_ID] = Int64GetDatum(stay->id);
+	nulls[REQ_STAY_ID] = false;
+	values[REQ_ISSUE_AT] = TimestampTzGetDatum(stay->issue_at);
+	nulls[REQ_ISSUE_AT] = !begins;
+	values[REQ_VALID_UNTIL] = TimestampTzGetDatum(stay->valid_until);
+	nulls[REQ_VALID_UNTIL] = !ends;
+	values[REQ_WAKE_AT] =
+		TimestampTzGetDatum(stay->issue_at > GetCurrentTimestamp() ?
+							Min(stay->issue_at, stay->valid_until) : DT_NOBEGIN);
+	nulls[REQ_WAKE_AT] = !begins && !ends;
+	if (stay->replaces)
+		values[REQ_REPLACES_KEY] = UUIDPGetDatum(stay->replaces);
+	nulls[REQ_REPLACES_KEY] = stay->replaces == NULL;
+	values[REQ_ENQUEUED_BY] = stay->enqueued_by;
+	nulls[REQ_ENQUEUED_BY] = stay->enqueued_by == (Datum) 0;
+}
+
+/*
+ * Enqueue a request for a key, with a reference (text, or 0 for NULL), a target (or NULL)
+ * and a stay (NULL: for a single key).  Returns its id.
  */
 int64
 outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
-			   const Target *target)
+			   const Target *target, const OutboxStay *stay)
 {
 	Datum		values[REQ_NCOLUMNS];
 	bool		nulls[REQ_NCOLUMNS];
@@ -463,25 +515,80 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 			nulls[REQ_TARGET_COLUMNS] = nulls[REQ_TARGET_NUMBERS] = false;
 		nulls[REQ_TARGET_PARTITION] = !OidIsValid(target->partition);
 	}
+	if (stay)
+		put_stay(stay, values, nulls);
 	return insert_new(values, nulls);
 }
 
 /*
- * Have the type of the keys in the table, which is open, at hand.
+ * The table of requests, open to be written to in this transaction.  Raises what
+ * begin_insertion() raises.
  */
-static void
-find_key_type(void)
+Relation
+outbox_table(Outbox *outbox)
 {
-	Form_pg_attribute att;
-	MemoryContext old;
+	begin_insertion(outbox);
+	return insertion->table;
+}
 
-	if (insertion->key_desc)
-		return;
-	att = TupleDescAttr(RelationGetDescr(insertion->table),
-						insertion->numbers[REQ_INSTANT_KEY] - 1);
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
-	MemoryContextSwitchTo(old);
+/*
+ * The number of a column of the table that outbox_table() has opened.
+ */
+AttrNumber
+outbox_column(int column)
+{
+	return insertion->numbers[column];
+}
+
+/*
+ * The type of keys in the table that outbox_table() has opened.
+ */
+TupleDesc
+outbox_key_desc(void)
+{
+	if (insertion->key_desc == NULL)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table),
+											  insertion->numbers[REQ_INSTANT_KEY] - 1);
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
+		MemoryContextSwitchTo(old);
+	}
+	return insertion->key_desc;
+}
+
+/*
+ * Change columns of a request that is locked, past the executor: those that replaces says.
+ */
+void
+outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls, const bool *replaces)
+{
+	Insertion  *ins = insertion;
+	TupleTableSlot *slot = ins->slot;
+	int			natts = slot->tts_tupleDescriptor->natts;
+	EPQState	none;
+
+	slot_getallattrs(row);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, row->tts_values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, row->tts_isnull, natts * sizeof(bool));
+	for (int c = 0; c < REQ_NCOLUMNS; c++)
+	{
+		AttrNumber	number = ins->numbers[c];
+
+		if (!replaces[c] || number == InvalidAttrNumber)
+			continue;
+		slot->tts_values[number - 1] = values[c];
+		slot->tts_isnull[number - 1] = nulls[c];
+	}
+	ExecStoreVirtualTuple(slot);
+	/* only triggers would look at it */
+	memset(&none, 0, sizeof(none));
+	ExecSimpleRelationUpdate(ins->result, ins->estate, &none, row, slot);
+	ExecClearTuple(slot);
+	ResetPerTupleExprContext(ins->estate);
+	places_wake_at_commit(false);
 }
 
 /*
@@ -497,7 +604,7 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 
 	memset(nulls, true, sizeof(nulls));
 	begin_insertion(outbox);
-	find_key_type();
+	(void) outbox_key_desc();
 	values[REQ_STATUS] = insertion->revoking;
 	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
 	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
@@ -520,7 +627,7 @@ void
 outbox_open_for_calls(Outbox *outbox)
 {
 	begin_insertion(outbox);
-	find_key_type();
+	(void) outbox_key_desc();
 	key_check_type(insertion->key_desc);
 }
 

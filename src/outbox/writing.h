@@ -28,7 +28,13 @@ enum
 	WRITING_INSTANT_KEY,
 	WRITING_TARGET_COLUMNS,
 	WRITING_TARGET_NUMBERS,
-	WRITING_TARGET_PARTITION
+	WRITING_TARGET_PARTITION,
+	WRITING_TASK,
+	WRITING_KEYS,
+	WRITING_REPLACES_KEY,
+	WRITING_TARGET_HASH,
+	WRITING_STAY_ID,
+	WRITING_HAS_NEWER_STAY
 };
 
 extern SPITupleTable *writing_lock(Oid table, const int64 *ids, int n);
@@ -40,5 +46,10 @@ extern void writing_put_off(const int64 *ids, int n, TimestampTz until);
 extern SPITupleTable *writing_hold(const int64 *ids, int n, const char *error);
 extern void writing_release(Oid table);
 extern bool writing_any(void);
+extern int	writing_tasks(int limit, int64 *ids, Oid *tables, TimestampTz *next);
+extern void writing_looked(const int64 *ids, int n);
+extern void writing_cleared(const int64 *ids, int n, const char *error);
+extern void writing_put_off_tasks(const int64 *ids, int n, TimestampTz until, const char *error);
+extern SPITupleTable *writing_ends(const int64 *ids, int n);
 
 #endif							/* SEAM_IK_WRITING_H */

@@ -61,6 +61,9 @@ typedef struct Place
 	pg_atomic_uint64 users_code_at; /* since when it runs users' code, on
 									 * clock_now()'s clock; 0: it does not */
 
+	/* from clock_now()'s clock to Seam's, as the worker knows it; 0: it does not */
+	pg_atomic_uint64 seam_offset;
+
 	/* what the probe found */
 	bool		has_extension;	/* the extension is there */
 	bool		may_login;		/* its owner may */
@@ -121,6 +124,7 @@ extern bool places_preloaded(void);
 extern void places_wake_at_commit(bool reread);
 extern void places_wake_writer_at_commit(void);
 extern void places_wake_now(WakeKind kind);
+extern bool places_seam_time(int64 at, TimestampTz *time);
 
 /* for the worker and the writer */
 extern WorkerStart places_attach(Datum main_arg, PlaceRole role);
@@ -131,6 +135,7 @@ extern uint32 places_calls(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);
+extern void places_tell_seam_offset(int64 offset);
 extern void places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner);
 
 /* for the writer */

@@ -20,6 +20,7 @@
 #include "worker/credentials.h"
 #include "worker/queues.h"
 #include "worker/sending.h"
+#include "worker/stay_times.h"
 #include "worker/step.h"
 
 /* While nobody takes them, so many notices are held; the oldest are dropped then. */
@@ -29,6 +30,7 @@
 static List *notices;			/* of Notice *, in step_context(), in turn */
 static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
 										 * written */
+static bool needs_writer;		/* there is something else for it to do */
 
 /* What the writer has to tell, and there was no room for: */
 static List *held;				/* of Notice *, in TopMemoryContext, in turn */
@@ -65,6 +67,7 @@ OutcomeRequest
 change_facts(const WorkRow *row)
 {
 	OutcomeRequest facts = {
+		.persists = row->is_renewal && row->former_expires_at != DT_NOEND,
 		.status = row->status,
 		.has_key = row->has_key,
 		.has_target = row->has_target,
@@ -144,6 +147,15 @@ change_add_notice(const WorkRow *row, RequestStatus status)
 }
 
 /*
+ * In a step: there is something for the writer to do when it has committed.
+ */
+void
+change_needs_writer(void)
+{
+	needs_writer = true;
+}
+
+/*
  * In a step: changes a request that is locked, and sees to what follows from it.
  */
 void
@@ -152,7 +164,10 @@ change_request(const WorkRow *row, WorkChange *change)
 	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
 	bool		queued = change->status == STATUS_PENDING || change->status == STATUS_REVOKING;
 
+	stay_times_after(row, change);
 	work_change(row->id, change);
+	/* its row may have to be cleared */
+	needs_writer = needs_writer || (row->is_renewal && change->status == STATUS_FAILED);
 	if (change->status == STATUS_ISSUED && !written)
 		rows_from = Min(rows_from, row->id);
 	if (queued && change->next_attempt_at == DT_NOBEGIN)
@@ -179,8 +194,10 @@ void
 change_forget_notices(int n)
 {
 	notices = list_truncate(notices, n);
-	if (n == 0)
-		rows_from = PG_INT64_MAX;
+	if (n > 0)
+		return;
+	rows_from = PG_INT64_MAX;
+	needs_writer = false;
 }
 
 /*
@@ -222,6 +239,8 @@ change_send_notices(void)
 
 	if (wake)
 		places_rows_due(rows_from);
+	wake = wake || needs_writer;
+	needs_writer = false;
 	rows_from = PG_INT64_MAX;
 	foreach(lc, held)
 	{

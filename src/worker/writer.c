@@ -101,7 +101,7 @@ next_due(void)
 	int64		rows = rows_due();
 	int64		cancelled = local_clock_monotonic(queues_next(STATUS_CANCELLED), now, clock);
 
-	return Min(rows, cancelled);
+	return Min(Min(rows, cancelled), local_clock_monotonic(rows_next_task(), now, clock));
 }
 
 /*
@@ -161,6 +161,7 @@ seam_ik_writer_main(Datum main_arg)
 			if (places_want_exit())
 				leave(PG_INT64_MAX);
 			queues_look_at_all();
+			rows_look_at_tasks();
 			rows_look();
 		}
 		busy = tell();

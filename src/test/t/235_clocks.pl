@@ -52,8 +52,8 @@ BEGIN
 	RETURN NEW;
 END $$;
 CREATE TRIGGER is_locked BEFORE UPDATE ON room FOR EACH ROW EXECUTE FUNCTION is_locked();
-CREATE TRIGGER enqueue_key AFTER INSERT ON room FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
+CREATE TRIGGER enqueue_key AFTER INSERT OR UPDATE OR DELETE ON room FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
 		'instant_key_url=key_url');
 });
 
