@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "worker/step.h"
 
@@ -170,6 +171,8 @@ run(const Step *step)
 {
 	bool		is_ours = true;
 
+	if (database[0] == '\0')	/* what fails now is told with its name */
+		step_read_database();
 	if (!step->bare)
 	{
 		outbox_state = !work_begin() ? OUTBOX_GONE : work_is_ours() ? OUTBOX_OURS : OUTBOX_DISOWNED;
