@@ -310,7 +310,7 @@ places_prepared_has_ended(void)
 	if (place && has_extension)
 		place->changed = true;
 	wake_place(place, PLACE_MAIN, WAKE_WORK);
-	wake_place(place, PLACE_MAIN, WAKE_JUDGE);
+	wake_place(place, PLACE_MAIN, WAKE_FATES);
 	if (has_extension)
 		wake_place(place, PLACE_WRITER, WAKE_WORK);
 	wake_launcher();

@@ -102,7 +102,7 @@ typedef enum WakeKind
 	WAKE_WORK,					/* something is due */
 	WAKE_DOUBTS,				/* what is in doubt has changed */
 	WAKE_INTENTS,				/* sessions have something to tell */
-	WAKE_JUDGE,					/* a prepared transaction has ended */
+	WAKE_FATES,					/* a prepared transaction has ended */
 	WAKE_ROOM,					/* there is room again for what is to be told */
 	WAKE_KINDS
 } WakeKind;

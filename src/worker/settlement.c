@@ -26,7 +26,6 @@
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
 #include "worker/settlement.h"
-#include "worker/step.h"
 
 /*
  * Returns what there is to know about a list.
