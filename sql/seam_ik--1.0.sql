@@ -242,7 +242,9 @@ CREATE TABLE seam_instant_key_call (
 ) WITH (
 	autovacuum_vacuum_threshold = 1000,
 	autovacuum_vacuum_scale_factor = 0,
-	autovacuum_vacuum_cost_delay = 0
+	autovacuum_vacuum_cost_delay = 0,
+	-- it takes a lock that calls would wait for
+	vacuum_truncate = false
 );
 COMMENT ON TABLE seam_instant_key_call IS
 	'the journal: instant keys that calls inside transactions are about to have issued, until it is known whether the transaction has committed';

@@ -104,6 +104,8 @@ typedef struct Insertion
 } Insertion;
 
 static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static SubTransactionId inserting_in = InvalidSubTransactionId; /* in which a row is
+																 * being inserted */
 static bool warned;				/* in this transaction, that there is no
 								 * worker */
 
@@ -313,6 +315,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			insertion = NULL;
+			inserting_in = InvalidSubTransactionId;
 			warned = false;
 			break;
 		default:
@@ -327,8 +330,13 @@ at_transaction_end(XactEvent event, void *arg)
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		close_insertion();
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	/* one within a constraint's function has nothing to do with the insertion */
+	if (inserting_in != InvalidSubTransactionId && mine > inserting_in)
+		return;
+	inserting_in = InvalidSubTransactionId;
+	close_insertion();
 }
 
 /*
@@ -338,7 +346,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 void
 outbox_utility_begins(void)
 {
-	if (insertion && IsTransactionState())
+	if (insertion && inserting_in == InvalidSubTransactionId && IsTransactionState())
 		close_insertion();
 }
 
@@ -372,6 +380,10 @@ insert_row(Datum *values, bool *nulls)
 {
 	Insertion  *ins = insertion;
 
+	if (inserting_in != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a constraint of the outbox's table cannot insert into it")));
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
@@ -390,7 +402,9 @@ insert_row(Datum *values, bool *nulls)
 		ins->slot->tts_values[number - 1] = values[c];
 		ins->slot->tts_isnull[number - 1] = false;
 	}
+	inserting_in = GetCurrentSubTransactionId();
 	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	inserting_in = InvalidSubTransactionId;
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
 }

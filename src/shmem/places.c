@@ -688,6 +688,16 @@ places_calls(void)
 }
 
 /*
+ * Returns whether places_calls() has anything.  To be asked before the latch is waited
+ * for: a wait for a lock or a standby, inside a transaction, resets that.
+ */
+bool
+places_is_called(void)
+{
+	return pg_atomic_read_u32(&my_process->wakes) != 0;
+}
+
+/*
  * Shall this process leave its database, for a command?
  */
 bool

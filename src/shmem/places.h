@@ -128,6 +128,7 @@ extern int	places_my_number(void);
 extern void places_wake_other(PlaceRole role, WakeKind kind);
 extern void places_rows_due(int64 id);
 extern uint32 places_calls(void);
+extern bool places_is_called(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);

@@ -291,6 +291,7 @@ recorded(void *arg)
 	STOP_POINT("worker-recorded");
 	if (!delete_alone)
 		deletions_done(NULL);
+	delete_alone = false;
 	while (!dlist_is_empty(&added))
 	{
 		Intent	   *intent = dlist_container(Intent, node, dlist_pop_head_node(&added));

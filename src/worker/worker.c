@@ -523,7 +523,7 @@ seam_ik_worker_main(Datum main_arg)
 		if (ConfigReloadPending)
 			wake_at = Min(wake_at, reload_at);
 		waiting = true;
-		flights_wait(wake_at);
+		flights_wait(places_is_called() ? 0 : wake_at);
 		waiting = false;
 		if (end_requested)
 			end_now();
