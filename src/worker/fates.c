@@ -196,7 +196,8 @@ report_of(Fate fate)
 			return "the transaction that asked for it has committed, and somebody has deleted its "
 				"request";
 		case FATE_REPORT_OLD:
-			return "the transaction that asked for it is so old that the commit log does not tell its end";
+			return "the transaction that asked for it is so old that the commit log does not "
+				"tell its end";
 		case FATE_REPORT_TIMELINE:
 			return "the transaction that asked for it ended with a promotion or restore";
 		case FATE_REPORT_COPY:
@@ -277,7 +278,8 @@ store_alone(List *intents)
 				 errmsg("the outbox of database \"%s\" could not note what a call that rolled "
 						"back has left: %s",
 						step_database(), error->message),
-				 errhint("It is tried again from time to time.  Look for constraints and triggers on "
+				 errhint("It is tried again from time to time.  Look for constraints and "
+						 "triggers on "
 						 "\"seam_instant_key_request\".")));
 	}
 }
