@@ -196,7 +196,7 @@ report_of(Fate fate)
 			return "the transaction that asked for it has committed, and somebody has deleted its "
 				"request";
 		case FATE_REPORT_OLD:
-			return "the transaction that asked for it is so old that the commit log does not "
+			return "the transaction that asked for it is too old for the commit log to "
 				"tell its end";
 		case FATE_REPORT_TIMELINE:
 			return "the transaction that asked for it ended with a promotion or restore";
