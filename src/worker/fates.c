@@ -246,11 +246,13 @@ store_one(void *arg)
 /*
  * In a step: does that for each by itself, because it has failed for all of them; a
  * constraint of the outbox's owner may refuse one.  That one is tried again later.
+ * Returns how many of those that are stored are reports.
  */
-static void
+static int
 store_alone(List *intents)
 {
 	static int64 told_at = 0;
+	int			reported = 0;
 	int			n = 0;
 	ListCell   *lc;
 
@@ -266,7 +268,10 @@ store_alone(List *intents)
 			continue;
 		error = work_try(store_one, intent);
 		if (error == NULL)
+		{
+			reported += !intent->locked && intent->fate != FATE_REVOKE;
 			continue;
+		}
 		if (!work_is_of_one(error->sqlerrcode))
 			ReThrowError(error);
 		intent->locked = true;
@@ -282,6 +287,36 @@ store_alone(List *intents)
 						 "triggers on "
 						 "\"seam_instant_key_request\".")));
 	}
+	return reported;
+}
+
+/*
+ * In a step: does that for all at once, whose n rows these are.  Returns how many are
+ * reports.
+ */
+static int
+store_all(List *intents, const JournalRow *const *rows, int n)
+{
+	bool	   *locked = palloc(n * sizeof(bool));
+	int			reported = 0;
+	ListCell   *lc;
+
+	journal_delete(rows, n, locked);
+	n = 0;
+	foreach(lc, intents)
+	{
+		Intent	   *intent = lfirst(lc);
+
+		if (!leaves_requests(intent))
+			continue;
+		intent->locked = locked[n++];
+		if (intent->locked)
+			continue;
+		narrow_window(intent);
+		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
+		reported += intent->fate != FATE_REVOKE;
+	}
+	return reported;
 }
 
 /*
@@ -293,8 +328,7 @@ decide(void *arg)
 {
 	List	   *looked_at = find_fates();
 	const JournalRow **rows = palloc((list_length(looked_at) + 1) * sizeof(JournalRow *));
-	bool	   *locked = palloc((list_length(looked_at) + 1) * sizeof(bool));
-	int			reported = 0;
+	int			reported;
 	int			n = 0;
 	ListCell   *lc;
 
@@ -311,25 +345,9 @@ decide(void *arg)
 		return;
 	ForceSyncCommit();
 	if (alone)
-	{
-		store_alone(looked_at);
-		return;
-	}
-	journal_delete(rows, n, locked);
-	n = 0;
-	foreach(lc, looked_at)
-	{
-		Intent	   *intent = lfirst(lc);
-
-		if (!leaves_requests(intent))
-			continue;
-		intent->locked = locked[n++];
-		if (intent->locked)
-			continue;
-		narrow_window(intent);
-		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
-		reported += intent->fate != FATE_REVOKE;
-	}
+		reported = store_alone(looked_at);
+	else
+		reported = store_all(looked_at, rows, n);
 	if (reported > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
