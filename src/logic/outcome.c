@@ -205,7 +205,8 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 }
 
 /*
- * Returns what becomes of a request after the call that revokes its key.
+ * Returns what becomes of a request after the call that revokes its key.  Its error, where
+ * it has one, tells why the key had to be revoked, and is kept.
  */
 Outcome
 outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
@@ -218,7 +219,6 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 		outcome.act = OUTCOME_NOTHING;
 	else if (call->kind == REPLY_DONE)
 	{
-		outcome.text = TEXT_NONE;
 		outcome.sqlerrcode = 0;
 		set_end(STATUS_REVOKED, &outcome);
 	}
@@ -230,7 +230,6 @@ outcome_of_delete(const OutcomeCall *call, const OutcomeRequest *request)
 		set_reported(TEXT_KEY_ELSEWHERE, &outcome);
 	else if (call->kind == REPLY_NOTHING_THERE)
 	{
-		outcome.text = TEXT_NONE;
 		outcome.sqlerrcode = 0;
 		set_end(STATUS_REVOKED, &outcome);
 	}

@@ -60,7 +60,10 @@ change_of_ended(const StayFacts *newest, const StayChange *change, StayPlan *pla
 {
 	bool		revives = change->identity_changed;
 
-	/* a key that somebody has written to the row stays alone for as long as its guest */
+	/*
+	 * a key that somebody has written to the row stays alone for as long as
+	 * its guest
+	 */
 	if (change->shows != STAY_SHOWS_OTHER)
 	{
 		revives = revives || change->terms_changed || change->wanted_changed;

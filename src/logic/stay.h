@@ -14,8 +14,10 @@
 typedef enum StayPhase
 {
 	STAY_NONE,					/* there is no request */
-	STAY_WAITS,					/* no call of it is under way, and it has no key */
-	STAY_FLIES,					/* a call was made, and its answer is not known */
+	STAY_WAITS,					/* no call of it is under way, and it has no
+								 * key */
+	STAY_FLIES,					/* a call was made, and its answer is not
+								 * known */
 	STAY_HAS_KEY,				/* its key was issued */
 	STAY_FAILED,				/* no key of it will be issued */
 	STAY_ENDED					/* it was cancelled, or its key is revoked */
@@ -36,8 +38,10 @@ typedef enum StayShows
 {
 	STAY_SHOWS_NOTHING,			/* NULL */
 	STAY_SHOWS_NEWEST,			/* the key of the newest request */
-	STAY_SHOWS_FORMER,			/* the key of an earlier request of the same stay */
-	STAY_SHOWS_OTHER			/* a key that no request of the stay has issued */
+	STAY_SHOWS_FORMER,			/* the key of an earlier request of the same
+								 * stay */
+	STAY_SHOWS_OTHER			/* a key that no request of the stay has
+								 * issued */
 } StayShows;
 
 /* A change of a row, as a trigger sees it. */
@@ -68,7 +72,8 @@ typedef enum StayAct
 {
 	STAY_NOTHING,				/* nothing */
 	STAY_ASK,					/* one more request; what there is is revoked */
-	STAY_FOLLOW,				/* the request that waits becomes what the row says */
+	STAY_FOLLOW,				/* the request that waits becomes what the row
+								 * says */
 	STAY_STOP					/* what there is is cancelled or revoked */
 } StayAct;
 
@@ -79,7 +84,11 @@ typedef struct StayPlan
 	StayEnd		end;
 	/* Of STAY_STOP: the filled columns become NULL where they show the key. */
 	bool		clear;
-	/* Keys of earlier requests are revoked; of STAY_ASK and STAY_STOP that is so anyway. */
+
+	/*
+	 * Keys of earlier requests are revoked; of STAY_ASK and STAY_STOP that is
+	 * so anyway.
+	 */
 	bool		revoke_formers;
 	/* The dates are stored in the newest request, and looked at anew. */
 	bool		dates;
@@ -111,7 +120,11 @@ typedef struct StayFacts
 	TimestampTz issue_at;
 	/* When the stay ends; DT_NOEND: never. */
 	TimestampTz valid_until;
-	/* Of a renewal: when the key ends that it renews; DT_NOEND: it has ended already. */
+
+	/*
+	 * Of a renewal: when the key ends that it renews; DT_NOEND: it has ended
+	 * already.
+	 */
 	TimestampTz former_expires_at;
 	/* Of STAY_HAS_KEY: the key's life; DT_NOEND: it has no end. */
 	TimestampTz created_at;
@@ -134,13 +147,19 @@ typedef enum StayDue
 {
 	STAY_SLEEP,					/* nothing, until a time */
 	STAY_SEND,					/* the request is to be sent */
-	STAY_LOOK,					/* its row is to be looked at, and then it is to be sent */
-	STAY_HOLD,					/* it is not to be sent yet, and leaves the queue until a time */
+	STAY_LOOK,					/* its row is to be looked at, and then it is
+								 * to be sent */
+	STAY_HOLD,					/* it is not to be sent yet, and leaves the
+								 * queue until a time */
 	STAY_RENEW,					/* a successor is to renew the key */
-	STAY_END,					/* the stay is over: cancel or revoke what there is */
-	STAY_POSTPONE,				/* it has not begun: revoke what there is, and ask later */
-	STAY_LOST,					/* the key that it was to renew has ended: it has failed */
-	STAY_FORGET					/* it ended long ago: nothing has to be kept any more */
+	STAY_END,					/* the stay is over: cancel or revoke what
+								 * there is */
+	STAY_POSTPONE,				/* it has not begun: revoke what there is, and
+								 * ask later */
+	STAY_LOST,					/* the key that it was to renew has ended: it
+								 * has failed */
+	STAY_FORGET					/* it ended long ago: nothing has to be kept
+								 * any more */
 } StayDue;
 
 /* A key that is written is looked for again after so long, while that is not done. */

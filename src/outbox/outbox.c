@@ -116,6 +116,8 @@ typedef struct Insertion
 } Insertion;
 
 static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static SubTransactionId inserting_in = InvalidSubTransactionId; /* in which a row is
+																 * being inserted */
 static bool warned;				/* in this transaction, that there is no
 								 * worker */
 
@@ -325,6 +327,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			insertion = NULL;
+			inserting_in = InvalidSubTransactionId;
 			warned = false;
 			break;
 		default:
@@ -339,8 +342,13 @@ at_transaction_end(XactEvent event, void *arg)
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		close_insertion();
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	/* one within a constraint's function has nothing to do with the insertion */
+	if (inserting_in != InvalidSubTransactionId && mine > inserting_in)
+		return;
+	inserting_in = InvalidSubTransactionId;
+	close_insertion();
 }
 
 /*
@@ -350,7 +358,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 void
 outbox_utility_begins(void)
 {
-	if (insertion && IsTransactionState())
+	if (insertion && inserting_in == InvalidSubTransactionId && IsTransactionState())
 		close_insertion();
 }
 
@@ -371,6 +379,10 @@ begin_insertion(Outbox *outbox)
 	registered = true;
 	PreventCommandDuringRecovery("enqueueing a request for an instant key");
 	PreventCommandIfReadOnly("enqueueing a request for an instant key");
+	if (inserting_in != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a constraint of the outbox's table cannot insert into it")));
 	if (insertion == NULL)
 		open_insertion(outbox);
 }
@@ -412,7 +424,9 @@ insert_row(Datum *values, bool *nulls)
 		ins->slot->tts_values[number - 1] = values[c];
 		ins->slot->tts_isnull[number - 1] = false;
 	}
+	inserting_in = GetCurrentSubTransactionId();
 	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	inserting_in = InvalidSubTransactionId;
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
 }
@@ -585,7 +599,9 @@ outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls, const
 	ExecStoreVirtualTuple(slot);
 	/* only triggers would look at it */
 	memset(&none, 0, sizeof(none));
+	inserting_in = GetCurrentSubTransactionId();
 	ExecSimpleRelationUpdate(ins->result, ins->estate, &none, row, slot);
+	inserting_in = InvalidSubTransactionId;
 	ExecClearTuple(slot);
 	ResetPerTupleExprContext(ins->estate);
 	places_wake_at_commit(false);

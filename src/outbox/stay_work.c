@@ -254,7 +254,10 @@ stay_work_lock(const StayWork *stay)
 
 static WorkStatement end_stay =
 {
-	/* a key that had expired when another one was issued, by Seam's clock, is dead */
+	/*
+	 * a key that had expired when another one was issued, by Seam's clock, is
+	 * dead
+	 */
 	.sql = "UPDATE %r r SET status = CASE status WHEN 'pending' THEN 'cancelled' ELSE 'revoking' "
 	"END, attempts = CASE status WHEN 'issued' THEN 0 ELSE attempts END,"
 	" next_attempt_at = CASE status WHEN 'in_flight' THEN next_attempt_at ELSE '-infinity' END,"
@@ -411,7 +414,10 @@ stay_work_forget(const StayWork *stay)
 
 static WorkStatement wake_keys =
 {
-	/* those that would sleep for too long; the others look by themselves, and sleep on */
+	/*
+	 * those that would sleep for too long; the others look by themselves, and
+	 * sleep on
+	 */
 	.sql = "UPDATE %r SET wake_at = '-infinity' WHERE request_id = ANY (ARRAY(SELECT request_id "
 	"FROM %r WHERE wake_at IS NOT NULL AND status = 'issued' AND" OURS
 	"AND wake_at > (instant_key).expires_at - $3 AND wake_at > (instant_key).created_at +"

@@ -30,7 +30,11 @@ typedef struct StaySet
 	int64		id;
 	/* DT_NOEND: not before something changes */
 	TimestampTz wake_at;
-	/* It is put into the queue, or, where that is not so, taken out, or left as it is. */
+
+	/*
+	 * It is put into the queue, or, where that is not so, taken out, or left
+	 * as it is.
+	 */
 	bool		queues;
 	bool		holds;
 	/* Its row is to be looked at. */

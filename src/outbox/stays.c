@@ -40,7 +40,7 @@ typedef struct StayValues
 } StayValues;
 
 static const char *const end_names[] = {
-	[STAY_OVER] = "over", [STAY_UNWANTED] = "unwanted", [STAY_CANCELLED] = "cancelled",
+	[STAY_OVER] = "over",[STAY_UNWANTED] = "unwanted",[STAY_CANCELLED] = "cancelled",
 	[STAY_LEFT] = "left",
 };
 
@@ -70,7 +70,7 @@ value_of(TupleTableSlot *slot, int column, bool *isnull)
 static bool
 text_is(Datum value, const char *expected)
 {
-	const text *found = DatumGetTextPP(value);
+	const		text *found = DatumGetTextPP(value);
 	size_t		length = strlen(expected);
 
 	return VARSIZE_ANY_EXHDR(found) == length &&

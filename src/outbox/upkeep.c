@@ -15,6 +15,7 @@
 #include "outbox/upkeep.h"
 #include "outbox/work_statement.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 /* Requests that are deleted in one transaction. */

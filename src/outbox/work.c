@@ -25,6 +25,7 @@
 #include "outbox/key.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "outbox/work.h"
@@ -337,9 +338,8 @@ static WorkStatement select_first =
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
  */
 static int
-take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt,
-	 ArrayType *held,
-	 int limit, WorkRow **rows)
+take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt,
+	 ArrayType *held, int limit, WorkRow **rows)
 {
 	static WorkStatement *const statements[STATUS_COUNT] = {
 		[STATUS_PENDING] = &select_pending,
@@ -580,7 +580,11 @@ static WorkStatement update_request =
 	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, "
 	"look_again_at),"
 	" look_again_from = least(look_again_from, $14), wake_at = coalesce($15, wake_at),"
-	/* a renewal that has failed: the row is not to show a key that is about to end */
+
+	/*
+	 * a renewal that has failed: the row is not to show a key that is about
+	 * to end
+	 */
 	" row_task = CASE WHEN $4 = 'failed' AND is_renewal AND target_table IS NOT NULL THEN 'clear' "
 	"ELSE row_task END, row_task_at = CASE WHEN $4 = 'failed' AND is_renewal AND target_table IS "
 	"NOT NULL THEN '-infinity' ELSE row_task_at END"

@@ -72,7 +72,10 @@ typedef struct WorkChange
 	TimestampTz look_again_at;	/* when, on the local clock */
 	TimestampTz look_again_from;	/* created since then, by Seam's clock */
 
-	/* its stay is looked at by the worker then, by Seam's clock, if wakes is set: */
+	/*
+	 * its stay is looked at by the worker then, by Seam's clock, if wakes is
+	 * set:
+	 */
 	bool		wakes;
 	TimestampTz wake_at;
 } WorkChange;
@@ -82,7 +85,7 @@ typedef struct WorkMark
 {
 	TimestampTz time;			/* next_attempt_at */
 	int64		id;				/* request_id */
-}			WorkMark;
+} WorkMark;
 
 /*
  * The requests of a status for which there is something to do: at once, or after a

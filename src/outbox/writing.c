@@ -42,8 +42,9 @@ id_array(const int64 *ids, int n)
 static WorkStatement lock_requests =
 {
 	/*
-	 * Those keys that the row may show: of the first request of a stay there is only its
-	 * own.  The newest key, while it is alive, is not to be cleared.
+	 * Those keys that the row may show: of the first request of a stay there
+	 * is only its own.  The newest key, while it is alive, is not to be
+	 * cleared.
 	 */
 	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key, "
 	"target_columns, target_numbers, target_partition,"

@@ -43,7 +43,8 @@ typedef struct KeepPlan
 	Datum		columns;		/* of the row's key: names */
 	Datum		numbers;		/* and numbers in the root */
 	Oid			partition;		/* the table itself, if it is one */
-	const char *slot;			/* the argument that says which column shows the key */
+	const char *slot;			/* the argument that says which column shows
+								 * the key */
 	bool		everywhere;		/* each partition has the trigger */
 	bool		everywhere_known;
 } KeepPlan;
@@ -175,7 +176,7 @@ get_keep_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
 	check_events(td, plan);
 	if (td->tg_relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		trigger_bad_argument(td, ERRCODE_FEATURE_NOT_SUPPORTED,
-							 "the worker cannot write to a temporary table");
+							 "the writer cannot write to a temporary table");
 	check_other_triggers(fcinfo, td, plan);
 	old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	keep = palloc0(sizeof(KeepPlan));
@@ -515,7 +516,7 @@ in_this_form(TriggerData *td, Relation from, HeapTuple row)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
 		AttrNumber	column = att->attisdropped ? InvalidAttrNumber :
-			get_attnum(RelationGetRelid(from), NameStr(att->attname));
+		get_attnum(RelationGetRelid(from), NameStr(att->attname));
 
 		nulls[i] = true;
 		if (column != InvalidAttrNumber)

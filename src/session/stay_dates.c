@@ -36,7 +36,7 @@ out_of_range(void)
  * A time of a zone's clocks.
  */
 static TimestampTz
-in_zone(Timestamp time, pg_tz *zone)
+in_zone(Timestamp time, pg_tz * zone)
 {
 	struct pg_tm tm;
 	fsec_t		fraction;

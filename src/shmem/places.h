@@ -61,7 +61,10 @@ typedef struct Place
 	pg_atomic_uint64 users_code_at; /* since when it runs users' code, on
 									 * clock_now()'s clock; 0: it does not */
 
-	/* from clock_now()'s clock to Seam's, as the worker knows it; 0: it does not */
+	/*
+	 * from clock_now()'s clock to Seam's, as the worker knows it; 0: it does
+	 * not
+	 */
 	pg_atomic_uint64 seam_offset;
 
 	/* what the probe found */
@@ -105,7 +108,7 @@ typedef enum WakeKind
 	WAKE_WORK,					/* something is due */
 	WAKE_DOUBTS,				/* what is in doubt has changed */
 	WAKE_INTENTS,				/* sessions have something to tell */
-	WAKE_JUDGE,					/* a prepared transaction has ended */
+	WAKE_FATES,					/* a prepared transaction has ended */
 	WAKE_ROOM,					/* there is room again for what is to be told */
 	WAKE_KINDS
 } WakeKind;
@@ -132,6 +135,7 @@ extern int	places_my_number(void);
 extern void places_wake_other(PlaceRole role, WakeKind kind);
 extern void places_rows_due(int64 id);
 extern uint32 places_calls(void);
+extern bool places_is_called(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);

@@ -28,7 +28,8 @@ typedef struct RowTarget
 	pg_uuid_t	identity;
 	Datum		values[KEY_NCOLUMNS];	/* the instant key's columns */
 	bool		nulls[KEY_NCOLUMNS];
-	bool		looks;			/* it is only to be seen whether the row wants a key */
+	bool		looks;			/* it is only to be seen whether the row wants
+								 * a key */
 	bool		clears;			/* the row is not to show the key any more */
 	Datum		keys;			/* that the row may show besides: uuid[] */
 	bool		has_keys;

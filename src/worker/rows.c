@@ -68,7 +68,8 @@ typedef struct Table
 								 * clock_now()'s clock */
 	TimestampTz not_before;		/* its code did not end: nothing is written
 								 * before */
-	int64		warn_at;		/* of rows that cannot be looked at: not before */
+	int64		warn_at;		/* of rows that cannot be looked at: not
+								 * before */
 } Table;
 
 static List *tables;			/* of Table *, in TopMemoryContext */
@@ -82,7 +83,8 @@ static int64 look_at_code_at;
 static int64 looked_at_code;	/* last */
 static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
-static TimestampTz next_task = DT_NOBEGIN;	/* when a row is to be looked at or cleared */
+static TimestampTz next_task = DT_NOBEGIN;	/* when a row is to be looked at
+											 * or cleared */
 
 /*
  * Returns what is known of a table, made where there is nothing yet.
@@ -164,7 +166,8 @@ typedef struct Due
 	int			n;
 	WorkRow    *rows;			/* in step_context() */
 	int			ntasks;
-	int64	   *tasks;			/* requests whose rows are looked at or cleared, */
+	int64	   *tasks;			/* requests whose rows are looked at or
+								 * cleared, */
 	Oid		   *tables;			/* and these rows' tables; likewise */
 	TimestampTz next_task;
 } Due;
@@ -231,13 +234,17 @@ sort_due(void *arg)
 		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
 			table->retry = true;
 	}
-	/* the tables' lists are empty when tasks are read, but for what has an error */
+
+	/*
+	 * the tables' lists are empty when tasks are read, but for what has an
+	 * error
+	 */
 	for (int i = 0; i < due->ntasks; i++)
 	{
 		Table	   *table = table_of(due->tables[i]);
 
 		if (!is_in(&table->due, due->tasks[i]) && !is_in(&table->alone, due->tasks[i]))
-			(void) add(&table->due, due->tasks[i]);
+			(void) id_list_add(&table->due, due->tasks[i]);
 	}
 	next_task = due->ntasks == READ_AT_ONCE ? DT_NOBEGIN : due->next_task;
 	foreach(lc, tables)
@@ -463,7 +470,8 @@ typedef struct Writing
 	IdList	   *list;			/* of the table, whose first ids they are */
 	RowBatch	batch;
 	int64		began;			/* clock_now()'s clock */
-	bool		revoked;		/* there is something to be sent or revoked now */
+	bool		revoked;		/* there is something to be sent or revoked
+								 * now */
 	const ErrorData *error;		/* of the try, or NULL */
 } Writing;
 
@@ -619,8 +627,8 @@ note_task_error(Writing *w)
 	const ErrorData *error = w->error;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+	error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+	error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
 	int64		pause = locked ? CLEAR_PAUSE_US : LOOK_PAUSE_US;
 
 	if (w->batch.clears[0] && !locked)
@@ -674,6 +682,8 @@ not_written(void *arg, const ErrorData *error)
 	Step		step = {.run = note_error,.arg = w,.what = "note that a row could not be written",
 	.patient = true};
 
+	/* the limits of users' code are not those of what follows */
+	write_back_clean_up();
 	if (error == NULL || tell_is_in_the_way(error))
 		return;
 	if (w->batch.n > 1)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * step.c
- *	  Steps of the worker: transactions of its own, and what follows from them.
+ *	  Steps of the worker and the writer: transactions of their own, and what follows from them.
  *
  * Each step begins with a look whether the outbox is there and still ours, so that
  * nothing is done to one that is not.  A step never throws: it logs its error, once a
@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "worker/step.h"
 
@@ -170,6 +171,8 @@ run(const Step *step)
 {
 	bool		is_ours = true;
 
+	if (database[0] == '\0')	/* what fails now is told with its name */
+		step_read_database();
 	if (!step->bare)
 	{
 		outbox_state = !work_begin() ? OUTBOX_GONE : work_is_ours() ? OUTBOX_OURS : OUTBOX_DISOWNED;

@@ -567,8 +567,6 @@ write_rows(Writing *w)
 			batch->outcomes[i] = clear_row(w, target, &batch->reason);
 		else
 			batch->outcomes[i] = write_row(w, target, &batch->reason);
-		took = clock_now() - since;
-		batch->outcomes[i] = write_row(w, target, &batch->reason);
 		took = really_took(clock_now() - since);
 		batch->took[i] = took;
 	}

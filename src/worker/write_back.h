@@ -39,7 +39,7 @@ typedef struct RowBatch
 	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were
 										 * written */
 	const char *reason;			/* of ROW_LOCKED and ROW_UNWANTED */
-	bool		looks[TABLE_PACE_ROWS];	/* it was only looked at, */
+	bool		looks[TABLE_PACE_ROWS]; /* it was only looked at, */
 	bool		clears[TABLE_PACE_ROWS];	/* or is to be cleared */
 	int64		hashes[TABLE_PACE_ROWS];	/* target_hash of the request, */
 	int64		stays[TABLE_PACE_ROWS]; /* and its stay_id, or 0 */

@@ -251,12 +251,12 @@ static const struct
 	const char *outcome;
 	OutcomeText text;
 }			delete_rules[] = {
-	{REPLY_DONE, false, -1, "revoked never, ended", TEXT_NONE},
+	{REPLY_DONE, false, -1, "revoked never, ended", TEXT_KEPT},
 	{-1, true, OUTDATED, "revoking in 0 s", TEXT_KEPT},
 	{-1, false, OUTDATED, "revoking in 0 s", TEXT_KEPT},
 	{-1, true, ANOTHERS, "failed never, ended, 08007", TEXT_KEY_ELSEWHERE},
 	{REPLY_NOTHING_THERE, false, ANOTHERS, "failed never, ended, 08007", TEXT_KEY_ELSEWHERE},
-	{REPLY_NOTHING_THERE, false, OURS, "revoked never, ended", TEXT_NONE},
+	{REPLY_NOTHING_THERE, false, OURS, "revoked never, ended", TEXT_KEPT},
 	{-1, true, -1, "revoking in 7 s", TEXT_ANSWER},
 	{-1, false, -1, "revoking in 7 s", TEXT_ANSWER},
 };

@@ -35,7 +35,7 @@ static const ChangeCase changes[] = {
 	{"one without an identity", STAY_NONE, 0, {.wanted = true}, {STAY_NOTHING}},
 	{"one that came with a key", STAY_NONE, 0, {WANTS,.shows = STAY_SHOWS_OTHER}, {STAY_NOTHING}},
 	{"that one gets another guest",
-		STAY_NONE, 0, {WANTS,.identity_changed = true,.shows = STAY_SHOWS_OTHER}, {STAY_ASK}},
+	STAY_NONE, 0, {WANTS,.identity_changed = true,.shows = STAY_SHOWS_OTHER}, {STAY_ASK}},
 	{"and a key with it",
 		STAY_NONE, 0, {WANTS,.identity_changed = true,.key_changed = true,
 	.shows = STAY_SHOWS_OTHER}, {STAY_NOTHING}},
@@ -43,24 +43,24 @@ static const ChangeCase changes[] = {
 
 	{"nothing has changed", STAY_WAITS, 0, {WANTS}, {STAY_NOTHING}},
 	{"dates change while it waits",
-		STAY_WAITS, 0, {WANTS,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
+	STAY_WAITS, 0, {WANTS,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
 	{"another guest while it waits",
-		STAY_WAITS, 0, {WANTS,.identity_changed = true}, {STAY_FOLLOW,.revoke_formers = true}},
+	STAY_WAITS, 0, {WANTS,.identity_changed = true}, {STAY_FOLLOW,.revoke_formers = true}},
 	{"another count while it waits",
 		STAY_WAITS, 0, {WANTS,.terms_changed = true,.dates_changed = true},
 	{STAY_FOLLOW,.revoke_formers = true,.dates = true}},
 	{"the column is cleared while a new key waits",
-		STAY_WAITS, 0, {WANTS,.key_changed = true}, {STAY_NOTHING,.revoke_formers = true}},
+	STAY_WAITS, 0, {WANTS,.key_changed = true}, {STAY_NOTHING,.revoke_formers = true}},
 	{"not wanted any more while it waits",
 		STAY_WAITS, 0, {.has_identity = true,.wanted_changed = true},
 	{STAY_STOP, STAY_UNWANTED,.clear = true}},
 	{"a former key while a new one waits",
-		STAY_WAITS, 0, {WANTS,.key_changed = true,.shows = STAY_SHOWS_FORMER}, {STAY_NOTHING}},
+	STAY_WAITS, 0, {WANTS,.key_changed = true,.shows = STAY_SHOWS_FORMER}, {STAY_NOTHING}},
 
 	{"another guest while it flies",
-		STAY_FLIES, 0, {WANTS,.identity_changed = true}, {STAY_ASK,.revoke_formers = true}},
+	STAY_FLIES, 0, {WANTS,.identity_changed = true}, {STAY_ASK,.revoke_formers = true}},
 	{"dates change while it flies",
-		STAY_FLIES, 0, {WANTS,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
+	STAY_FLIES, 0, {WANTS,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
 	{"the row goes while it flies",
 	STAY_FLIES, 0, {.deleted = true}, {STAY_STOP, STAY_UNWANTED}},
 
@@ -104,7 +104,7 @@ static const ChangeCase changes[] = {
 	{"wanted again", STAY_ENDED, STAY_UNWANTED, {WANTS,.wanted_changed = true}, {STAY_ASK}},
 	{"an identity again", STAY_ENDED, STAY_UNWANTED, {WANTS,.identity_changed = true}, {STAY_ASK}},
 	{"dates of what is not wanted", STAY_ENDED, STAY_UNWANTED,
-		{.has_identity = true,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
+	{.has_identity = true,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
 	{"it goes", STAY_ENDED, STAY_UNWANTED, {.deleted = true}, {STAY_STOP, STAY_UNWANTED}},
 	{"another value stays alone whatever the count",
 		STAY_ENDED, STAY_LEFT, {WANTS,.terms_changed = true,.wanted_changed = true,
@@ -288,13 +288,14 @@ static struct
 	bool		wanted;
 	TimestampTz issue_at;
 	TimestampTz valid_until;
-	int			shown;			/* the request whose key it shows, -1: NULL, -2: another */
+	int			shown;			/* the request whose key it shows, -1: NULL,
+								 * -2: another */
 
 	/* no key comes until a change that brings one back */
 	bool		held;
 	/* another key was written by hand */
 	bool		left;
-} row;
+}			row;
 
 static StayClock now;
 static int64 life;
@@ -565,7 +566,7 @@ judge(int stay)
 	int			good = 0;
 	bool		flies = false;
 	bool		must = is_wanted() && !row.held && !row.left &&
-		row.issue_at <= now.now && row.valid_until > now.now;
+	row.issue_at <= now.now && row.valid_until > now.now;
 
 	for (int i = 0; i < nrequests; i++)
 	{
