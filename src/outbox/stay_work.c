@@ -316,12 +316,12 @@ stay_work_note_end(const StayWork *stay, const char *unwanted)
 static WorkStatement insert_successor =
 {
 	.sql = "INSERT INTO %r (reference, user_identity_id, max_use_count, customization_profile_id, "
-	"target_table, target_key, target_fields, target_hash, target_columns, target_numbers, "
-	"target_partition, status, next_attempt_at, enqueued_by, system_identifier, origin, issue_at, "
+	"target_table, target_key, target_fields, target_hash%{, target_columns, "
+	"target_numbers, target_partition%}, status, next_attempt_at, enqueued_by, system_identifier, origin, issue_at, "
 	"valid_until, stay_id, is_renewal, former_expires_at, wake_at, row_task, row_task_at, "
 	"replaces_key)"
 	" SELECT reference, user_identity_id, max_use_count, customization_profile_id, target_table, "
-	"target_key, target_fields, target_hash, target_columns, target_numbers, target_partition, "
+	"target_key, target_fields, target_hash%{, target_columns, target_numbers, target_partition%}, "
 	"'pending', CASE WHEN $4 AND target_table IS NULL THEN '-infinity'::timestamptz END, "
 	"enqueued_by, system_identifier, origin, issue_at, valid_until, stay_id, $4, $5, $6, "
 	"CASE WHEN $4 AND target_table IS NOT NULL THEN 'look' END, CASE WHEN $4 AND target_table "

@@ -56,12 +56,15 @@ typedef struct Search
 } Search;
 
 /*
- * A column's value in the slot of a request.
+ * A column's value in the slot of a request; NULL where the table does not have the column.
  */
 static Datum
 value_of(TupleTableSlot *slot, int column, bool *isnull)
 {
-	return slot_getattr(slot, outbox_column(column), isnull);
+	AttrNumber	number = outbox_column(column);
+
+	*isnull = true;
+	return number == InvalidAttrNumber ? (Datum) 0 : slot_getattr(slot, number, isnull);
 }
 
 /*

@@ -46,8 +46,7 @@ static WorkStatement lock_requests =
 	 * is only its own.  The newest key, while it is alive, is not to be
 	 * cleared.
 	 */
-	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key, "
-	"target_columns, target_numbers, target_partition,"
+	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key,"
 	" CASE WHEN" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL THEN 'write' ELSE row_task "
 	"END, CASE WHEN successor_id IS NOT NULL OR stay_id <> request_id THEN ARRAY("
 	"SELECT (s.instant_key).instant_key_id FROM %r s WHERE s.target_hash = r.target_hash AND "
@@ -55,7 +54,9 @@ static WorkStatement lock_requests =
 	"DISTINCT FROM 'clear' OR s.successor_id IS NOT NULL OR s.status <> 'issued')) END, "
 	"replaces_key, target_hash, stay_id, row_task = 'look' AND EXISTS (SELECT FROM %r n WHERE "
 	"n.target_hash = r.target_hash AND n.target_table = r.target_table AND n.target_key = "
-	"r.target_key AND n.target_fields = r.target_fields AND n.stay_id > r.stay_id) FROM %r r WHERE request_id = ANY ($3) AND target_table = $4"
+	"r.target_key AND n.target_fields = r.target_fields AND n.stay_id > r.stay_id)"
+	"%{, target_columns, target_numbers, target_partition%}"
+	" FROM %r r WHERE request_id = ANY ($3) AND target_table = $4"
 	" AND ((" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL) OR row_task IS NOT NULL) AND "
 	"user_identity_id IS NOT NULL FOR UPDATE SKIP LOCKED",
 	.types = {INT8ARRAYOID, REGCLASSOID}

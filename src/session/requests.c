@@ -62,15 +62,17 @@ typedef enum StatementId
 
 /*
  * The request says the same of its target as the trigger's table, but for the values of
- * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key.
+ * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key, $5 the origin: in
+ * a copy columns may have other numbers.
  */
 #define SAME_TARGET \
 	"target_hash = $1 AND target_table = $2" \
-	"%{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	"%{ AND CASE WHEN target_numbers IS NOT NULL AND origin = $5 THEN target_numbers = $3" \
 	" ELSE target_columns IS NULL OR target_columns = $4 END%}"
-#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
-#define SAME_TARGET_ARGS(t) \
-	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
+#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID, INT8OID
+#define SAME_TARGET_ARGS(o, t) \
+	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns, \
+	Int64GetDatum((o)->origin)
 
 /*
  * The statements; %r is the table of requests, %c that of calls, and %{ and %} are around
@@ -87,9 +89,9 @@ static Statement statements[ST_COUNT] =
 	},
 	[ST_FIND_TARGET] = {
 		"SELECT request_id, target_key"
-		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $5"
+		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $6"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
-		"NULL OR $6)",
+		"NULL OR $7)",
 		{TARGET_TYPES, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
@@ -158,8 +160,8 @@ static Statement statements[ST_COUNT] =
 		{INT8OID}
 	},
 	[ST_FOLLOW] = {
-		"UPDATE %r SET target_key = $6, target_hash = $7%{, target_partition = nullif($8, 0)%}"
-		" WHERE " SAME_TARGET " AND target_key = $5",
+		"UPDATE %r SET target_key = $7, target_hash = $8%{, target_partition = nullif($9, 0)%}"
+		" WHERE " SAME_TARGET " AND target_key = $6",
 		{TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
@@ -420,7 +422,7 @@ void
 requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, from), from->key,
 	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
 
 	execute(&session, ST_FOLLOW, args);
@@ -442,7 +444,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(target),
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, target),
 	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
 	int			n;
 	int64	   *ids;
