@@ -201,18 +201,6 @@ stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at)
 }
 
 /*
- * Returns when a stay is to be looked at whose newest request has just changed: DT_NOBEGIN
- * where something is due already.
- */
-TimestampTz
-stay_wake_at(const StayFacts *newest, const StayClock *clock)
-{
-	TimestampTz wake_at;
-
-	return stay_due(newest, clock, &wake_at) == STAY_SLEEP ? wake_at : DT_NOBEGIN;
-}
-
-/*
  * Returns Seam's time at the moment when an answer had come: told is its Date, in whole
  * seconds, and delay is how long the answer took, in microseconds.  So it is between told
  * and a second and the delay after it; the local clock tells where, if it is right.

@@ -173,7 +173,6 @@ typedef enum StayDue
 
 extern StayPlan stay_after_change(const StayFacts *newest, const StayChange *change);
 extern StayDue stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at);
-extern TimestampTz stay_wake_at(const StayFacts *newest, const StayClock *clock);
 extern TimestampTz stay_clock_estimate(TimestampTz told, int64 delay, TimestampTz local);
 
 #endif							/* SEAM_IK_STAY_H */

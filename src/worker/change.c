@@ -16,12 +16,16 @@
 #include "shmem/notices.h"
 #include "shmem/places.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "worker/change.h"
 #include "worker/credentials.h"
 #include "worker/queues.h"
 #include "worker/sending.h"
 #include "worker/stay_times.h"
 #include "worker/step.h"
+
+/* A key that came too late is to be revoked; else its row is written after so long. */
+#define DEAD_KEY_US (10 * INT64CONST(1000000))
 
 /* While nobody takes them, so many notices are held; the oldest are dropped then. */
 #define HELD_MAX 100000
@@ -163,18 +167,21 @@ change_request(const WorkRow *row, WorkChange *change)
 {
 	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
 	bool		queued = change->status == STATUS_PENDING || change->status == STATUS_REVOKING;
+	bool		dead = stay_times_after(row, change);
 
-	stay_times_after(row, change);
+	/* a key that came too late is neither written nor told of */
+	if (dead && !written)
+		change->next_attempt_at = GetCurrentTimestamp() + DEAD_KEY_US;
 	work_change(row->id, change);
 	/* its row may have to be cleared */
 	needs_writer = needs_writer || (row->is_renewal && change->status == STATUS_FAILED);
-	if (change->status == STATUS_ISSUED && !written)
+	if (change->status == STATUS_ISSUED && !written && !dead)
 		rows_from = Min(rows_from, row->id);
 	if (queued && change->next_attempt_at == DT_NOBEGIN)
 		queues_at_once(change->status, row->id);
 	else if (queued && change->next_attempt_at != DT_NOEND)
 		queues_due_at(change->status, change->next_attempt_at);
-	if (written || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
+	if ((written && !dead) || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
 		change_add_notice(row, change->status);
 }
 

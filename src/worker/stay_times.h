@@ -13,6 +13,6 @@
 extern void stay_times_look(void);
 extern void stay_times_set(TimestampTz time);
 extern TimestampTz stay_times_next(void);
-extern void stay_times_after(const WorkRow *row, WorkChange *change);
+extern bool stay_times_after(const WorkRow *row, WorkChange *change);
 
 #endif							/* SEAM_IK_STAY_TIMES_H */

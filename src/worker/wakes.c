@@ -62,6 +62,8 @@ take(const StayWork *stay, StayDue due, const StayClock *clock, TimestampTz wake
 	switch (due)
 	{
 		case STAY_SLEEP:
+			if (facts->is_being_written)
+				change_needs_writer();
 			break;
 		case STAY_HOLD:
 			set->holds = true;

@@ -167,6 +167,33 @@ ok(has_key($b, $who), 'a short stay');
 ok(has_none($b, $who), 'is over: revoked, and cleared');
 is(statuses($who), 'revoked over', 'for that');
 
+# ---------- an answer that comes too late ----------
+
+sql("CREATE TABLE written (id int, key_id uuid); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET " .
+	"search_path = public AS 'BEGIN INSERT INTO written VALUES (NEW.id, NEW.key_id); RETURN NEW; END'; CREATE TRIGGER " .
+	"note AFTER UPDATE OF key_id ON booking FOR EACH ROW WHEN (NEW.key_id IS NOT NULL) EXECUTE FUNCTION note()");
+my $ended = background($node, 'LISTEN seam_instant_key;');
+my ($over, $put_off) = (new_guest(), new_guest());
+$fake->behave($_, 'route=generate_instant_key,hold', 2) for $over, $put_off;
+my $over_b = booking($over, 'NULL', "now() + interval '1 hour'");
+my $put_off_b = booking($put_off, 'NULL', "now() + interval '60 days'");
+my $single = sql("SELECT seam_enqueue_instant_key('$over', valid_until => now() + interval '2 s')");
+ok(wait_for(sub { sent($over) + sent($put_off) >= 3 }), 'requests under way');
+sql("UPDATE booking SET check_out = now() WHERE id = $over_b; " .
+	"UPDATE booking SET check_in = now() + interval '30 days' WHERE id = $put_off_b");
+wait_for(sub { sql("SELECT now() > valid_until FROM seam_instant_key_request WHERE request_id = $single") eq 't' });
+$fake->release;
+ok(wait_for(sub { statuses($over) =~ /revoked over.*revoked over/ && statuses($put_off) eq 'revoked, pending' }),
+	'whose stays are over, or put off, when the answers come: revoked');
+is(live($over) . live($put_off), '', 'none lives');
+ok(quiet(), 'all that was due is done');
+is(sql("SELECT count(*) FROM written WHERE id IN ($over_b, $put_off_b)"), 0, 'and no row has shown one');
+$ended->{in} .= "SELECT 1;\n";
+my ($ends) = result_of($ended);
+like($ends, qr/"request_id":$single,"reference":null,"status":"revoked"/, 'its end is told of');
+unlike($ends, qr/"request_id":$single,[^}]*"status":"issued"/, 'but not that it was issued');
+sql('DROP TRIGGER note ON booking');
+
 # ---------- by hand ----------
 
 $who = new_guest();
