@@ -3,6 +3,7 @@
 #   make, make install, make installcheck    as for every PGXS extension
 #   make demo      bookings and their Instant Keys, in a throwaway cluster
 #   make test      every test, in throwaway clusters
+#   make test-matrix  the same on each release of PostgreSQL, in root folders of its own
 #   make unit      those of the decisions alone, without a server, in seconds
 #   make bench     speed, next to other ways of calling HTTP from a database
 #   make counts    what a warm call takes, in instructions, allocations, system calls
@@ -28,13 +29,15 @@ REGRESS = contract settings errors formats encodings batch life triggers
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # These do not need PostgreSQL or libcurl to be there already.
-DEV_TARGETS = demo test unit bench counts pictures lint indent memcheck
+DEV_TARGETS = demo test test-matrix unit bench counts pictures lint indent memcheck
 .PHONY: $(DEV_TARGETS)
 
 demo:
 	@src/demo/run
 test:
 	@src/test/run
+test-matrix:
+	@src/test/matrix
 memcheck:
 	@src/test/run --memcheck
 unit:
