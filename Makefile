@@ -101,6 +101,10 @@ endif
 # The functions that PostgreSQL and libcurl call back have parameters that not
 # every one of them needs.
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+# Because of -Bsymbolic, above, the compiler may call and inline our functions directly.
+ifeq ($(shell uname),Linux)
+PG_CFLAGS += -fno-semantic-interposition
+endif
 ifeq ($(WERROR),1)
 PG_CFLAGS += -Werror
 endif

@@ -12,6 +12,7 @@
 #include "logic/doubt.h"
 #include "seam/account.h"
 #include "port/atomics.h"
+#include "datatype/timestamp.h"
 #include "seam/seam.h"
 #include "storage/dsm.h"
 #include "storage/latch.h"

@@ -80,7 +80,7 @@ typedef struct HttpRequest
 
 	/* the engine's */
 	HttpAnswer	answer;
-	struct HttpSlot *slot;
+	struct Handle *handle;
 } HttpRequest;
 
 #endif							/* SEAM_IK_REQUEST_H */

@@ -9,7 +9,7 @@
 #define SEAM_IK_KEY_H
 
 #include "access/tupdesc.h"
-#include "seam/seam.h"
+#include "seam/keys.h"
 
 /* The columns of type seam_instant_key, in their order. */
 enum

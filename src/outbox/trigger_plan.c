@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "base/as_owner.h"
+#include "base/uuid.h"
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
 #include "base/compat.h"
@@ -44,12 +45,12 @@ const Field trigger_fields[F_NFIELDS] =
 	[F_MAX_USE_COUNT] = {"max_use_count", INT4OID, FIELD_IN, -1, 0},
 	[F_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, FIELD_IN, -1, 0},
 	[F_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID, FIELD_OUT, KEY_INSTANT_KEY_ID,
-	SEAM_UUID_TEXT_LEN},
+	UUID_TEXT_LEN},
 	[F_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID, FIELD_OUT, KEY_INSTANT_KEY_URL,
 	MIN_URL_CHARS},
 	[F_CLIENT_SESSION_ID] = {"client_session_id", UUIDOID, FIELD_OUT, KEY_CLIENT_SESSION_ID,
-	SEAM_UUID_TEXT_LEN},
-	[F_WORKSPACE_ID] = {"workspace_id", UUIDOID, FIELD_OUT, KEY_WORKSPACE_ID, SEAM_UUID_TEXT_LEN},
+	UUID_TEXT_LEN},
+	[F_WORKSPACE_ID] = {"workspace_id", UUIDOID, FIELD_OUT, KEY_WORKSPACE_ID, UUID_TEXT_LEN},
 	[F_CUSTOMIZATION] = {"customization", JSONBOID, FIELD_OUT, KEY_CUSTOMIZATION, MIN_JSON_CHARS},
 	[F_CREATED_AT] = {"created_at", TIMESTAMPTZOID, FIELD_OUT, KEY_CREATED_AT, MIN_TIME_CHARS},
 	[F_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID, FIELD_OUT, KEY_EXPIRES_AT, MIN_TIME_CHARS},

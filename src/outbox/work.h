@@ -9,6 +9,7 @@
 #define SEAM_IK_WORK_H
 
 #include "seam/account.h"
+#include "seam/keys.h"
 #include "datatype/timestamp.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "base/uuid.h"
 #include "seam/account.h"
 #include "common/hashfn.h"
 
@@ -40,7 +41,7 @@ account_id(const SeamAccount *account)
 	id.account = ((uint64) hash_text(account->endpoint) << 32) | hash_text(account->workspace_id);
 	id.api_key = hash_bytes_extended((const unsigned char *) account->api_key,
 									 strlen(account->api_key), 0);
-	id.has_workspace = seam_get_uuid(account->workspace_id, &id.workspace);
+	id.has_workspace = uuid_read(account->workspace_id, &id.workspace);
 	return id;
 }
 

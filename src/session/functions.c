@@ -11,7 +11,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "session/calls.h"
+#include "base/uuid.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -21,6 +21,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "config/settings.h"
+#include "seam/exchange.h"
 #include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -47,9 +48,9 @@ PG_FUNCTION_INFO_V1(seam_delete_instant_key);
  * Call i is about to be made.
  */
 static void
-call_begins(Calls *calls, int64 i)
+call_begins(Exchange *exchange, int64 i)
 {
-	if (calls->op == SEAM_GENERATE)
+	if (exchange->op == SEAM_GENERATE)
 		intent_call((int) i, CALL_BEGUN, NULL);
 }
 
@@ -58,16 +59,16 @@ call_begins(Calls *calls, int64 i)
  * known of it.
  */
 static void
-call_ended(Calls *calls, int64 i, const SeamResult *result)
+call_ended(Exchange *exchange, int64 i, const SeamResult *result)
 {
 	if (result->in_doubt)
-		calls->in_doubt++;
+		exchange->in_doubt++;
 	else if (result->sqlerrcode == 0)
 	{
-		calls->succeeded++;
-		calls->issued_id = result->key.instant_key_id;
+		exchange->succeeded++;
+		exchange->issued_id = result->key.instant_key_id;
 	}
-	if (calls->op != SEAM_GENERATE || result->in_doubt)
+	if (exchange->op != SEAM_GENERATE || result->in_doubt)
 		return;
 	if (result->sqlerrcode == 0)
 		intent_call((int) i, CALL_ISSUED, &result->key.instant_key_id);
@@ -75,36 +76,47 @@ call_ended(Calls *calls, int64 i, const SeamResult *result)
 		intent_call((int) i, CALL_NOT_ISSUED, NULL);
 }
 
-/* ---------- one call ---------- */
+/* ---------- one request ---------- */
 
-/* A single call on its way through calls_run(). */
-typedef struct SingleCall
+/*
+ * Gives an exchange the settings of the session.
+ */
+static void
+set_limits(Exchange *exchange)
 {
-	Calls		calls;			/* first */
+	exchange->connect_timeout = settings_connect_timeout;
+	exchange->request_timeout = settings_request_timeout;
+	exchange->max_retries = settings_max_retries;
+}
+
+/* A single request on its way through exchange_run(). */
+typedef struct Single
+{
+	Exchange	exchange;		/* first */
 	const SeamRequest *request;
 	SeamKeyConsumer consume;
 	void	   *arg;
 	SeamResult *result;
-} SingleCall;
+} Single;
 
 static void
-single_request(Calls *calls, int64 i, SeamRequest *request)
+single_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
-	*request = *((SingleCall *) calls)->request;
-	call_begins(calls, i);
+	*request = *((Single *) exchange)->request;
+	call_begins(exchange, i);
 }
 
 static bool
-single_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
+single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
-	SingleCall *single = (SingleCall *) calls;
+	Single	   *single = (Single *) exchange;
 
-	seam_result(calls->account, single->request, answer,
+	answer_read(exchange->account, single->request, answer,
 				single->consume, single->arg, single->result);
-	if (calls->op == SEAM_GENERATE)
+	if (exchange->op == SEAM_GENERATE)
 		intent_seam_time(answer);
 
-	call_ended(calls, i, single->result);
+	call_ended(exchange, i, single->result);
 
 	/* a try of ours whose answer was lost may have deleted it */
 	if (single->request->op == SEAM_DELETE && earlier_doubt)
@@ -120,14 +132,14 @@ void
 call_seam(const SeamAccount *account, const SeamRequest *request,
 		  SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
-	SingleCall	single = {
-		.calls = {
+	Single		single = {
+		.exchange = {
 			.account = account,
 			.op = request->op,
 			.n = 1,
 			.max_parallel = 1,
 			.max_answer = request->op == SEAM_LIST ?
-			(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER,
+			(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE,
 			.request = single_request,
 			.done = single_done,
 		},
@@ -137,10 +149,11 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 		.result = result,
 	};
 
+	set_limits(&single.exchange);
 	http_check_free();
 	if (request->op == SEAM_GENERATE)
 		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
-	calls_run(&single.calls);
+	exchange_run(&single.exchange);
 	if (request->op == SEAM_GENERATE)
 		intent_end();
 	if (result->sqlerrcode != 0)
@@ -265,7 +278,7 @@ seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 	TupleDesc	desc = key_row_type(fcinfo);
 	pg_uuid_t	id;
 
-	if (seam_get_uuid(url, &id))
+	if (uuid_read(url, &id))
 		request.instant_key_id = &id;
 	else
 		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
@@ -341,10 +354,10 @@ enum
 	BATCH_NCOLUMNS
 };
 
-/* A batch on its way through calls_run(). */
+/* A batch on its way through exchange_run(). */
 typedef struct Batch
 {
-	Calls		calls;			/* first */
+	Exchange	exchange;		/* first */
 	ReturnSetInfo *rsinfo;
 	TupleDesc	key_desc;
 	SeamRequest request;		/* without the identity */
@@ -384,7 +397,7 @@ batch_row(Batch *batch, int element, const SeamResult *result)
 	{
 		values[BATCH_SQLSTATE] = CStringGetTextDatum(unpack_sql_state(result->sqlerrcode));
 		nulls[BATCH_SQLSTATE] = false;
-		values[BATCH_ERROR] = CStringGetTextDatum(seam_error_text(result));
+		values[BATCH_ERROR] = CStringGetTextDatum(answer_error_text(result));
 		nulls[BATCH_ERROR] = false;
 	}
 	if (result->request_id)
@@ -438,32 +451,32 @@ request_of(const Batch *batch, int64 i)
 }
 
 static void
-batch_request(Calls *calls, int64 i, SeamRequest *request)
+batch_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
-	*request = request_of((Batch *) calls, i);
-	call_begins(calls, i);
+	*request = request_of((Batch *) exchange, i);
+	call_begins(exchange, i);
 }
 
 static bool
-batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
+batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
-	Batch	   *batch = (Batch *) calls;
+	Batch	   *batch = (Batch *) exchange;
 	SeamRequest request = request_of(batch, i);
 	SeamResult	result;
 	HeapTuple	row;
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
-	seam_result(calls->account, &request, answer, NULL, NULL, &result);
-	call_ended(calls, i, &result);
+	answer_read(exchange->account, &request, answer, NULL, NULL, &result);
+	call_ended(exchange, i, &result);
 	if (result.sqlerrcode == 0)
-		batch->issued[calls->succeeded - 1] = result.key.instant_key_id;
+		batch->issued[exchange->succeeded - 1] = result.key.instant_key_id;
 	row = batch_row(batch, batch->element[i], &result);
 	MemoryContextSwitchTo(batch->rows_context);
 	batch->rows[batch->element[i]] = heap_copytuple(row);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(batch->row_context);
 
-	/* an interrupt ends that, and calls_run() then raises it */
+	/* an interrupt ends that, and exchange_run() then raises it */
 	while (batch->nput < batch->nelements && !INTERRUPTS_PENDING_CONDITION() &&
 		   (batch->rows[batch->nput] || batch->nulls[batch->nput]))
 		put_next_row(batch);
@@ -473,12 +486,12 @@ batch_done(Calls *calls, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 }
 
 static void
-batch_held_up(Calls *calls, const HttpAnswer *answer)
+batch_held_up(Exchange *exchange, const HttpAnswer *answer)
 {
-	Batch	   *batch = (Batch *) calls;
+	Batch	   *batch = (Batch *) exchange;
 	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
 
-	seam_result(calls->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	answer_read(exchange->account, &batch->request, answer, NULL, NULL, &batch->not_made);
 	MemoryContextSwitchTo(old);
 }
 
@@ -490,7 +503,7 @@ static void
 log_issued(int code, Datum arg)
 {
 	Batch	   *batch = (Batch *) DatumGetPointer(arg);
-	int64		n = batch->calls.succeeded;
+	int64		n = batch->exchange.succeeded;
 
 	for (int64 i = 0; i < n; i += IDS_PER_LOG_LINE)
 	{
@@ -499,9 +512,9 @@ log_issued(int code, Datum arg)
 		initStringInfo(&ids);
 		for (int64 j = i; j < Min(n, i + IDS_PER_LOG_LINE); j++)
 		{
-			char		id[SEAM_UUID_TEXT_LEN + 1];
+			char		id[UUID_TEXT_LEN + 1];
 
-			seam_put_uuid(id, &batch->issued[j]);
+			uuid_write(id, &batch->issued[j]);
 			appendStringInfo(&ids, " %s", id);
 		}
 		ereport(LOG_SERVER_ONLY,
@@ -557,41 +570,42 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	for (int i = 0; i < batch->nelements; i++)
 	{
 		if (!batch->nulls[i])
-			batch->element[batch->calls.n++] = i;
+			batch->element[batch->exchange.n++] = i;
 	}
-	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->calls.n,
+	batch->issued = MemoryContextAllocHuge(CurrentMemoryContext, Max(batch->exchange.n,
 																	 1) * sizeof(pg_uuid_t));
 
-	batch->calls.account = &account;
-	batch->calls.op = SEAM_GENERATE;
-	batch->calls.max_parallel = settings_max_concurrency;
-	batch->calls.max_answer = SEAM_MAX_ANSWER;
-	batch->calls.progress_interval = settings_progress_interval;
-	batch->calls.request = batch_request;
-	batch->calls.done = batch_done;
-	batch->calls.held_up = batch_held_up;
+	batch->exchange.account = &account;
+	batch->exchange.op = SEAM_GENERATE;
+	set_limits(&batch->exchange);
+	batch->exchange.max_parallel = settings_max_concurrency;
+	batch->exchange.max_answer = ANSWER_MAX_SIZE;
+	batch->exchange.progress_interval = settings_progress_interval;
+	batch->exchange.request = batch_request;
+	batch->exchange.done = batch_done;
+	batch->exchange.held_up = batch_held_up;
 
 	/* there is no other reason for that, unless batch_held_up() sets one */
 	batch->not_made.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 	batch->not_made.message = "not sent: Seam did not accept the API key";
 	PG_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));
 	{
-		if (batch->calls.n > 0)
+		if (batch->exchange.n > 0)
 		{
-			Size		size = batch->calls.n * sizeof(pg_uuid_t *);
+			Size		size = batch->exchange.n * sizeof(pg_uuid_t *);
 			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, size);
 
-			for (int i = 0; i < batch->calls.n; i++)
+			for (int i = 0; i < batch->exchange.n; i++)
 				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);
 			http_check_free();
-			intent_begin(&account, &batch->request, (int) batch->calls.n, identities);
-			calls_run(&batch->calls);
+			intent_begin(&account, &batch->request, (int) batch->exchange.n, identities);
+			exchange_run(&batch->exchange);
 			intent_end();
 		}
 		while (batch->nput < batch->nelements)
 		{
 			put_next_row(batch);
-			calls_check_interrupts(&batch->calls);
+			exchange_check_interrupts(&batch->exchange);
 		}
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(log_issued, PointerGetDatum(batch));

@@ -10,7 +10,7 @@
 #define SEAM_IK_FUNCTIONS_H
 
 #include "fmgr.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 
 extern const pg_uuid_t *get_user_identity(FunctionCallInfo fcinfo, int arg);
 extern int	get_max_use_count(FunctionCallInfo fcinfo, int arg);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "base/uuid.h"
 #include "session/functions.h"
 #include "miscadmin.h"
 #include "session/moved_row.h"
@@ -41,9 +42,9 @@ key_changed(TriggerPlan *plan, TriggerData *td)
 static void
 issued_context(void *arg)
 {
-	char		id[SEAM_UUID_TEXT_LEN + 1];
+	char		id[UUID_TEXT_LEN + 1];
 
-	seam_put_uuid(id, &((SeamKey *) arg)->instant_key_id);
+	uuid_write(id, &((SeamKey *) arg)->instant_key_id);
 	errcontext("instant key %s had been issued", id);
 }
 

@@ -85,7 +85,7 @@ candidates_of_group(const Candidate *candidates, int n, int group)
 	initStringInfo(&ids);
 	for (int c = 0; c < n; c++)
 	{
-		char		id[SEAM_UUID_TEXT_LEN + 1];
+		char		id[UUID_TEXT_LEN + 1];
 
 		if (candidates[c].group != group)
 			continue;
@@ -94,7 +94,7 @@ candidates_of_group(const Candidate *candidates, int n, int group)
 			appendStringInfoString(&ids, ", and more");
 			break;
 		}
-		seam_put_uuid(id, &candidates[c].key->instant_key_id);
+		uuid_write(id, &candidates[c].key->instant_key_id);
 		appendStringInfo(&ids, "%s%s", ids.len ? ", " : "", id);
 	}
 	return ids.data;

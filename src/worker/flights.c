@@ -165,7 +165,7 @@ start(Flight *flight)
 	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
 	flight->http.connect_timeout = settings_connect_timeout;
 	flight->http.max_answer = flight->op == SEAM_LIST ?
-		(size_t) settings_max_list_size * 1024 : SEAM_MAX_ANSWER;
+		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
 	flight->has_ended = false;
 	dlist_push_tail(&flying, &flight->node);
@@ -262,7 +262,7 @@ end(Flight *flight)
 	nflying--;
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
-	seam_result(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
+	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
 	flight->outcome = answer->outcome;
 	flight->failure = answer->failure;
 	flight->status = answer->status;

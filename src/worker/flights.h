@@ -12,7 +12,7 @@
 #include "logic/doubt.h"
 #include "outbox/work.h"
 #include "seam/account.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 
 /* A request on its way, or ended and not stored yet. */
 typedef struct Flight

@@ -65,7 +65,7 @@ void
 outcome_error(const SeamResult *result, WorkChange *change)
 {
 	change->sqlerrcode = result->sqlerrcode;
-	change->error = seam_error_text(result);
+	change->error = answer_error_text(result);
 }
 
 /*

@@ -7,7 +7,7 @@
  */
 #include "postgres.h"
 
-#include "seam/seam.h"
+#include "base/uuid.h"
 #include "worker/remaining.h"
 
 /* Identities in one line of the log. */
@@ -19,13 +19,13 @@
 void
 remaining_add(Remaining *remaining, const pg_uuid_t *identity)
 {
-	char		id[SEAM_UUID_TEXT_LEN + 1];
+	char		id[UUID_TEXT_LEN + 1];
 
 	if (remaining->identities.data == NULL)
 		initStringInfo(&remaining->identities);
 	if (remaining->n++ >= IDENTITIES_PER_LINE)
 		return;
-	seam_put_uuid(id, identity);
+	uuid_write(id, identity);
 	appendStringInfo(&remaining->identities, "%s%s", remaining->identities.len ? ", " : "", id);
 }
 

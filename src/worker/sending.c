@@ -14,7 +14,7 @@
 #include "common/pg_prng.h"
 #include "config/settings.h"
 #include "logic/pace.h"
-#include "seam/seam.h"
+#include "seam/answer.h"
 #include "worker/sending.h"
 #include "worker/step.h"
 
@@ -107,7 +107,7 @@ sending_answer(const HttpAnswer *answer, int attempts, int nflying, int64 now)
 	int64		pause = pace_pause(answer->retry_after, attempts * 3 / 2, PACE_LONGEST_US,
 								   pg_prng_double(&pg_global_prng_state));
 
-	pace_answer(&pace, seam_pace_sign(answer), pause, nflying, now);
+	pace_answer(&pace, answer_pace_sign(answer), pause, nflying, now);
 	if (answer->outcome != HTTP_ANSWERED || answer->status != 429)
 		return pause;
 	if (pace.paused_until - now >= PAUSE_TOLD_US && told_until - now < PAUSE_TOLD_US)

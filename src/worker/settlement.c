@@ -106,7 +106,7 @@ store_no_list(Flight *flight, const WorkRow *row, WorkRow *known)
 		return;
 	}
 	if (result->sqlerrcode != 0)
-		change.error = psprintf("could not look for an instant key: %s", seam_error_text(result));
+		change.error = psprintf("could not look for an instant key: %s", answer_error_text(result));
 	else if (!flight->has_date)
 		change.error = "could not look for an instant key: Seam's answer has no Date";
 	else

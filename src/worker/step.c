@@ -140,7 +140,11 @@ step_take(const Step *step)
 	bool		done;
 
 	if (!step->bare && outbox_state != OUTBOX_OURS)
+	{
+		if (step->failed)
+			step->failed(step->arg, NULL);
 		return false;
+	}
 	PG_TRY();
 	{
 		SetCurrentStatementStartTimestamp();

@@ -237,8 +237,8 @@ foreach my $endpoint ($fake->url('hang'), 'https://stalled.example')
 	$node->safe_psql('postgres', "SELECT pg_cancel_backend($s->{pid})");
 	my ($out) = result_of($s);
 	cmp_ok(time - $begin, '<', 20, 'a batch is cancelled at once');
-	like($out, $endpoint =~ /hang/ ? qr/57014.*CONTEXT: +0 of 200 .* 50 calls were in doubt/s
-		: qr/57014.*CONTEXT: +0 of 200 .* 0 calls were in doubt/s, 'and says what was under way');
+	like($out, $endpoint =~ /hang/ ? qr/57014.*CONTEXT: +0 of 200 .* 50 requests were in doubt/s
+		: qr/57014.*CONTEXT: +0 of 200 .* 0 requests were in doubt/s, 'and says what was under way');
 }
 
 # What a batch had issued when it was ended is in the log: ids, not URLs.
@@ -254,10 +254,10 @@ foreach my $how ('cancel', 'terminate')
 		"'; SET seam_ik.progress_interval = 50; SELECT count(*) " .
 		"FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() " .
 		"FROM generate_series(1, 5)) || '$slow'::uuid);");
-	wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /5 of 6 calls of Seam done/ && $fake->requests == 6 });
+	wait_for(sub { $s->{run}->pump_nb; $s->{err} =~ /5 of 6 requests to Seam done/ && $fake->requests == 6 });
 	$node->safe_psql('postgres', "SELECT pg_${how}_backend($s->{pid})");
 	my ($out) = result_of($s);
-	like($out, qr/5 of 6 instant keys had been issued, and 1 calls were in doubt/, "$how: the context counts");
+	like($out, qr/5 of 6 instant keys had been issued, and 1 requests were in doubt/, "$how: the context counts");
 	my $log = slurp_file($node->logfile, $offset);
 	my @missing = grep { index($log, $_->{instant_key_id}) < 0 } $fake->keys;
 	is(scalar(@missing), 0, "$how: the log has every id");
@@ -286,7 +286,8 @@ $fake->reset;
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
 	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = '150ms'; " .
 	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");
-like((result_of($s))[0], qr/NOTICE: .*[1-5] of 6 calls of Seam done, 0 of them failed, about \d+ s left/, 'progress');
+like((result_of($s))[0], qr/NOTICE: .*[1-5] of 6 requests to Seam done, 0 of them failed, about \d+ s left/,
+	'progress');
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=100') .
 	"'; SET seam_ik.max_concurrency = 1; SET seam_ik.progress_interval = 0; " .
 	"SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 6)));");

@@ -114,7 +114,7 @@ is($rows, join("\n", map { "$_||" } 1 .. 6), 'Seam asks to wait before each key:
 @guests = map { new_guest } 1 .. 4;
 $fake->behave($guests[2], 'status=429,retry_after=4', 1);
 ($rows, $messages) = batch([ 'max_concurrency = 1', "progress_interval = '200ms'" ], @guests);
-my @left = $messages =~ /NOTICE:  2 of 4 calls of Seam done, 0 of them failed, about (\d+) s left/g;
+my @left = $messages =~ /NOTICE:  2 of 4 requests to Seam done, 0 of them failed, about (\d+) s left/g;
 cmp_ok(scalar(@left), '>=', 2, 'a batch tells that it waits');
 cmp_ok($left[0], '>', min(@left), 'and for how long: ' . join(' ', @left));
 

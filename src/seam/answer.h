@@ -1,0 +1,44 @@
+/*-------------------------------------------------------------------------
+ *
+ * answer.h
+ *	  What an answer of Seam's means, and the words in which it is told.
+ *
+ * A failure is a value (SeamResult), so that a function can raise it and a table
+ * can hold it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef SEAM_IK_ANSWER_H
+#define SEAM_IK_ANSWER_H
+
+#include "logic/pace.h"
+#include "net/http.h"
+#include "seam/keys.h"
+#include "seam/seam.h"
+
+/* An answer about one key is a kilobyte; this is the limit.  Lists have their own. */
+#define ANSWER_MAX_SIZE (1024 * 1024)
+
+/* What came of a request. */
+typedef struct SeamResult
+{
+	int			sqlerrcode;		/* 0: it was done */
+	const char *message;		/* without a full stop */
+	const char *detail;			/* or NULL */
+	const char *hint;			/* or NULL */
+	const char *request_id;		/* Seam's, or NULL */
+	bool		in_doubt;		/* it may have been done all the same */
+	bool		deleted;		/* delete: false when there was no such key */
+	bool		not_found;		/* Seam itself says that there is no such
+								 * thing */
+	SeamKey		key;			/* generate, get */
+} SeamResult;
+
+extern bool answer_leaves_doubt(const HttpAnswer *answer);
+extern PaceSign answer_pace_sign(const HttpAnswer *answer);
+extern char *answer_error_text(const SeamResult *result);
+extern void answer_read(const SeamAccount *account, const SeamRequest *request,
+						const HttpAnswer *answer, SeamKeyConsumer consume,
+						void *arg, SeamResult *result);
+
+#endif							/* SEAM_IK_ANSWER_H */
