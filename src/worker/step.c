@@ -114,6 +114,8 @@ run(const Step *step)
 {
 	bool		is_ours = true;
 
+	if (database[0] == '\0')	/* what fails now is told with its name */
+		step_read_database();
 	if (!step->bare)
 	{
 		outbox_state = !work_begin() ? OUTBOX_GONE : work_is_ours() ? OUTBOX_OURS : OUTBOX_DISOWNED;
