@@ -58,6 +58,20 @@ startup_shared(void)
 }
 
 /*
+ * Runs a utility command as it would be run without us.
+ */
+static void
+run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (next_process_utility)
+		next_process_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+/*
  * ProcessUtility hook
  */
 static void
@@ -65,8 +79,6 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type next = next_process_utility ? next_process_utility :
-	standard_ProcessUtility;
 	ErrorContextCallback *outer = settings_utility_begins(pstmt->utilityStmt);
 	bool		ends_prepared = places_ends_prepared(pstmt->utilityStmt);
 	Oid			database;
@@ -78,13 +90,13 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		PG_ENSURE_ERROR_CLEANUP(places_release, ObjectIdGetDatum(database));
 		{
 			places_wait_until_left(database);
-			next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+			run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		}
 		PG_END_ENSURE_ERROR_CLEANUP(places_release, ObjectIdGetDatum(database));
 		places_release(0, ObjectIdGetDatum(database));
 	}
 	else
-		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 	if (ends_prepared)
 		places_prepared_has_ended();
 	error_context_stack = outer;
