@@ -19,12 +19,13 @@ FROM member m JOIN pg_class c ON c.oid = m.classid
 	LEFT JOIN privilege p ON p.classoid = m.classid AND p.objoid = m.objid AND p.objsubid = 0
 UNION ALL
 SELECT concat_ws(' ', 'function', pg_get_functiondef(f.oid), f.proowner::regrole,
-	ARRAY(SELECT a::text FROM unnest(f.proacl) a ORDER BY 1)::text)
+	ARRAY(SELECT a::text FROM unnest(coalesce(f.proacl, acldefault('f', f.proowner))) a ORDER BY 1)::text)
 FROM member m JOIN pg_proc f ON m.classid = 'pg_proc'::regclass AND m.objid = f.oid
 UNION ALL
 SELECT concat_ws(' ', 'relation', r.relname, r.relkind, r.relpersistence, r.relrowsecurity, r.relreplident,
 	r.relowner::regrole, ARRAY(SELECT o FROM unnest(r.reloptions) o ORDER BY 1)::text,
-	ARRAY(SELECT a::text FROM unnest(r.relacl) a ORDER BY 1)::text)
+	ARRAY(SELECT a::text FROM unnest(coalesce(r.relacl,
+		acldefault(CASE r.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, r.relowner))) a ORDER BY 1)::text)
 FROM relation r
 UNION ALL
 SELECT concat_ws(' ', 'column', r.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity,
