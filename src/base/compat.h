@@ -87,6 +87,13 @@
 #define BGWORKER_LEAVES_DATABASE 0
 #endif
 
+/* What a signal handler was called with, to be passed on. */
+#if PG_VERSION_NUM >= 190000
+#define SIGNAL_GIVEN postgres_signal_arg, pg_siginfo
+#else
+#define SIGNAL_GIVEN postgres_signal_arg
+#endif
+
 /*
  * Builds a jsonb piece by piece: jsonb_push() for each token, then jsonb_built().
  * A builder begins zeroed; 19 gave the server one of its own.

@@ -25,6 +25,7 @@
 #include "outbox/key.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "outbox/work.h"

@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "worker/step.h"
 

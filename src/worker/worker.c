@@ -478,7 +478,7 @@ end_worker(SIGNAL_ARGS)
 
 	if (!waiting)
 	{
-		die(postgres_signal_arg);
+		die(SIGNAL_GIVEN);
 		return;
 	}
 	end_requested = true;
