@@ -13,8 +13,8 @@
 /* Who the caller is, to be that again. */
 typedef struct AsOwner
 {
-	Oid			user;
-	int			context;
+	Oid			user;			/* the current user */
+	int			context;		/* its SECURITY_... flags */
 } AsOwner;
 
 /* In a user's table: what it brings along may do nothing but what it is there for. */

@@ -105,8 +105,8 @@ typedef JsonbInState JsonbBuilder;
 #else
 typedef struct JsonbBuilder
 {
-	JsonbParseState *state;
-	JsonbValue *result;
+	JsonbParseState *state;		/* the server's, while it is built */
+	JsonbValue *result;			/* what was built last */
 } JsonbBuilder;
 #define jsonb_push(builder, token, value) \
 	((void) ((builder)->result = pushJsonbValue(&(builder)->state, (token), (value))))

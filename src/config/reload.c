@@ -32,8 +32,8 @@
 /* A setting of the server's command line. */
 typedef struct LineSetting
 {
-	const char *name;
-	char	   *value;
+	const char *name;			/* the server's text */
+	char	   *value;			/* palloc'd */
 } LineSetting;
 
 static List *line_settings = NIL;	/* of LineSetting *, in TopMemoryContext */

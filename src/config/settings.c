@@ -597,8 +597,8 @@ bad_key_file(int fd, const char *problem)
 static struct
 {
 	char	   *name;			/* NULL: nothing is remembered */
-	struct stat st;
-	char	   *key;
+	struct stat st;				/* what the file was */
+	char	   *key;			/* what was in it */
 }			read_before;
 
 /*

@@ -28,8 +28,8 @@ enum
 
 typedef struct KeyColumn
 {
-	const char *name;
-	Oid			type;
+	const char *name;			/* of the column */
+	Oid			type;			/* that it must have */
 } KeyColumn;
 
 extern const KeyColumn key_columns[KEY_NCOLUMNS];

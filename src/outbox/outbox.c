@@ -43,9 +43,9 @@
  */
 static const struct
 {
-	const char *name;
+	const char *name;			/* of the column */
 	Oid			type;			/* InvalidOid: seam_instant_key */
-	bool		later;
+	bool		later;			/* it may be missing */
 }			columns[REQ_NCOLUMNS] =
 
 {
@@ -74,15 +74,15 @@ static const struct
 /* The table, open for insertion, in this transaction. */
 typedef struct Insertion
 {
-	Relation	table;
+	Relation	table;			/* with a lock for the transaction */
 	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
 	Oid			sequence;		/* of request_id */
 	int64		origin;			/* of what is inserted */
-	EState	   *estate;
-	ResultRelInfo *result;
-	TupleTableSlot *slot;
-	Datum		pending;		/* texts */
-	Datum		revoking;
+	EState	   *estate;			/* the executor's, for the next two */
+	ResultRelInfo *result;		/* the table, with its indexes */
+	TupleTableSlot *slot;		/* the row to insert */
+	Datum		pending;		/* a status, as text */
+	Datum		revoking;		/* the other status of a new request */
 	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
 } Insertion;
 

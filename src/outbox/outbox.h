@@ -58,14 +58,14 @@ typedef struct Target
 	Datum		numbers;		/* of these columns in the table, int2[] */
 	Oid			partition;		/* the row's; InvalidOid: not partitioned */
 	Datum		fields;			/* text[] */
-	int64		hash;
+	int64		hash;			/* of table and key */
 } Target;
 
 /* Where the outbox is. */
 typedef struct Outbox
 {
 	Oid			schema;			/* of the extension */
-	Oid			table;
+	Oid			table;			/* of requests */
 	Oid			owner;			/* of the table */
 	const char *name;			/* of the table, quoted and qualified */
 	const char *calls;			/* of the table of synchronous calls, likewise */

@@ -13,14 +13,15 @@
 #include "lib/stringinfo.h"
 #include "utils/relcache.h"
 
+/* A column of a primary key. */
 typedef struct RowKeyColumn
 {
-	char	   *name;
+	char	   *name;			/* not quoted */
 	AttrNumber	attnum;			/* in the rows that row_key_value() sees */
 	AttrNumber	root_attnum;	/* in the root */
 	Oid			type;			/* without its domain */
 	Oid			output;			/* function */
-	bool		is_integer;
+	bool		is_integer;		/* its values are numbers in jsonb */
 	bool		is_plain;		/* its text form depends on no setting */
 	bool		moves;			/* partitions are made by it */
 	char	   *equal;			/* operator, qualified */
@@ -29,10 +30,10 @@ typedef struct RowKeyColumn
 /* The primary key of a table: the root, where it is partitioned. */
 typedef struct RowKey
 {
-	Oid			root;
-	bool		is_partitioned;
-	int			ncolumns;
-	RowKeyColumn *columns;
+	Oid			root;			/* that table */
+	bool		is_partitioned; /* it has partitions */
+	int			ncolumns;		/* of the key */
+	RowKeyColumn *columns;		/* in the order of the key */
 	bool		all_move;		/* partitions are made by each of them */
 } RowKey;
 

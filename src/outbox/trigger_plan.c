@@ -409,8 +409,8 @@ trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
  * Asked as the partitioned table's owner, as foreign keys do it, so that neither missing
  * privileges nor row security hide the row.
  */
-bool
-trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
+static bool
+key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 {
 	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(td->tg_relation), column - 1);
@@ -432,4 +432,31 @@ trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 	SPI_finish();
 	as_owner_end(as);
 	return kept;
+}
+
+/*
+ * Returns the key that the row of an AFTER DELETE or UPDATE trigger has lost, because the
+ * row went, or its key column was cleared or changed; or NULL.  The trigger has been
+ * given an instant_key_id.
+ */
+const pg_uuid_t *
+trigger_lost_key(TriggerPlan *plan, TriggerData *td)
+{
+	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
+	HeapTuple	row = td->tg_trigtuple;
+	bool		isnull;
+	Datum		id = trigger_field(plan, td, row, F_INSTANT_KEY_ID, &isnull);
+
+	if (isnull)
+		return NULL;
+	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+	{
+		if (!trigger_column_changed(td, row, td->tg_newtuple, column))
+			return NULL;
+	}
+	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data) &&
+			 key_is_kept(td, plan, heap_getattr(row, column, RelationGetDescr(td->tg_relation),
+												&isnull)))
+		return NULL;
+	return DatumGetUUIDP(id);
 }

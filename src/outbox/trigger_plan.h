@@ -29,9 +29,9 @@ typedef enum FieldUse
  */
 typedef struct Field
 {
-	const char *name;
-	Oid			type;
-	FieldUse	use;
+	const char *name;			/* in a trigger's arguments */
+	Oid			type;			/* of its values */
+	FieldUse	use;			/* which way these go */
 	int			key_column;		/* of FIELD_OUT: KEY_... */
 	int			min_chars;		/* that a column of text must hold */
 } Field;
@@ -68,9 +68,9 @@ typedef struct Binding
  */
 typedef struct TriggerPlan
 {
-	Oid			relid;
-	ExprContext *econtext;
-	Binding		bindings[F_NFIELDS];
+	Oid			relid;			/* the table */
+	ExprContext *econtext;		/* for the casts of bindings */
+	Binding		bindings[F_NFIELDS];	/* by field */
 	void	   *extra;			/* of the trigger function; zeroed */
 } TriggerPlan;
 
@@ -92,6 +92,6 @@ extern bool trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new
 								   AttrNumber column);
 extern void trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 							const pg_uuid_t *identity, SeamRequest *request);
-extern bool trigger_key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key);
+extern const pg_uuid_t *trigger_lost_key(TriggerPlan *plan, TriggerData *td);
 
 #endif							/* SEAM_IK_TRIGGER_PLAN_H */

@@ -8,7 +8,7 @@
  *
  * What is new is due at once, by next_attempt_at = '-infinity', whatever the clock
  * says; only a pause has an end by the clock.  Each of these two parts of a queue
- * is read from where the last read ended, since index entries of requests that are
+ * is read from where the last read ended, because index entries of requests that are
  * done with gather at its beginning for as long as any old snapshot lives.  What
  * commits late, or was skipped, lies before that mark; so now and then, depending
  * on what it costs, the whole queue is read.
@@ -397,17 +397,27 @@ static WorkStatement lock_request =
 };
 
 /*
+ * Executes a statement whose one argument is a request's id.  Returns how many rows it
+ * has found.
+ */
+static uint64
+execute_for(WorkStatement *statement, int64 id)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = Int64GetDatum(id);
+	work_execute(statement, args, NULL);
+	return SPI_processed;
+}
+
+/*
  * Lock a request and read it.  Returns false when it is gone, or a session has
  * locked it.  Strings are in CurrentMemoryContext.
  */
 bool
 work_lock(int64 id, WorkRow *row)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = Int64GetDatum(id);
-	work_execute(&lock_request, args, NULL);
-	if (SPI_processed == 0)
+	if (execute_for(&lock_request, id) == 0)
 		return false;
 	get_row(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, row);
 	return true;
@@ -425,11 +435,7 @@ static WorkStatement find_request =
 bool
 work_exists(int64 id)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = Int64GetDatum(id);
-	work_execute(&find_request, args, NULL);
-	return SPI_processed > 0;
+	return execute_for(&find_request, id) > 0;
 }
 
 /*
@@ -655,10 +661,7 @@ static WorkStatement end_again =
 void
 work_looked_again(int64 id)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = Int64GetDatum(id);
-	work_execute(&end_again, args, NULL);
+	execute_for(&end_again, id);
 }
 
 static WorkStatement select_awaited =

@@ -31,25 +31,25 @@ extern const char *const status_names[STATUS_COUNT];
 /* A request, as the worker sees it. */
 typedef struct WorkRow
 {
-	int64		id;
-	RequestStatus status;
-	bool		has_identity;
-	pg_uuid_t	identity;
+	int64		id;				/* request_id */
+	RequestStatus status;		/* as it was when it was read */
+	bool		has_identity;	/* none, where a key found in a row goes */
+	pg_uuid_t	identity;		/* if so: user_identity_id */
 	int			max_use_count;	/* 0: left to Seam */
-	bool		has_profile;
-	pg_uuid_t	profile;
-	int			attempts;
-	bool		has_key;
-	pg_uuid_t	key;
-	bool		has_target;
+	bool		has_profile;	/* a customization profile was asked for */
+	pg_uuid_t	profile;		/* if so */
+	int			attempts;		/* made so far */
+	bool		has_key;		/* it is known which key it has */
+	pg_uuid_t	key;			/* if so: its id */
+	bool		has_target;		/* a row takes the key */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
-	TimestampTz attempted_at;
+	TimestampTz attempted_at;	/* the last attempt, on the local clock */
 	int			attempt_timeout;	/* milliseconds */
 	int64		ripe_at;		/* when Seam's list may tell of it, if it is
 								 * in doubt: clock_now()'s clock */
-	bool		has_seam_time;
-	TimestampTz seam_time;
-	int			timeline;
+	bool		has_seam_time;	/* Seam's clock was known at that attempt */
+	TimestampTz seam_time;		/* if so: what it said */
+	int			timeline;		/* of the server then; 0: nobody's */
 	int			sqlerrcode;		/* 0 for NULL */
 	char	   *error;			/* or NULL */
 	char	   *reference;		/* or NULL */
@@ -60,27 +60,27 @@ typedef struct WorkRow
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
 typedef struct WorkChange
 {
-	RequestStatus status;
+	RequestStatus status;		/* from now on */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
-	bool		finished;
-	int			attempts;
+	bool		finished;		/* now; else it is not */
+	int			attempts;		/* from now on */
 	int			attempt_timeout;	/* milliseconds; 0: as it is */
-	const SeamKey *key;
+	const SeamKey *key;			/* that it has */
 	int			sqlerrcode;		/* 0: there is no error (any more) */
-	const char *error;
-	const char *seam_request_id;
+	const char *error;			/* what went wrong */
+	const char *seam_request_id;	/* of the last answer */
 
 	/* look for a key once more, if look_again is set: */
 	bool		look_again;
-	TimestampTz look_again_at;
+	TimestampTz look_again_at;	/* when, on the local clock */
 	TimestampTz look_again_from;	/* created since then, by Seam's clock */
 } WorkChange;
 
 /* How far a queue has been read: its next_attempt_at and request_id. */
 typedef struct WorkMark
 {
-	TimestampTz time;
-	int64		id;
+	TimestampTz time;			/* next_attempt_at */
+	int64		id;				/* request_id */
 }			WorkMark;
 
 /*
@@ -89,11 +89,11 @@ typedef struct WorkMark
  */
 typedef struct WorkQueue
 {
-	RequestStatus status;
+	RequestStatus status;		/* of its requests */
 	TimestampTz next_due;		/* nothing is due before */
 	WorkMark	at_once;		/* the last one taken of those, */
 	WorkMark	paused;			/* and of those whose pause was over */
-	bool		paused_first;	/* the next time, since each goes first in
+	bool		paused_first;	/* the next time, because each goes first in
 								 * turn */
 	int64		next_full;		/* when to begin before the marks again, on
 								 * clock_now()'s clock */
@@ -104,9 +104,9 @@ typedef struct WorkAttempt
 {
 	int			timeout;		/* milliseconds */
 	int			revoke_timeout; /* of a revocation */
-	bool		has_seam_time;
-	TimestampTz seam_time;
-	AccountId	account;
+	bool		has_seam_time;	/* Seam's clock is known */
+	TimestampTz seam_time;		/* if so: what it says */
+	AccountId	account;		/* that it is made with */
 } WorkAttempt;
 
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,

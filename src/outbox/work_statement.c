@@ -24,10 +24,10 @@
 #define LOCK_TIMEOUT "1s"
 
 static Outbox outbox;			/* as work_begin() found it */
-static char *known_name;		/* of its table, for which there are plans */
-static int	names;				/* counts the changes of that */
-static Oid	key_type;			/* seam_instant_key */
 static int	guc_level;
+
+/* What our statements have in common. */
+static StatementSet set = {.letters = "rc",.nbigints = WORK_OUR_ARGS};
 
 /*
  * Begin to work on the outbox, in a transaction.  Returns false when the
@@ -44,6 +44,7 @@ work_begin(void)
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
+	const char *names[2];
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -69,16 +70,10 @@ work_begin(void)
 												found.table != outbox.table))
 		return false;
 	outbox = found;				/* an error leaves it as it was */
-	if (known_name == NULL || strcmp(known_name, outbox.name) != 0)
-	{
-		char	   *old = known_name;
-
-		known_name = MemoryContextStrdup(TopMemoryContext, outbox.name);
-		if (old)
-			pfree(old);
-		names++;
-		key_type = get_atttype(outbox.table, get_attnum(outbox.table, "instant_key"));
-	}
+	names[0] = outbox.name;
+	names[1] = outbox.calls;
+	statement_set_names(&set, names, outbox.table,
+						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
 	return true;
 }
 
@@ -121,64 +116,16 @@ work_is_ours(void)
 }
 
 /*
- * A statement with the names of the tables put in, palloc'd.
- */
-static char *
-with_names(const char *sql)
-{
-	StringInfoData text;
-
-	initStringInfo(&text);
-	for (; *sql; sql++)
-	{
-		if (*sql != '%')
-			appendStringInfoChar(&text, *sql);
-		else
-			appendStringInfoString(&text, *++sql == 'r' ? outbox.name : outbox.calls);
-	}
-	return text.data;
-}
-
-/*
- * Make the plan of a statement for the tables' names as they are now.
- */
-static void
-prepare(WorkStatement *statement)
-{
-	Oid			types[WORK_MAX_ARGS] = {INT8OID, INT8OID};
-	int			nargs = WORK_OUR_ARGS;
-	SPIPlanPtr	plan;
-
-	if (statement->plan)
-		SPI_freeplan(statement->plan);
-	statement->plan = NULL;
-	for (int i = 0; OidIsValid(statement->types[i]); i++)
-		types[nargs++] = statement->types[i] == WORK_KEY_TYPE ? key_type : statement->types[i];
-	plan = SPI_prepare(with_names(statement->sql), nargs, types);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	statement->plan = plan;
-	statement->names = names;
-}
-
-/*
- * Execute a statement.  args and nulls have WORK_MAX_ARGS places, of which the first
- * WORK_OUR_ARGS are filled in here; nulls may be NULL.
+ * Executes a statement.  args and nulls have WORK_MAX_ARGS places, of which the first
+ * WORK_OUR_ARGS are filled in here; nulls may be NULL.  Its result is in SPI_tuptable
+ * and SPI_processed.
  */
 void
 work_execute(WorkStatement *statement, Datum *args, const char *nulls)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	int			rc;
-
-	if (statement->names != names)
-		prepare(statement);
 	args[0] = Int64GetDatum((int64) GetSystemIdentifier());
 	args[1] = Int64GetDatum(outbox.origin);
-	rc = SPI_execute_plan(statement->plan, args, nulls, false, 0);
-	MemoryContextSwitchTo(caller);	/* SPI has left its own */
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(rc));
+	statement_execute(&set, statement, args, nulls, InvalidSnapshot);
 }
 
 /*
@@ -207,7 +154,7 @@ work_uuids(pg_uuid_t **ids)
 Oid
 work_key_type(void)
 {
-	return key_type;
+	return set.row_type;
 }
 
 /*

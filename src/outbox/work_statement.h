@@ -8,30 +8,25 @@
 #ifndef SEAM_IK_WORK_STATEMENT_H
 #define SEAM_IK_WORK_STATEMENT_H
 
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
+#include "base/statement.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"
 #include "utils/uuid.h"
 
-#define WORK_MAX_ARGS 16
+#define WORK_MAX_ARGS STATEMENT_MAX_ARGS
 
 /* Every statement's first arguments are this system's id and our rows' origin. */
 #define WORK_OUR_ARGS 2
 #define OURS " origin = $2 "
 
 /* Among the types: seam_instant_key. */
-#define WORK_KEY_TYPE RECORDOID
+#define WORK_KEY_TYPE STATEMENT_ROW_TYPE
 
-/* A statement, whose plan is made when it is first executed, and kept. */
-typedef struct WorkStatement
-{
-	const char *sql;			/* %r is the table of requests, %c that of
-								 * calls */
-	Oid			types[WORK_MAX_ARGS];	/* of the arguments from $3 on */
-	SPIPlanPtr	plan;
-	int			names;			/* for which names of the tables that was made */
-} WorkStatement;
+/*
+ * A statement of ours; %r in its text is the table of requests, %c that of calls, and
+ * its types are those of the arguments from $3 on.
+ */
+typedef Statement WorkStatement;
 
 extern bool work_begin(void);
 extern void work_end(void);

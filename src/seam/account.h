@@ -24,7 +24,7 @@ typedef struct AccountId
 
 	/* the workspace, as it is set or as an answer has told it */
 	bool		has_workspace;
-	pg_uuid_t	workspace;
+	pg_uuid_t	workspace;		/* if so */
 } AccountId;
 
 /* Is a request of the account that we have now? */

@@ -54,8 +54,8 @@ static const char *const not_sent[] = {
  */
 static const struct
 {
-	int			status;
-	int			sqlerrcode;
+	int			status;			/* of HTTP */
+	int			sqlerrcode;		/* these: see SeamResult */
 	const char *message;
 	const char *hint;
 }			status_errors[] =
@@ -134,7 +134,7 @@ append_validation_errors(StringInfo buf, const JsonNode *node, StringInfo path,
 
 /*
  * Returns the id by which Seam's support finds the request: palloc'd, of printable
- * ASCII, and not the API key, since a header's bytes may be anything.
+ * ASCII, and not the API key, because a header's bytes may be anything.
  */
 static const char *
 clean_request_id(const SeamAccount *account, const HttpAnswer *answer)

@@ -21,10 +21,11 @@
 #include "seam/json.h"
 #include "mb/pg_wchar.h"
 
+/* A parsed text; lives in the memory context that it was parsed in. */
 struct JsonDoc
 {
-	MemoryContextCallback callback;
-	cJSON	   *root;
+	MemoryContextCallback callback; /* frees the nodes with that context */
+	cJSON	   *root;			/* or NULL */
 };
 
 /*
@@ -179,32 +180,37 @@ json_copy(const JsonNode *node)
 	return doc->root;
 }
 
-/* What a value is.  All take NULL, for a member that is not there. */
-
+/*
+ * What a value is.  These functions take NULL, too, for a member that is not there.
+ */
 bool
 json_is_object(const JsonNode *node)
 {
 	return cJSON_IsObject(node);
 }
 
+/* See json_is_object(). */
 bool
 json_is_array(const JsonNode *node)
 {
 	return cJSON_IsArray(node);
 }
 
+/* See json_is_object(). */
 bool
 json_is_null(const JsonNode *node)
 {
 	return cJSON_IsNull(node);
 }
 
+/* See json_is_object(). */
 bool
 json_is_true(const JsonNode *node)
 {
 	return cJSON_IsTrue(node);
 }
 
+/* See json_is_object(). */
 bool
 json_is_number(const JsonNode *node)
 {
@@ -222,8 +228,7 @@ json_string(const JsonNode *node)
 }
 
 /*
- * The first value in an object or array, the one after a value, and a value's
- * name in its object; NULL where there is none.
+ * Returns the first value in an object or array; NULL where there is none, and of NULL.
  */
 JsonNode *
 json_first(const JsonNode *node)
@@ -231,12 +236,18 @@ json_first(const JsonNode *node)
 	return json_is_object(node) || json_is_array(node) ? node->child : NULL;
 }
 
+/*
+ * Returns the value after this one in its object or array, or NULL.
+ */
 JsonNode *
 json_next(const JsonNode *node)
 {
 	return node->next;
 }
 
+/*
+ * Returns a value's name in its object, or NULL.
+ */
 const char *
 json_name(const JsonNode *node)
 {

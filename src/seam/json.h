@@ -16,7 +16,7 @@ typedef struct JsonDoc JsonDoc;
 /* A member to look for in an object. */
 typedef struct JsonMember
 {
-	const char *name;
+	const char *name;			/* what it is called */
 	JsonNode   *value;			/* found, or NULL */
 } JsonMember;
 

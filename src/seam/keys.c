@@ -23,9 +23,9 @@ typedef enum FieldType
 
 static const struct
 {
-	const char *name;
-	FieldType	type;
-	bool		required;
+	const char *name;			/* Seam's */
+	FieldType	type;			/* what it must be */
+	bool		required;		/* it must be there, and not null */
 	size_t		offset;			/* in SeamKey */
 	const char *problem;		/* when it is not of its type */
 }			key_fields[] =

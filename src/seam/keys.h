@@ -15,13 +15,13 @@
 /* An instant key, as Seam tells of it. */
 typedef struct SeamKey
 {
-	pg_uuid_t	instant_key_id;
+	pg_uuid_t	instant_key_id; /* the members are called as Seam's fields */
 	char	   *instant_key_url;	/* ASCII, palloc'd */
 	pg_uuid_t	user_identity_id;
 	pg_uuid_t	client_session_id;
 	pg_uuid_t	workspace_id;
-	pg_uuid_t	customization_profile_id;	/* see the next member */
-	bool		has_customization_profile_id;
+	pg_uuid_t	customization_profile_id;	/* undefined where it has none */
+	bool		has_customization_profile_id;	/* it may have none */
 	const JsonNode *customization;	/* an object in UTF-8, or NULL; it lives
 									 * as long as the answer's JSON */
 	TimestampTz created_at;

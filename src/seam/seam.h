@@ -16,7 +16,7 @@
 typedef struct SeamAccount
 {
 	const char *endpoint;		/* without a slash at its end */
-	const char *api_key;
+	const char *api_key;		/* a secret */
 	const char *workspace_id;	/* or "" */
 	const char *ca_file;		/* or "", for the system's */
 } SeamAccount;
@@ -35,7 +35,7 @@ typedef enum SeamOp
  */
 typedef struct SeamRequest
 {
-	SeamOp		op;
+	SeamOp		op;				/* which endpoint it goes to */
 	const pg_uuid_t *user_identity_id;	/* generate, list */
 	const pg_uuid_t *customization_profile_id;	/* generate */
 	int			max_use_count;	/* generate; 0: left out */

@@ -93,12 +93,15 @@ set_limits(Exchange *exchange)
 typedef struct Single
 {
 	Exchange	exchange;		/* first */
-	const SeamRequest *request;
-	SeamKeyConsumer consume;
-	void	   *arg;
-	SeamResult *result;
+	const SeamRequest *request; /* the one */
+	SeamKeyConsumer consume;	/* of a list's keys, or NULL */
+	void	   *arg;			/* its argument */
+	SeamResult *result;			/* what comes of it */
 } Single;
 
+/*
+ * Exchange.request: the one.
+ */
 static void
 single_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
@@ -106,6 +109,9 @@ single_request(Exchange *exchange, int64 i, SeamRequest *request)
 	call_begins(exchange, i);
 }
 
+/*
+ * Exchange.done: understands the answer.
+ */
 static bool
 single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
@@ -358,12 +364,12 @@ enum
 typedef struct Batch
 {
 	Exchange	exchange;		/* first */
-	ReturnSetInfo *rsinfo;
-	TupleDesc	key_desc;
+	ReturnSetInfo *rsinfo;		/* where the rows go */
+	TupleDesc	key_desc;		/* of seam_instant_key, blessed */
 	SeamRequest request;		/* without the identity */
-	int			nelements;
+	int			nelements;		/* of the array */
 	Datum	   *elements;		/* of the array */
-	bool	   *nulls;
+	bool	   *nulls;			/* which of them are NULL */
 	int		   *element;		/* the element of each call */
 	HeapTuple  *rows;			/* by element; NULL: not there yet */
 	MemoryContext rows_context; /* of these */
@@ -450,6 +456,9 @@ request_of(const Batch *batch, int64 i)
 	return request;
 }
 
+/*
+ * Exchange.request: that of call i.
+ */
 static void
 batch_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
@@ -457,6 +466,10 @@ batch_request(Exchange *exchange, int64 i, SeamRequest *request)
 	call_begins(exchange, i);
 }
 
+/*
+ * Exchange.done: makes the element's row, and puts the rows that are next into the
+ * result.
+ */
 static bool
 batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_doubt)
 {
@@ -485,6 +498,9 @@ batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_d
 	return result.sqlerrcode != ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION;
 }
 
+/*
+ * Exchange.held_up: the answer is that of all elements that were not asked for.
+ */
 static void
 batch_held_up(Exchange *exchange, const HttpAnswer *answer)
 {

@@ -9,7 +9,7 @@
  * that sees the row leave makes a note of it, and the INSERT trigger looks whether there
  * is one of its row.
  *
- * The triggers of a move are fired one after another: BEFORE triggers, since nothing of
+ * The triggers of a move are fired one after another: BEFORE triggers, because nothing of
  * the statement happens in between, and AFTER triggers in the order of their events.  So
  * the next INSERT that a trigger of ours sees in the same execution of the statement uses
  * the note up, whatever row it is of: if that is another one, nobody has seen the INSERT
@@ -50,11 +50,11 @@
 /* The note of a statement, for BEFORE or for AFTER triggers. */
 typedef struct Note
 {
-	MemoryContextCallback callback;
-	struct Note *next;
-	MemoryContext statement;
-	bool		before;
-	MovedRow	moved;
+	MemoryContextCallback callback; /* takes it off the list at its end */
+	struct Note *next;			/* in the list of notes */
+	MemoryContext statement;	/* it lives as long as that */
+	bool		before;			/* made by a BEFORE trigger */
+	MovedRow	moved;			/* the row that has left */
 } Note;
 
 static Note *notes = NULL;

@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request_trigger);
 /* What such a trigger knows of its table; lives as long as its TriggerPlan. */
 typedef struct RequestPlan
 {
-	Outbox	   *outbox;
+	Outbox	   *outbox;			/* of the trigger's function */
 	RowKey	   *row_key;		/* NULL: the table has no primary key */
 	Datum		fields;			/* the trigger's arguments as text[] */
 	Datum		columns;		/* of the row's key: names */
@@ -38,7 +38,7 @@ typedef struct RequestPlan
 	Oid			partition;		/* the table itself, if it is one */
 	bool		fills;			/* some column takes a field of the key */
 	bool		everywhere;		/* each partition has the trigger */
-	bool		everywhere_known;
+	bool		everywhere_known;	/* that was found out */
 } RequestPlan;
 
 /*
@@ -110,7 +110,7 @@ row_key_changed(RowKey *row_key, TriggerData *td)
 
 /*
  * Is there no row with this primary key?  Asked as the table's owner, so that
- * neither missing privileges nor row security hide it; and restricted, since
+ * neither missing privileges nor row security hide it; and restricted, because
  * its types may run anybody's code.
  */
 static bool
@@ -234,17 +234,14 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 									   "AFTER DELETE OR UPDATE");
 	TriggerPlan *plan = trigger_get_plan(fcinfo, td, false);
 	RequestPlan *request_plan = get_request_plan(fcinfo, td, plan);
-	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
-	Datum		id;
-	bool		isnull;
+	const pg_uuid_t *key;
 
 	trigger_begin(td, &callback);
-	id = trigger_field(plan, td, row, F_INSTANT_KEY_ID, &isnull);
+	key = trigger_lost_key(plan, td);
 	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 	{
-		isnull = isnull || !trigger_column_changed(td, row, td->tg_newtuple, column);
 		if (row_key_changed(request_plan->row_key, td))
 		{
 			Target		from = target_of(request_plan, td, row);
@@ -254,21 +251,15 @@ seam_cancel_instant_key_request_trigger(PG_FUNCTION_ARGS)
 		}
 	}
 	else if (HeapTupleHeaderIndicatesMovedPartitions(row->t_data))
-	{
 		moved_row_note(fcinfo, td, row, request_plan->row_key);
-		if (!isnull)
-			isnull = trigger_key_is_kept(td, plan, heap_getattr(row, column,
-																RelationGetDescr(td->tg_relation),
-																&isnull));
-	}
 	else if (request_plan->row_key)
 	{
 		Target		target = target_of(request_plan, td, row);
 
 		requests_cancel_target(request_plan->outbox, &target);
 	}
-	if (!isnull)
-		requests_revoke_key(request_plan->outbox, DatumGetUUIDP(id));
+	if (key)
+		requests_revoke_key(request_plan->outbox, key);
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);
 }

@@ -13,9 +13,8 @@
 #include "postgres.h"
 
 #include "base/as_owner.h"
+#include "base/statement.h"
 #include "access/xlog.h"
-#include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "session/functions.h"
 #include "shmem/places.h"
@@ -61,42 +60,35 @@ typedef enum StatementId
 	ST_COUNT
 } StatementId;
 
-#define MAX_ARGS 8
-
 /*
  * The request says the same of its target as the trigger's table, but for the values of
  * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key.
  */
 #define SAME_TARGET \
 	"target_hash = $1 AND target_table = $2" \
-	"{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
-	" ELSE target_columns IS NULL OR target_columns = $4 END}"
+	"%{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	" ELSE target_columns IS NULL OR target_columns = $4 END%}"
 #define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
 #define SAME_TARGET_ARGS(t) \
 	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
 
 /*
- * The statements; %s is the table of requests, %c that of calls, and {} are around what
- * the first may not know of.  What they make due of a request that came along with a
- * copy waits all the same until it is adopted.
+ * The statements; %r is the table of requests, %c that of calls, and %{ and %} are around
+ * what the first may not know of.  What they make due of a request that came along with
+ * a copy waits all the same until it is adopted.
  */
-static const struct
-{
-	const char *sql;
-	int			nargs;
-	Oid			types[MAX_ARGS];
-}			statements[ST_COUNT] =
+static Statement statements[ST_COUNT] =
 
 {
 	[ST_LOCK] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
-		" FROM %s WHERE request_id = $1 FOR UPDATE",
-		1, {INT8OID}
+		" FROM %r WHERE request_id = $1 FOR UPDATE",
+		{INT8OID}
 	},
 	/* other rows may have the same hash: they are not locked */
 	[ST_LOCK_TARGET] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
-		" FROM %s WHERE " SAME_TARGET " AND target_key = $5"
+		" FROM %r WHERE " SAME_TARGET " AND target_key = $5"
 		" AND (status IN ('pending', 'in_flight', 'failed')"
 
 		/*
@@ -106,44 +98,44 @@ static const struct
 		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
 		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, "
 		"'instant_key_id='))))) FOR UPDATE",
-		5, {TARGET_TYPES, JSONBOID}
+		{TARGET_TYPES, JSONBOID}
 	},
 	[ST_FIND_TARGET] = {
 		"SELECT request_id, target_key"
-		" FROM %s WHERE " SAME_TARGET " AND user_identity_id = $5"
+		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $5"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
 		"NULL OR $6)",
-		6, {TARGET_TYPES, UUIDOID, BOOLOID}
+		{TARGET_TYPES, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
-		" FROM %s WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
-		1, {UUIDOID}
+		" FROM %r WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
+		{UUIDOID}
 	},
 	[ST_RESULT] = {
 		"SELECT instant_key, status, enqueued_by, system_identifier"
-		" FROM %s WHERE request_id = $1",
-		1, {INT8OID}
+		" FROM %r WHERE request_id = $1",
+		{INT8OID}
 	},
 	[ST_CANCEL] = {
 		/* next_attempt_at: the worker is to tell the listeners */
-		"UPDATE %s SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
+		"UPDATE %r SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		{INT8OID}
 	},
 	[ST_DISMISS] = {
-		"UPDATE %s SET dismissed_at = now() WHERE request_id = $1",
-		1, {INT8OID}
+		"UPDATE %r SET dismissed_at = now() WHERE request_id = $1",
+		{INT8OID}
 	},
 	[ST_REVOKE] = {
 		/* what is in flight is looked for when its time has come */
-		"UPDATE %s SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, "
+		"UPDATE %r SET status = 'revoking', finished_at = NULL, sqlstate = NULL, error = NULL, "
 		"dismissed_at = NULL,"
 		" attempts = CASE WHEN status IN ('issued', 'failed') THEN 0 ELSE attempts END,"
 		" next_attempt_at = CASE WHEN status IN ('issued', 'failed') THEN '-infinity' ELSE "
 		"next_attempt_at END"
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		{INT8OID}
 	},
 	[ST_RETRY] = {
 		/*
@@ -153,7 +145,7 @@ static const struct
 		 * Timeline 0: whose a guest's keys are was known only for a while, so
 		 * what is found is reported.
 		 */
-		"UPDATE %s SET status = CASE WHEN transaction_id IS NOT NULL OR "
+		"UPDATE %r SET status = CASE WHEN transaction_id IS NOT NULL OR "
 		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
@@ -162,51 +154,51 @@ static const struct
 		" timeline_id = CASE WHEN sqlstate = '08007' AND (instant_key).instant_key_id IS NULL THEN "
 		"0 ELSE timeline_id END"
 		" WHERE request_id = $1",
-		1, {INT8OID}
+		{INT8OID}
 	},
 	[ST_WRITE_AGAIN] = {
-		"UPDATE %s SET next_attempt_at = '-infinity' WHERE request_id = $1",
-		1, {INT8OID}
+		"UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = $1",
+		{INT8OID}
 	},
 	[ST_FOLLOW] = {
-		"UPDATE %s SET target_key = $6, target_hash = $7{, target_partition = nullif($8, 0)}"
+		"UPDATE %r SET target_key = $6, target_hash = $7%{, target_partition = nullif($8, 0)%}"
 		" WHERE " SAME_TARGET " AND target_key = $5"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
-		8, {TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
+		{TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
-		"UPDATE %s SET target_key = $2{, target_partition = $3} WHERE request_id = $1",
-		3, {INT8OID, JSONBOID, OIDOID}
+		"UPDATE %r SET target_key = $2%{, target_partition = $3%} WHERE request_id = $1",
+		{INT8OID, JSONBOID, OIDOID}
 	},
 	[ST_ADOPT] = {
 		/*
 		 * timeline 0 is nobody's: what was in doubt is reported.  Columns and
 		 * partitions may have other numbers here.
 		 */
-		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, timeline_id = 0{, target_numbers = NULL, "
-		"target_partition = NULL},"
+		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, origin = $2, timeline_id = 0%{, target_numbers = NULL, "
+		"target_partition = NULL%},"
 		" next_attempt_at = '-infinity', look_again_at = NULL"
 		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
-		2, {INT8OID, INT8OID}
+		{INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
-		"UPDATE %s SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, look_again_at = NULL{, target_numbers = NULL, "
-		"target_partition = NULL}"
+		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
+		" system_identifier = $1, origin = $2, look_again_at = NULL%{, target_numbers = NULL, "
+		"target_partition = NULL%}"
 		" WHERE next_attempt_at IS NULL AND origin <> $2",
-		2, {INT8OID, INT8OID}
+		{INT8OID, INT8OID}
 	},
 	[ST_PASS_IDS] = {
 		/* a subscription brings rows along, and leaves the sequence as it is */
-		"SELECT setval($1, id) FROM (SELECT max(request_id) AS id FROM %s) AS m"
+		"SELECT setval($1, id) FROM (SELECT max(request_id) AS id FROM %r) AS m"
 		" WHERE id > coalesce(pg_sequence_last_value($1), 0)",
-		1, {REGCLASSOID}
+		{REGCLASSOID}
 	},
 	[ST_REPORT_CALLS] = {
 		/* of calls that have committed there is nothing to know in a copy */
 		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
-		" INSERT INTO %s (user_identity_id, max_use_count, customization_profile_id, status, "
+		" INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
 		"attempted_at,"
 		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, "
 		"transaction_id,"
@@ -216,21 +208,17 @@ static const struct
 		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, "
 		"instant_key_ids) AS u(i, k)"
 		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
-		2, {INT8OID, INT8OID}
+		{INT8OID, INT8OID}
 	},
 };
 
-/* The statements' plans in this session, for the table of this name. */
-static SPIPlanPtr plans[ST_COUNT];
-static Oid	plans_table = InvalidOid;
-static char *plans_name;
-static bool plans_know_columns;
+static StatementSet set = {.letters = "rc"};
 
 /* A use of SPI as the owner of the outbox. */
 typedef struct Session
 {
-	Outbox	   *outbox;
-	AsOwner		as;
+	Outbox	   *outbox;			/* the caller's */
+	AsOwner		as;				/* who the caller is */
 	int			settings;		/* nest level */
 } Session;
 
@@ -271,68 +259,18 @@ end_session(Session *session)
 }
 
 /*
- * The text of a statement for the outbox's tables as they are: palloc'd.
- */
-static char *
-statement_text(StatementId id, const Outbox *outbox)
-{
-	StringInfoData text;
-	bool		skip = false;
-
-	initStringInfo(&text);
-	for (const char *sql = statements[id].sql; *sql; sql++)
-	{
-		if (*sql == '{' || *sql == '}')
-			skip = *sql == '{' && !outbox->knows_columns;
-		else if (skip)
-			continue;
-		else if (sql[0] == '%' && (sql[1] == 's' || sql[1] == 'c'))
-			appendStringInfoString(&text, *++sql == 's' ? outbox->name : outbox->calls);
-		else
-			appendStringInfoChar(&text, *sql);
-	}
-	return text.data;
-}
-
-/*
- * Execute a statement.  Its result is in SPI_tuptable and SPI_processed.
+ * Executes a statement, as the owner of the outbox.  It sees what has been committed by
+ * now.  Its result is in SPI_tuptable and SPI_processed.
  */
 static void
-execute(Session *session, StatementId id, const Datum *args)
+execute(Session *session, StatementId id, Datum *args)
 {
-	int			rc;
+	const Outbox *outbox = session->outbox;
+	const char *const names[] = {outbox->name, outbox->calls};
 
-	if (plans_table != session->outbox->table || strcmp(plans_name, session->outbox->name) != 0 ||
-		plans_know_columns != session->outbox->knows_columns)
-	{
-		char	   *name = MemoryContextStrdup(TopMemoryContext, session->outbox->name);
-
-		for (int i = 0; i < ST_COUNT; i++)
-		{
-			if (plans[i])
-				SPI_freeplan(plans[i]);
-			plans[i] = NULL;
-		}
-		if (plans_name)
-			pfree(plans_name);
-		plans_name = name;
-		plans_table = session->outbox->table;
-		plans_know_columns = session->outbox->knows_columns;
-	}
-	if (plans[id] == NULL)
-	{
-		SPIPlanPtr	plan = SPI_prepare(statement_text(id, session->outbox),
-									   statements[id].nargs, (Oid *) statements[id].types);
-
-		if (plan == NULL || SPI_keepplan(plan) != 0)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		plans[id] = plan;
-	}
+	statement_set_names(&set, names, outbox->table, InvalidOid, outbox->knows_columns);
 	CommandCounterIncrement();
-	rc = SPI_execute_snapshot(plans[id], (Datum *) args, NULL, GetLatestSnapshot(),
-							  InvalidSnapshot, false, true, 0);
-	if (rc < 0)
-		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(rc));
+	statement_execute(&set, &statements[id], args, NULL, GetLatestSnapshot());
 }
 
 /*
@@ -347,9 +285,9 @@ column(uint64 row, int number, bool *isnull)
 /* A request that is locked. */
 typedef struct Locked
 {
-	int64		id;
+	int64		id;				/* request_id */
 	char	   *status;			/* palloc'd in SPI's context */
-	bool		has_sqlstate;
+	bool		has_sqlstate;	/* something went wrong with it */
 	bool		reported;		/* it failed, and keys of it may be alive */
 } Locked;
 
@@ -386,6 +324,30 @@ lock_request(Session *session, int64 id)
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
 	return get_locked(0);
+}
+
+/*
+ * Begins a session of a function whose first argument is a request's id, and locks
+ * that request.  Throws P0002 when there is none with this id.
+ */
+static Locked
+begin_with_request(FunctionCallInfo fcinfo, Session *session)
+{
+	*session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	return lock_request(session, PG_GETARG_INT64(0));
+}
+
+/*
+ * Ends that session; returns the status, which may be in SPI's context, as a text.
+ */
+static Datum
+end_with_status(Session *session, const char *status)
+{
+	char		copy[NAMEDATALEN];
+
+	strlcpy(copy, status, sizeof(copy));
+	end_session(session);
+	PG_RETURN_TEXT_P(cstring_to_text(copy));
 }
 
 /*
@@ -430,7 +392,7 @@ void
 requests_cancel_target(Outbox *outbox, const Target *target)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target), target->key};
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(target), target->key};
 	uint64		n;
 	Locked	   *found;
 
@@ -477,7 +439,7 @@ void
 requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
 	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
 
 	execute(&session, ST_FOLLOW, args);
@@ -499,7 +461,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[MAX_ARGS] = {SAME_TARGET_ARGS(target),
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(target),
 	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
 	int			n;
 	int64	   *ids;
@@ -615,23 +577,19 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 /*
  * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
  *
- * What is reported stays failed, since its keys may be alive; somebody has looked at it
+ * What is reported stays failed, because its keys may be alive; somebody has looked at it
  * now, so it leaves the view.
  */
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
-	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Session		session;
+	Locked		locked = begin_with_request(fcinfo, &session);
 	Datum		args[] = {Int64GetDatum(locked.id)};
-	char		status[NAMEDATALEN];
 
 	if (locked.reported)
 		execute(&session, ST_DISMISS, args);
-	strlcpy(status, cancel(&session, &locked), sizeof(status));
-	end_session(&session);
-	PG_RETURN_TEXT_P(cstring_to_text(status));
+	return end_with_status(&session, cancel(&session, &locked));
 }
 
 /*
@@ -643,27 +601,22 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
-	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
+	Session		session;
+	Locked		locked = begin_with_request(fcinfo, &session);
 	Datum		args[] = {Int64GetDatum(locked.id)};
-	char		status[NAMEDATALEN];
 
-	strlcpy(status, locked.status, sizeof(status));
-	if (strcmp(status, "failed") == 0)
+	if (strcmp(locked.status, "failed") == 0)
 	{
 		execute(&session, ST_RETRY, args);
 		places_wake_at_commit(true);
 		locked = lock_request(&session, locked.id);
-		strlcpy(status, locked.status, sizeof(status));
 	}
-	else if (strcmp(status, "issued") == 0 && locked.has_sqlstate)
+	else if (strcmp(locked.status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
 		places_wake_at_commit(false);
 	}
-	end_session(&session);
-	PG_RETURN_TEXT_P(cstring_to_text(status));
+	return end_with_status(&session, locked.status);
 }
 
 /*

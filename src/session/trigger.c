@@ -194,29 +194,17 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 									   false, TRIGGER_TYPE_DELETE | TRIGGER_TYPE_UPDATE,
 									   "AFTER DELETE OR UPDATE");
 	TriggerPlan *plan = trigger_get_plan(fcinfo, td, false);
-	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
 	ErrorContextCallback callback;
-	Datum		id;
-	bool		isnull;
+	const pg_uuid_t *key;
 
 	trigger_begin(td, &callback);
-	id = trigger_field(plan, td, td->tg_trigtuple, F_INSTANT_KEY_ID, &isnull);
-	if (!isnull && TRIGGER_FIRED_BY_UPDATE(td->tg_event))
-		isnull = !trigger_column_changed(td, td->tg_trigtuple, td->tg_newtuple, column);
-	else if (!isnull && HeapTupleHeaderIndicatesMovedPartitions(td->tg_trigtuple->t_data))
+	key = trigger_lost_key(plan, td);
+	if (key)
 	{
-		Datum		key = heap_getattr(td->tg_trigtuple, column,
-									   RelationGetDescr(td->tg_relation), &isnull);
-
-		isnull = trigger_key_is_kept(td, plan, key);
-	}
-	if (!isnull)
-	{
-		SeamRequest request = {.op = SEAM_DELETE};
+		SeamRequest request = {.op = SEAM_DELETE,.instant_key_id = key};
 		SeamAccount account;
 		SeamResult	result;
 
-		request.instant_key_id = DatumGetUUIDP(id);
 		settings_account(&account);
 		call_seam(&account, &request, NULL, NULL, &result);
 	}

@@ -34,10 +34,10 @@ typedef struct Place
 	Latch	   *latch;			/* likewise; processes' latches outlive them */
 
 	/* what the probe found */
-	bool		has_extension;
-	bool		may_login;
-	bool		owns_tables;
-	Oid			owner;
+	bool		has_extension;	/* the extension is there */
+	bool		may_login;		/* its owner may */
+	bool		owns_tables;	/* its owner owns the outbox's, too */
+	Oid			owner;			/* of the extension */
 } Place;
 
 /* Steps of the local clock that are remembered. */
@@ -46,22 +46,23 @@ typedef struct Place
 /* The local clock was set: times up to this one, as it went before, are of before. */
 typedef struct ClockStep
 {
-	TimestampTz until;
+	TimestampTz until;			/* on the local clock as it was before */
 	int64		by;				/* microseconds */
 } ClockStep;
 
 /* The workers' watch over the local clock. */
 typedef struct ClockWatch
 {
-	slock_t		lock;
+	slock_t		lock;			/* of all that follows */
 	TimestampTz since;			/* 0: not yet */
 	int64		since_at;		/* the same on clock_now()'s clock */
 	int64		looked_at;		/* last, on clock_now()'s clock */
 	int64		offset;			/* to the monotonic clock */
 	int			nsteps;			/* ever; the last ones are remembered */
-	ClockStep	steps[CLOCK_STEPS];
+	ClockStep	steps[CLOCK_STEPS]; /* the last ones, in a ring */
 } ClockWatch;
 
+/* Which databases have which process of ours. */
 typedef struct Places
 {
 	LWLock	   *lock;			/* of all that follows */
@@ -70,14 +71,14 @@ typedef struct Places
 	ConditionVariable left;		/* a process has left its database */
 	ClockWatch	clock;			/* has a lock of its own */
 	uint64		tickets;		/* how many were given out */
-	int			nplaces;
-	Place		places[FLEXIBLE_ARRAY_MEMBER];
+	int			nplaces;		/* of the next */
+	Place		places[FLEXIBLE_ARRAY_MEMBER];	/* in no order */
 } Places;
 
 /* What a worker is told at its start. */
 typedef struct WorkerStart
 {
-	Oid			database;
+	Oid			database;		/* to which it connects */
 	uint64		ticket;			/* for its place */
 	Oid			owner;			/* of the extension; InvalidOid: find out */
 	bool		careful;		/* the last one has ended badly */

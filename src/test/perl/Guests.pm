@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use SeamIK;
 
 our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent lists_of
-	mark calls enqueue busy status state_of wait_state states_of owned reported settled quiet
+	mark calls enqueue busy status state_of wait_state columns_of states_of owned reported settled quiet
 	worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);
@@ -139,6 +139,13 @@ sub state_of
 }
 
 sub wait_state { my ($db, $id, $state) = @_; return wait_for(sub { state_of($db, $id) eq $state }); }
+
+# columns_of(guest, columns): these of the guest's requests, a line for each.
+sub columns_of
+{
+	my ($guest, $columns) = @_;
+	return sql("SELECT $columns FROM seam_instant_key_request WHERE user_identity_id = '$guest' ORDER BY request_id");
+}
 
 # states_of([database,] guest): status, SQLSTATE and attempts of each request of the guest.
 sub states_of

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(seam_cluster api_key_file preload stalled_lookups movable_clock reload reread
-	ask background result_of wait_for guest CALL UNSETTLED);
+	ask background run_in threads_of result_of wait_for guest CALL UNSETTLED);
 
 my $preload = abs_path(dirname(__FILE__) . '/../preload');
 
@@ -138,6 +138,20 @@ sub background
 	$s{run}->pump_nb for 1 .. 3;
 	return \%s;
 }
+
+# run_in(session, sql, mark): has a session of background() run the SQL, and waits until it
+# has; what it printed meanwhile ends with "done MARK".
+sub run_in
+{
+	my ($s, $sql, $mark) = @_;
+
+	$s->{in} .= "$sql;\nSELECT 'done $mark';\n";
+	$s->{run}->pump until $s->{out} =~ /done $mark\n/;
+	return;
+}
+
+# How many threads its server process has.
+sub threads_of { my @t = glob "/proc/$_[0]->{pid}/task/*"; return scalar @t; }
 
 # What it printed, errors included, and how many seconds it took from now.
 sub result_of

@@ -123,26 +123,19 @@ like((result_of($s))[0], qr/then d92e0c7b/, 'a call in the handler of a cancelle
 # Lookups that were given up, in whatever way, go on in threads of their own: no
 # more than so many at once, and what needs none is not held up by them.
 my $looking = background($node, set_up('a name lookup'));
-sub threads { my @t = glob "/proc/$looking->{pid}/task/*"; return scalar @t; }
-sub round
-{
-	my ($sql, $mark) = @_;
-	$looking->{in} .= "$sql;\nSELECT 'done $mark';\n";
-	$looking->{run}->pump until $looking->{out} =~ /done $mark\n/;
-	return;
-}
-round("SET statement_timeout = '20ms';\n" . join(";\n", (CALL) x 10) . ";\nRESET statement_timeout", 'cancelled');
-round("SET seam_ik.connect_timeout = '20ms';\n" . join(";\n", (CALL) x 10), 'connect_timeout');
-round("SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" . join(";\n", (CALL) x 10),
-	'request_timeout');
-round("SELECT 'error rows: ' || count(*) FILTER (WHERE sqlstate = '08001') " .
+run_in($looking, "SET statement_timeout = '20ms';\n" . join(";\n", (CALL) x 10) . ";\nRESET statement_timeout",
+	'cancelled');
+run_in($looking, "SET seam_ik.connect_timeout = '20ms';\n" . join(";\n", (CALL) x 10), 'connect_timeout');
+run_in($looking, "SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20ms';\n" .
+	join(";\n", (CALL) x 10), 'request_timeout');
+run_in($looking, "SELECT 'error rows: ' || count(*) FILTER (WHERE sqlstate = '08001') " .
 	"FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 50)))", 'batch');
 like($looking->{out}, qr/^error rows: 50$/m, 'a batch of lookups');
-cmp_ok(threads(), '>', 1, 'lookups that were given up go on');
-cmp_ok(threads(), '<=', 1 + 16, 'and no more than sixteen');
+cmp_ok(threads_of($looking), '>', 1, 'lookups that were given up go on');
+cmp_ok(threads_of($looking), '<=', 1 + 16, 'and no more than sixteen');
 is(scalar(() = $looking->{err} =~ /57014/g), 10, 'cancelled while they looked up');
 like($looking->{err}, qr/08001.*name lookups that were given up/s, 'beyond that a call fails at once');
-round("SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" . $fake->url .
+run_in($looking, "SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" . $fake->url .
 	"'; SELECT 'then ' || (seam_generate_instant_key('" . guest . "')).user_identity_id", 'no lookup');
 like($looking->{out}, qr/^then d92e0c7b/m, 'and one that needs no lookup does not');
 result_of($looking);

@@ -58,20 +58,12 @@ sub anonymous { my ($kb) = slurp_file("/proc/$s->{pid}/smaps_rollup") =~ /^Anony
 # what PostgreSQL's own memory contexts hold; asked in the session
 sub contexts
 {
-	round('SELECT \'contexts \' || sum(total_bytes) FROM pg_backend_memory_contexts', "contexts $_[0]");
+	run_in($s, 'SELECT \'contexts \' || sum(total_bytes) FROM pg_backend_memory_contexts', "contexts $_[0]");
 	my ($bytes) = $s->{out} =~ /contexts (\d+)\ndone contexts $_[0]\n/;
 	return $bytes;
 }
 sub descriptors { my @f = glob "/proc/$s->{pid}/fd/*"; return scalar @f; }
 sub sockets { return scalar grep { (readlink // '') =~ /^socket/ } glob "/proc/$s->{pid}/fd/*"; }
-sub threads { my @t = glob "/proc/$s->{pid}/task/*"; return scalar @t; }
-sub round
-{
-	my ($sql, $mark) = @_;
-	$s->{in} .= "$sql;\nSELECT 'done $mark';\n";
-	$s->{run}->pump until $s->{out} =~ /done $mark\n/;
-	return;
-}
 
 # failing at the top level, too: errors that end a statement
 my $top = join ";\n", map { "SELECT set_config('seam_ik.endpoint', '$base$_', false) IS NULL; " . CALL } qw(status=400
@@ -91,15 +83,15 @@ sub cancelled
 		join(";\n", (CALL, $caught, $batch) x $n) . ";\nRESET statement_timeout; SET seam_ik.request_timeout = '20ms'";
 }
 
-round("SELECT calls('$base', 40)", 'warm');
-round($top, 'warm top');
-round(cancelled(20), 'warm cancelled');
+run_in($s, "SELECT calls('$base', 40)", 'warm');
+run_in($s, $top, 'warm top');
+run_in($s, cancelled(20), 'warm cancelled');
 my $contexts = contexts('before');
 my ($rss, $fds, $anonymous) = (rss(), descriptors(), anonymous());
 $s->{err} = '';
-round("SELECT calls('$base', 150)", 'long');
-round($top, "top $_") for 1 .. 5;
-round(cancelled(100), 'cancelled');
+run_in($s, "SELECT calls('$base', 150)", 'long');
+run_in($s, $top, "top $_") for 1 .. 5;
+run_in($s, cancelled(100), 'cancelled');
 is(join(' ', scalar(() = $s->{err} =~ /57014/g), scalar(() = $s->{err} =~ /caught/g)), '200 100',
 	'calls were cancelled');
 my $contexts_then = contexts('after');
@@ -113,24 +105,24 @@ is($s->{err} =~ s/^.*?ERROR:  (\w+):.*$/$1/mgr =~ /08007|22023|08P01/, 1, '(they
 # a lookup that is left alone has a thread and descriptors until it ends and the
 # session makes its next call
 $s->{err} = '';
-round("SET seam_ik.max_retries = 0; SET seam_ik.request_timeout = '10s'; " .
+run_in($s, "SET seam_ik.max_retries = 0; SET seam_ik.request_timeout = '10s'; " .
 	"SET seam_ik.endpoint = 'https://stalled.example'; SET statement_timeout = '30ms';\n" . join(";\n", (CALL) x 12) .
 	";\nRESET statement_timeout", 'lookups');
 is(scalar(() = $s->{err} =~ /57014/g), 12, 'lookups were cancelled');
 my $calls = 0;
-ok(wait_for(sub { round("SET seam_ik.endpoint = '${base}status=404'; " . CALL, 'call ' . ++$calls);
-	threads() == 1 && descriptors() - $fds <= 2 }), 'and leave no thread or descriptor');
+ok(wait_for(sub { run_in($s, "SET seam_ik.endpoint = '${base}status=404'; " . CALL, 'call ' . ++$calls);
+	threads_of($s) == 1 && descriptors() - $fds <= 2 }), 'and leave no thread or descriptor');
 
 # connections that are cancelled while they are made: none is counted for good
 my $no_accept = FakeSeam->start('--no-accept');
 $s->{err} = '';
-round("SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" .
+run_in($s, "SET seam_ik.connect_timeout = '20s'; SET seam_ik.request_timeout = '20s'; SET seam_ik.endpoint = '" .
 	$no_accept->url . "'; SET statement_timeout = '10ms';\n" .
 	join(";\n", (CALL, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() ' .
 		'FROM generate_series(1, 3)))') x 50) . ";\nRESET statement_timeout", 'connecting');
 is(scalar(() = $s->{err} =~ /57014/g), 100, 'connections were cancelled');
 $s->{err} = '';
-round("SET seam_ik.max_retries = 0; SET seam_ik.endpoint = '$base'; SET seam_ik.request_timeout = '100s';\n" .
+run_in($s, "SET seam_ik.max_retries = 0; SET seam_ik.endpoint = '$base'; SET seam_ik.request_timeout = '100s';\n" .
 	join(";\n", map { "SET seam_ik.endpoint = '${base}connection_close'; " . CALL } 1 .. 3), 'after connecting');
 is($s->{err}, '', 'and descriptors do not run out');
 $fake->reset;
@@ -144,12 +136,12 @@ foreach my $warm (1, 0)
 	my $name = $warm ? 'a session that has called before' : 'a first call';
 	$s = background($node, "SET seam_ik.endpoint = '" . $fake->url('connection_close') .
 		"'; SET seam_ik.max_retries = 0;");
-	round($warm ? CALL : 'SELECT 1', $name);
+	run_in($s, $warm ? CALL : 'SELECT 1', $name);
 	$s->{err} = '';
 	my %open = map { $_ => 1 } map { m{(\d+)$} } glob "/proc/$s->{pid}/fd/*";
 	my ($free) = grep { !$open{$_} } 0 .. 1000;
 	system_or_bail('prlimit', '--pid', $s->{pid}, "--nofile=$free:");
-	round(CALL, "short of descriptors");
+	run_in($s, CALL, "short of descriptors");
 	like($s->{err}, $warm ? qr/08001: could not connect to Seam: too many open files/
 		: qr/ERROR: +(XX000|53...): .*(Too many open files|could not initialize libcurl)/,
 		"$name without a free descriptor: an error");
@@ -167,11 +159,11 @@ $fake->reset;
 
 # After a batch few connections are kept, and the next batch has its own again.
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('delay=50') . "'; SET seam_ik.max_concurrency = 1000;");
-round('SELECT 1', 'idle');
+run_in($s, 'SELECT 1', 'idle');
 my $idle = sockets();
 foreach my $n (1, 2)
 {
-	round("SELECT 'with a key: ' || count(instant_key) FROM seam_generate_instant_keys(ARRAY(SELECT " .
+	run_in($s, "SELECT 'with a key: ' || count(instant_key) FROM seam_generate_instant_keys(ARRAY(SELECT " .
 		"gen_random_uuid() FROM generate_series(1, 400)))", "batch $n");
 	cmp_ok(sockets() - $idle, '<=', 8, 'a batch leaves at most eight connections');
 }
@@ -184,11 +176,11 @@ $fake->reset;
 # 100,000 elements: memory grows with the answers only.
 $s = background($node, "SET seam_ik.endpoint = '" . $fake->url('status=404') .
 	"'; SET seam_ik.max_concurrency = 50; SET work_mem = '1MB'; SET seam_ik.progress_interval = 0;");
-round('SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 1000)))',
-	'small');
+run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid()
+	FROM generate_series(1, 1000)))', 'small');
 $rss = rss();
-round('SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid() FROM generate_series(1, 20000)))',
-	'large');
+run_in($s, 'SELECT count(*) FROM seam_generate_instant_keys(ARRAY(SELECT gen_random_uuid()
+	FROM generate_series(1, 20000)))', 'large');
 note("a batch of 20,000: VmRSS $rss kB, then " . rss() . ' kB');
 cmp_ok(rss() - $rss, '<', 20000, 'a batch of 20,000');
 like($s->{out}, qr/^20000$/m, 'has its rows');
@@ -199,9 +191,9 @@ sub peak { my ($kb) = slurp_file("/proc/$s->{pid}/status") =~ /VmHWM:\s+(\d+)/; 
 
 # Elements that are NULL cost little more than their rows, which go to disk.
 $s = background($node, "SET work_mem = '1MB';");
-round("SELECT count(*) FROM seam_generate_instant_keys(array_fill(NULL::uuid, ARRAY[1000]))", 'few');
+run_in($s, "SELECT count(*) FROM seam_generate_instant_keys(array_fill(NULL::uuid, ARRAY[1000]))", 'few');
 my $peak = peak();
-round("SELECT count(*), min(sqlstate), max(sqlstate) FROM seam_generate_instant_keys(array_fill(NULL::uuid, " .
+run_in($s, "SELECT count(*), min(sqlstate), max(sqlstate) FROM seam_generate_instant_keys(array_fill(NULL::uuid, " .
 	"ARRAY[500000]))", 'many');
 note("a batch of 500,000 NULL elements: VmHWM $peak kB, then " . peak() . ' kB');
 cmp_ok(peak() - $peak, '<', 60000, 'a batch of 500,000 NULL elements');
@@ -215,9 +207,9 @@ my $children = join ', ', map { "\"$_\": {\"a\": 1}" } 1 .. 4000;
 $fake->behave(guest, 'status=400,errors=' . "{\"$name\": {$children, \"last\": {\"_errors\": [\"Required\"]}}}"
 	=~ s/,/%2C/gr);
 $fake->behave('00000000-0000-4000-8000-000000000000', 'status=400');
-round("SELECT seam_generate_instant_key('00000000-0000-4000-8000-000000000000')", 'short');
+run_in($s, "SELECT seam_generate_instant_key('00000000-0000-4000-8000-000000000000')", 'short');
 $peak = peak();
-round(CALL, 'long');
+run_in($s, CALL, 'long');
 note("a long name with 4,000 children: VmHWM $peak kB, then " . peak() . ' kB');
 cmp_ok(peak() - $peak, '<', 20000, 'a validation error with a long name and many children');
 like($s->{err}, qr/22023.*\n\(\.\.\.\)\.last: Required/s, 'is told');

@@ -3,7 +3,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql error_of keys_of live mark calls settled pause go_on);
+use Guests qw(meet new_guest sql error_of keys_of live columns_of mark calls settled pause go_on);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -16,12 +16,7 @@ my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key
 meet($node, $fake);
 
 # The requests for an identity: statuses, or another column.
-sub of
-{
-	my ($identity, $column) = @_;
-	$column //= 'status';
-	return sql("SELECT $column FROM seam_instant_key_request WHERE user_identity_id = '$identity' ORDER BY request_id");
-}
+sub of { return columns_of($_[0], $_[1] // 'status'); }
 
 # the first call for an identity waits for $fake->release
 sub slow { $fake->behave($_[0], 'route=generate_instant_key,hold', 1); return; }

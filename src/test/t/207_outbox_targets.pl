@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql error_of live settled);
+use Guests qw(meet new_guest sql error_of live columns_of settled);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -14,12 +14,7 @@ my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key
 	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'");
 meet($node, $fake);
 
-sub of
-{
-	my ($identity, $column) = @_;
-	$column //= "status || coalesce(' ' || sqlstate, '')";
-	return sql("SELECT $column FROM seam_instant_key_request WHERE user_identity_id = '$identity' ORDER BY request_id");
-}
+sub of { return columns_of($_[0], $_[1] // "status || coalesce(' ' || sqlstate, '')"); }
 sub retry
 {
 	my ($identity) = @_;

@@ -5,7 +5,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql live asked enqueue worker_of up);
+use Guests qw(meet new_guest sql live columns_of asked enqueue worker_of up);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -29,11 +29,7 @@ my $node = $primary;
 
 my $at = 'route=generate_instant_key';
 meet($node, $fake);
-sub of
-{
-	my ($guest, $what) = @_;
-	return sql("SELECT " . ($what // 'status') . " FROM seam_instant_key_request WHERE user_identity_id = '$guest'");
-}
+sub of { return columns_of($_[0], $_[1] // 'status'); }
 sub becomes { my ($guest, $status) = @_; return wait_for(sub { of($guest) eq $status }); }
 sub start_at
 {

@@ -92,8 +92,8 @@ my $inserts = 'INSERT INTO booking (guest) SELECT (\'10000000-0000-4000-8000-\' 
 sql('CREATE SEQUENCE guest');
 append_to_file($node->basedir . '/inserts.sql', "$inserts\n");
 my ($out, $err) = ('', '');
-my $bookings = IPC::Run::start([ 'pgbench', '-n', '-c', '2', '-R', '100', '-T', '600', '-f', $node->basedir . '/inserts.sql',
-	$node->connstr('postgres') ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
+my $bookings = IPC::Run::start([ 'pgbench', '-n', '-c', '2', '-R', '100', '-T', '600',
+	'-f', $node->basedir . '/inserts.sql', $node->connstr('postgres') ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
 my $inserted = 'SELECT count(*) FROM booking';
 my $count = sql($inserted);
 ok(wait_for(sub { sql($inserted) > $count + 20 }), 'bookings are inserted');
@@ -134,8 +134,8 @@ is(sql("SELECT extversion FROM pg_extension WHERE extname = 'seam_ik'"), $versio
 # a copy of the files, or a standby, where an older library is
 my $offset = -s $node->logfile;
 sql("SET allow_system_table_mods = on; UPDATE pg_extension SET extversion = '$newer' WHERE extname = 'seam_ik'");
-like(error_of('SELECT seam_enqueue_instant_key(gen_random_uuid())'), qr/^55000: +the library .* is older than its script/,
-	'what has been made by one is not touched');
+like(error_of('SELECT seam_enqueue_instant_key(gen_random_uuid())'),
+	qr/^55000: +the library .* is older than its script/, 'what has been made by one is not touched');
 sql("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE backend_type = 'seam_ik worker' " .
 	"AND datname = 'postgres'");
 ok(wait_for(sub { slurp_file($node->logfile, $offset)
