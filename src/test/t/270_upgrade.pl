@@ -93,7 +93,8 @@ sql('CREATE SEQUENCE guest');
 append_to_file($node->basedir . '/inserts.sql', "$inserts\n");
 my ($out, $err) = ('', '');
 my $bookings = IPC::Run::start([ 'pgbench', '-n', '-c', '2', '-R', '100', '-T', '600',
-	'-f', $node->basedir . '/inserts.sql', $node->connstr('postgres') ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
+	'-f', $node->basedir . '/inserts.sql', $node->connstr('postgres') ],
+	'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
 my $inserted = 'SELECT count(*) FROM booking';
 my $count = sql($inserted);
 ok(wait_for(sub { sql($inserted) > $count + 20 }), 'bookings are inserted');
