@@ -67,7 +67,7 @@ ifneq ($(filter-out $(DEV_TARGETS),$(or $(MAKECMDGOALS),all)),)
 # In a build outside the source tree VPATH says where the sources are.
 top := $(if $(VPATH),$(VPATH)/)
 # The folders of the library; the rest of src is tests, tools and pages.
-HOUSE = base net logic seam shmem config outbox ledger session worker
+HOUSE = base net logic seam shmem config outbox session worker
 OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c $(HOUSE:%=$(top)src/%/*.c))))
 DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
 # The pages lie below $(pg_config --docdir)/seam_ik as they lie here, so that their links

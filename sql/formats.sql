@@ -97,7 +97,7 @@ BEGIN
 		('standard_conforming_strings', 'off'), ('escape_string_warning', 'off'), ('backslash_quote', 'off'),
 		('bytea_output', 'escape'), ('extra_float_digits', '-15'), ('quote_all_identifiers', 'on'),
 		('transform_null_equals', 'on'), ('array_nulls', 'off'), ('row_security', 'off'),
-		('default_transaction_read_only', 'on'), ('transaction_read_only', 'on'),
+		('default_transaction_read_only', 'on'),
 		('work_mem', '64kB')) AS v (name, value)
 	LOOP
 		BEGIN

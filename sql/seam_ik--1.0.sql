@@ -149,6 +149,7 @@ CREATE TABLE seam_instant_key_request (
 	look_again_at timestamptz,
 	look_again_from timestamptz,
 	dismissed_at timestamptz,
+	call_id uuid,
 	CHECK (octet_length(reference) <= 200),
 	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
 ) WITH (
@@ -178,8 +179,10 @@ COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS
 	'when the worker has to do something about the request: -infinity: at once; a time: when its pause ends; NULL: never';
 COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
 	'milliseconds after attempted_at within which the attempt may have issued a key';
+COMMENT ON COLUMN seam_instant_key_request.call_id IS
+	'of what a synchronous call has issued, or may have: the call, as in seam_instant_key_call; such a request is never sent again';
 COMMENT ON COLUMN seam_instant_key_request.transaction_id IS
-	'of a key of a synchronous call that is to be revoked: the transaction that asked for it, and rolled back';
+	'of a synchronous call: the (sub)transaction that asked for the instant key; without a call_id it has rolled back, and the key is to be revoked';
 COMMENT ON COLUMN seam_instant_key_request.seam_time IS
 	'attempted_at by the clock of Seam, of the endpoint of then, when that was known';
 COMMENT ON COLUMN seam_instant_key_request.system_identifier IS
@@ -210,6 +213,9 @@ CREATE INDEX seam_instant_key_request_error ON seam_instant_key_request
 -- Whose key is it?
 CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
 	(((instant_key).instant_key_id)) WHERE (instant_key).instant_key_id IS NOT NULL;
+-- Who owns what a synchronous call has issued?
+CREATE INDEX seam_instant_key_request_call ON seam_instant_key_request
+	(call_id) WHERE call_id IS NOT NULL;
 -- The requests of a row of a user's table.
 CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
 	(target_hash) WHERE target_hash IS NOT NULL;
@@ -221,20 +227,19 @@ CREATE INDEX seam_instant_key_request_again ON seam_instant_key_request
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request', '');
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_request_request_id_seq', '');
 
--- The journal of synchronous calls: a row from before the call until its
--- transaction's fate is known.
+-- The journal of synchronous calls: the intent to have instant keys issued, from before
+-- the call until the fate of its transaction is known.  It is inserted and deleted, and
+-- never updated: what the call has issued stands in the outbox.
 CREATE TABLE seam_instant_key_call (
-	call_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	call_id uuid PRIMARY KEY,
 	transaction_id xid8 NOT NULL,
+	top_transaction_id xid8 NOT NULL,
 	user_identity_ids uuid[] NOT NULL,
 	max_use_count int,
 	customization_profile_id uuid,
 	requested_at timestamptz NOT NULL,
 	attempt_timeout int NOT NULL,
 	seam_time timestamptz,
-	answered boolean NOT NULL DEFAULT false,
-	owned boolean NOT NULL DEFAULT false,
-	instant_key_ids uuid[],
 	account bigint,
 	system_identifier bigint NOT NULL,
 	origin bigint NOT NULL,
@@ -247,29 +252,66 @@ CREATE TABLE seam_instant_key_call (
 	autovacuum_vacuum_cost_delay = 0
 );
 COMMENT ON TABLE seam_instant_key_call IS
-	'calls of synchronous functions and triggers whose transactions have not ended yet, or whose keys must be known to be owned';
+	'the journal: instant keys that calls inside transactions are about to have issued, until it is known whether the transaction has committed';
+COMMENT ON COLUMN seam_instant_key_call.transaction_id IS
+	'the (sub)transaction that the call is made in, and that inserts what it has issued into the outbox';
+COMMENT ON COLUMN seam_instant_key_call.top_transaction_id IS
+	'the transaction that this one is of';
+COMMENT ON COLUMN seam_instant_key_call.attempt_timeout IS
+	'milliseconds after requested_at within which the call may have issued an instant key';
+COMMENT ON COLUMN seam_instant_key_call.seam_time IS
+	'requested_at by the clock of Seam, when that was known';
 COMMENT ON COLUMN seam_instant_key_call.system_identifier IS
 	'of the server whose transaction transaction_id means';
 COMMENT ON COLUMN seam_instant_key_call.origin IS
 	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_call.account IS
+	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_call.data_directory_id IS
+	'tells the files that this was written to from a copy of them';
 COMMENT ON COLUMN seam_instant_key_call.api_key_hash IS
-	'tells apart the API keys with which calls were made';
-COMMENT ON SEQUENCE seam_instant_key_call_call_id_seq IS
-	'ids of calls';
--- Of calls that have committed there is nothing to know in a copy.
+	'as in seam_instant_key_request';
+-- What has committed is in the outbox: there is nothing to know of it in a copy.
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call',
-	$$WHERE NOT owned AND CASE WHEN transaction_id < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
+	$$WHERE CASE WHEN transaction_id < pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())
 	THEN pg_catalog.pg_xact_status(transaction_id) IS DISTINCT FROM 'committed' ELSE true END$$);
-SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call_call_id_seq', '');
+
+-- Which users' tables the writer writes to, as far as a crash must not make that
+-- forgotten.  (No dump has it: it says nothing of a copy.)
+CREATE TABLE seam_instant_key_writing (
+	origin bigint,
+	target_table oid,
+	writing boolean NOT NULL,
+	crashes int NOT NULL DEFAULT 0,
+	stuck int NOT NULL DEFAULT 0,
+	not_before timestamptz,
+	code bigint,
+	PRIMARY KEY (origin, target_table)
+);
+COMMENT ON TABLE seam_instant_key_writing IS
+	'tables that instant keys are being written to, and those whose triggers have crashed the server or did not end';
+COMMENT ON COLUMN seam_instant_key_writing.origin IS
+	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_writing.writing IS
+	'the table''s code may be running: what is set when a writer starts was left by a crash';
+COMMENT ON COLUMN seam_instant_key_writing.crashes IS
+	'crashes of the server, one after another, while rows of the table were written; from 3 on none is';
+COMMENT ON COLUMN seam_instant_key_writing.stuck IS
+	'processes, one after another, that had to be ended because the table''s code did not';
+COMMENT ON COLUMN seam_instant_key_writing.not_before IS
+	'no row is written before, because of that';
+COMMENT ON COLUMN seam_instant_key_writing.code IS
+	'a hash that tells whether the table''s triggers, their functions, or its constraints have changed since';
 
 CREATE VIEW seam_instant_key_orphan AS
 SELECT request_id, transaction_id, user_identity_id, (instant_key).instant_key_id, status,
 	enqueued_at AS since, attempts, sqlstate, error AS last_error
 FROM seam_instant_key_request
-WHERE (status = 'revoking' AND transaction_id IS NOT NULL)
-	OR (status = 'failed' AND sqlstate = '08007' AND dismissed_at IS NULL);
+WHERE (status = 'revoking' AND transaction_id IS NOT NULL AND call_id IS NULL)
+	OR (status = 'failed' AND sqlstate = '08007' AND dismissed_at IS NULL)
+	OR (status = 'issued' AND sqlstate = '08007' AND call_id IS NOT NULL AND dismissed_at IS NULL);
 COMMENT ON VIEW seam_instant_key_orphan IS
-	'keys of synchronous calls whose transactions rolled back, and that wait to be revoked; and what is only reported: keys that may be alive though nobody owns them';
+	'keys of synchronous calls whose transactions rolled back, and that wait to be revoked; and what is only reported: keys that may be alive though nobody has them';
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
@@ -342,6 +384,7 @@ COMMENT ON FUNCTION seam_cancel_instant_key_request_trigger() IS
 
 REVOKE ALL ON TABLE seam_instant_key_request FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_call FROM PUBLIC;
+REVOKE ALL ON TABLE seam_instant_key_writing FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_orphan FROM PUBLIC;
 GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;

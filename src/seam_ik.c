@@ -12,9 +12,10 @@
 
 #include "config/settings.h"
 #include "fmgr.h"
-#include "ledger/intent.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "shmem/mailbox.h"
+#include "shmem/notices.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -39,7 +40,8 @@ request_shared(void)
 	if (next_shmem_request)
 		next_shmem_request();
 	places_request_shared();
-	intent_request_shared();
+	mailbox_request_shared();
+	notices_request_shared();
 }
 
 /*
@@ -53,7 +55,8 @@ startup_shared(void)
 		next_shmem_startup();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	places_startup_shared();
-	intent_startup_shared();
+	mailbox_startup_shared();
+	notices_startup_shared();
 	LWLockRelease(AddinShmemInitLock);
 }
 

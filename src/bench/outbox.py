@@ -21,6 +21,7 @@ REQUESTS = 10_000
 PERIOD_MS = 20              # of the trickle
 LATE_IDENTITY = '88888888-0000-4000-8000-000000000001'      # see slow_server.c
 SESSION_REQUESTS = 20_000
+TURN_REQUESTS = 2_000
 
 WANTED_LATENCY = 1.3
 WANTED_MS = 1500
@@ -139,6 +140,7 @@ class Outbox:
         self.drain(1000)
         self.memory()
         self.depth()
+        self.turns()
         self.history()
         self.session.close()
 
@@ -385,8 +387,8 @@ class Outbox:
 
     # -- size -----------------------------------------------------------
 
-    def worker_memory(self):
-        """The worker's process, and kilobytes of its anonymous memory."""
+    def worker_process(self):
+        """The worker's process, as PostgreSQL names it and as /proc does."""
         pid = self.session.value(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'")
 
@@ -397,11 +399,16 @@ class Outbox:
                 status = (process / 'status').read_text()
                 if (re.search(r'^NSpid:.*\t(\d+)$', status, re.M).group(1) == pid
                         and os.readlink(process / 'ns/pid') == namespace):
-                    text = (process / 'smaps_rollup').read_text()
-                    return pid, int(re.search(r'^Anonymous: +(\d+)', text, re.M).group(1))
+                    return pid, process.name
             except OSError:         # it has ended, or is somebody else's
                 continue
         raise Failure('the worker is not found')
+
+    def worker_memory(self):
+        """The worker's process, and kilobytes of its anonymous memory."""
+        pid, process = self.worker_process()
+        text = (pathlib.Path('/proc') / process / 'smaps_rollup').read_text()
+        return pid, int(re.search(r'^Anonymous: +(\d+)', text, re.M).group(1))
 
     def memory(self):
         count = 10_000 if self.quick else 100_000
@@ -413,6 +420,62 @@ class Outbox:
             raise Failure('the worker was started anew')
         print('Memory of the worker before and after %d requests: %d kB, %d kB.'
               ' Wanted: no growth.\n' % (count, before[1], after[1]), flush=True)
+
+    def worker_seconds(self):
+        """The worker's process, and the seconds that it has had of a processor."""
+        pid, namespaced = self.worker_process()
+        ran = (pathlib.Path('/proc') / namespaced / 'schedstat').read_text().split()[0]
+        return pid, int(ran) / 1e9
+
+    def turn_cost(self, kind, count):
+        """Microseconds of the worker for a request beside so many rows of a kind."""
+        status, due, finished = {
+            'pending': ('pending', "'-infinity'", 'NULL'),
+            'scheduled': ('pending', "now() + interval '1 day'", 'NULL'),
+            'finished': ('issued', 'NULL', 'now()')}[kind]
+        self.session.ask('TRUNCATE seam_instant_key_request')
+        self.drain(1000)        # what a fresh worker does but once
+        self.configure(worker='off')
+        self.session.ask(
+            'INSERT INTO seam_instant_key_request (user_identity_id, max_use_count, status,'
+            ' next_attempt_at, finished_at, system_identifier, origin)'
+            " SELECT %s, 1, '%s', %s, %s, r.system_identifier, r.origin FROM"
+            ' generate_series(1, %d) AS g, (SELECT * FROM seam_instant_key_request LIMIT 1) AS r'
+            % (identity('g'), status, due, finished, count))
+        self.session.ask('VACUUM ANALYZE seam_instant_key_request')
+        if kind != 'pending':
+            self.session.ask('SELECT count(seam_enqueue_instant_key(%s)) FROM'
+                             ' generate_series(1, %d) AS g' % (identity('g'), TURN_REQUESTS))
+        issued = 'SELECT count(*) FROM seam_instant_key_request WHERE attempted_at IS NOT NULL' \
+                 " AND status = 'issued'"
+        already = int(self.session.value(issued))
+        before = self.worker_seconds()
+        self.configure(worker='on')
+        least = min(count, TURN_REQUESTS) if kind == 'pending' else TURN_REQUESTS
+        deadline = time.monotonic() + 120
+        while (int(self.session.value(issued)) < already + least
+               and time.monotonic() < deadline):
+            time.sleep(0.05)
+        self.configure(worker='off')
+        after = self.worker_seconds()
+        if before[0] != after[0]:
+            raise Failure('the worker was started anew')
+        done = int(self.session.value(issued)) - already
+        self.configure(worker='on')
+        return (after[1] - before[1]) * 1e6 / done
+
+    def turns(self):
+        """Does a turn of the worker cost more where much is in the table?"""
+        count = 100_000 if self.quick else 1_000_000
+        rounds = 1 if self.quick else 3
+        print('What a request costs the worker, in microseconds of a processor, by what else'
+              ' is in the table.')
+        print('%-24s%12s%12s%9s' % ('', '1000', count, 'ratio'))
+        for kind in ('pending', 'scheduled', 'finished'):
+            few = statistics.median([self.turn_cost(kind, 1000) for _ in range(rounds)])
+            many = statistics.median([self.turn_cost(kind, count) for _ in range(rounds)])
+            print('%-24s%12.1f%12.1f%8.2fx' % (kind, few, many, many / few), flush=True)
+        print('Wanted: at most 1.1 times as much.\n', flush=True)
 
     def depth(self):
         """Is a long queue as fast as a short one?"""

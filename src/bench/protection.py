@@ -9,8 +9,9 @@ import os
 import re
 import statistics
 import subprocess
+import time
 
-from common import API_KEY, Failure, fdatasync_ms, rotated
+from common import API_KEY, Failure, fdatasync_ms, quantile, rotated
 
 SESSIONS = 64
 CALLS = 10                  # of a transaction, where several share one
@@ -39,6 +40,34 @@ BEGIN
 END
 $$
 """
+# The times of calls, each in a transaction of its own, in milliseconds.
+TIMES = """
+CREATE PROCEDURE times(calls int, INOUT ms float8[]) LANGUAGE plpgsql AS $$
+DECLARE
+	start timestamptz;
+BEGIN
+	ms := '{}';
+	FOR i IN 1 .. calls LOOP
+		start := clock_timestamp();
+		PERFORM seam_generate_instant_key(gen_random_uuid());
+		COMMIT;
+		ms[i] := extract(epoch FROM clock_timestamp() - start) * 1000;
+	END LOOP;
+END
+$$
+"""
+
+# A table whose trigger takes its time when a key is written.
+SLEEPY = """
+CREATE TABLE sleepy (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
+CREATE TRIGGER enqueue AFTER INSERT ON sleepy FOR EACH ROW
+	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest',
+		'instant_key_id=key_id');
+CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN PERFORM pg_sleep(1.5); RETURN new; END';
+CREATE TRIGGER sleep BEFORE UPDATE ON sleepy FOR EACH ROW EXECUTE FUNCTION sleep()
+"""
+SLEEPY_ROWS = 2             # of each round
 CALL = 'SELECT seam_generate_instant_key(gen_random_uuid());\n'
 
 
@@ -69,6 +98,7 @@ class Protection:
         for base, label in ((self.slow, 'a server with %d ms latency' % latency_ms),
                             (self.fast, 'no latency')):
             self.many_sessions(base, label)
+        self.beside_users_code(session)
         self.long_session(session)
         session.close()
 
@@ -103,6 +133,38 @@ class Protection:
         print('%-40s%8.3f%8.3f for the durable commit' % (
             'protected, each its own transaction', committed, committed - recorded))
         print('Wanted: less than %d for the record.\n' % WANTED_MS, flush=True)
+
+    def beside_users_code(self, session):
+        """Do calls wait for users' triggers?"""
+        calls, rounds = (100, 4) if self.quick else (200, 10)
+        session.ask(TIMES)
+        session.ask(SLEEPY)
+        protected = self.protected(True)
+        took = {'alone': [], 'beside a trigger that sleeps': []}
+        for _ in range(rounds):
+            for label, times in took.items():
+                if label != 'alone':
+                    session.ask('INSERT INTO sleepy (guest) SELECT gen_random_uuid()'
+                                ' FROM generate_series(1, %d)' % SLEEPY_ROWS)
+                    self.wait(session, "SELECT count(*) FROM pg_stat_activity WHERE"
+                              " backend_type LIKE 'seam_ik %' AND wait_event = 'PgSleep'", '1')
+                text = protected.value("CALL times(%d, NULL)" % calls)
+                times += [float(ms) for ms in text.strip('{}').split(',')]
+            self.wait(session, 'SELECT count(*) FROM sleepy WHERE key_id IS NULL', '0')
+        protected.close()
+        print('Protected calls alone, and while a trigger of the outbox sleeps for 1.5 s'
+              ' (milliseconds).\n%-40s%10s%10s' % ('', 'p50', 'p99'))
+        for label, times in took.items():
+            print('%-40s%10.2f%10.2f' % (label, quantile(times, 0.5), quantile(times, 0.99)))
+        print('Wanted: a p99 within %d of each other.\n' % WANTED_MANY_MS, flush=True)
+
+    def wait(self, session, statement, wanted):
+        """Wait until a statement's value is the wanted one."""
+        deadline = time.monotonic() + 60
+        while session.value(statement) != wanted:
+            if time.monotonic() > deadline:
+                raise Failure('%s is not %s' % (statement, wanted))
+            time.sleep(0.02)
 
     def pgbench(self, script, protected, base):
         """Median milliseconds of a transaction of one of the sessions."""

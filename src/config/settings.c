@@ -5,7 +5,7 @@
  *	  out of the server log.
  *
  * The API key is a secret, and so is whatever can send it elsewhere: endpoint,
- * CA file and key file are for the superuser, or for whom he granted SET.  No
+ * CA file and key file are for the superuser, or for a role that was granted SET.  No
  * message made here shows a value.
  *
  *-------------------------------------------------------------------------

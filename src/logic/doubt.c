@@ -20,6 +20,9 @@
  */
 #define PAIRS_MAX 100000
 
+/* The turns in which doubts get keys: see has_turn(). */
+#define TURNS 4
+
 /*
  * May the key be of this call?
  */
@@ -58,8 +61,18 @@ match(Doubt *doubts, int d, Candidate *candidates, int ncandidates, bool *seen)
 }
 
 /*
+ * Returns whether a doubt has its turn: first those whose keys would be in the list, and
+ * of these first those that want one.
+ */
+static bool
+has_turn(const Doubt *doubt, int turn)
+{
+	return doubt->elsewhere == (turn >= 2) && doubt->wanted == (turn % 2 == 0);
+}
+
+/*
  * The usual case, and that of a batch: may each key that fits be of each of the
- * doubts?  Then give the keys to them in turn, first to who wants one.
+ * doubts?  Then give the keys to them in turn.
  */
 static bool
 match_alike(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
@@ -91,11 +104,11 @@ match_alike(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 		candidates[c].group = candidates[c].fits ? 0 : -1;
 	}
 	c = 0;
-	for (int wanted = 1; wanted >= 0; wanted--)
+	for (int turn = 0; turn < TURNS; turn++)
 	{
 		for (int d = 0; d < ndoubts; d++)
 		{
-			if (doubts[d].wanted != wanted)
+			if (!has_turn(&doubts[d], turn))
 				continue;
 			while (c < ncandidates && !candidates[c].fits)
 				c++;
@@ -108,7 +121,7 @@ match_alike(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 
 /*
  * Group the doubts and keys that may belong together, and give as many doubts as
- * possible a key, rather those that want one.
+ * possible a key, in turn.
  */
 static void
 match_groups(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
@@ -137,13 +150,14 @@ match_groups(Doubt *doubts, int ndoubts, Candidate *candidates, int ncandidates)
 			}
 		}
 	}
-	for (int wanted = 1; wanted >= 0; wanted--)
+	for (int turn = 0; turn < TURNS; turn++)
 	{
 		for (int d = 0; d < ndoubts; d++)
 		{
+			if (!has_turn(&doubts[d], turn))
+				continue;
 			memset(seen, false, ncandidates * sizeof(bool));
-			if (doubts[d].wanted == wanted)
-				(void) match(doubts, d, candidates, ncandidates, seen);
+			(void) match(doubts, d, candidates, ncandidates, seen);
 		}
 	}
 	pfree(seen);

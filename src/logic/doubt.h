@@ -8,25 +8,8 @@
 #ifndef SEAM_IK_DOUBT_H
 #define SEAM_IK_DOUBT_H
 
-#include "datatype/timestamp.h"
+#include "logic/window.h"
 #include "utils/uuid.h"
-
-/*
- * How far Seam's clock, as its Date header tells it, and the time of a key's
- * creation may be apart, besides what is known of the delay: the header has
- * whole seconds, and the hosts behind an API have clocks of their own.
- */
-#define DOUBT_MARGIN_US (5 * INT64CONST(1000000))
-
-/* A time of Seam's clock, as an answer has told it, or none. */
-typedef struct SeamTime
-{
-	TimestampTz time;
-	/* when it had come, on a clock that nobody sets; 0: there is none */
-	int64		at;
-	/* what the answer took, in microseconds */
-	int64		delay;
-} SeamTime;
 
 typedef enum Verdict
 {
@@ -44,6 +27,8 @@ typedef struct Doubt
 	bool		has_profile;
 	pg_uuid_t	profile;
 	bool		wanted;			/* false: its key would be revoked anyway */
+	bool		elsewhere;		/* its key may be where the list does not show
+								 * it */
 	TimestampTz from;			/* when a key of it may have been created, by */
 	TimestampTz until;			/* Seam's clock */
 	bool		vague;			/* our clock was set back about then, and

@@ -7,6 +7,22 @@
  * the pause half as many go at once, which then grows again by one for each
  * round of successes, as TCP does it.
  *
+ * When Seam does not work, or cannot be reached, everything stops: after PACE_ROW
+ * such answers in a row, or after one that asks for a pause.  From then on a probe
+ * is sent now and then, with pauses that double.  It is a list first, which does
+ * nothing and so leaves nothing in doubt; once a list is answered it is one request
+ * of any kind, since a server may answer lists and nothing else; and when that is
+ * answered, too, everything goes on as fast as it went before.  The same probe tells
+ * when an API key is accepted that was refused (401), for which one answer is enough.
+ *
+ *		goes --- PACE_ROW x away, or one with Retry-After ---> stopped (away)
+ *		goes --- one refused -------------------------------> stopped (refused)
+ *		stopped --- list answered, then a POST answered ----> goes
+ *		stopped --- probe away or refused ------------------> stopped (as it says)
+ *
+ * Only probes move a stopped pace, and only what was sent afterwards one that goes on
+ * again: requests that were under way at a change say nothing of the time after it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,6 +35,9 @@
  * half of it taken off, so that many sessions do not come back together.
  */
 #define BACKOFF_FIRST_US (200 * 1000)
+
+/* When a probe that told nothing, for want of a descriptor, is tried again. */
+#define PROBE_AGAIN_US (100 * INT64CONST(1000))
 
 /* For how long a request stays allowed under a rate while none is sent. */
 #define BUCKET_HOLDS_S 0.05
@@ -47,39 +66,174 @@ pace_set_max(Pace *pace, int max)
 }
 
 /*
- * The server, or this process's descriptors, set the pace: a request has ended now,
- * and nflying others are under way.  pause is what PACE_LIMITED asks for.
+ * Everything pauses for so long.
  */
-void
-pace_answer(Pace *pace, PaceSign sign, int64 pause, int nflying, int64 now)
+static void
+pause_all(Pace *pace, int64 pause, int64 now)
 {
-	if (sign == PACE_LIMITED)
+	if (pace->paused_until <= now)
+		pace->paused_at = now;
+	pace->paused_until = Max(pace->paused_until, now + Min(pause, PACE_LONGEST_US));
+}
+
+/*
+ * Everything but probes stops, or stays stopped because one has failed: the next one is
+ * sent when the server asks for it, or after a pause that is twice as long each time.
+ */
+static void
+stop(Pace *pace, PaceStop why, int64 asked, int64 now)
+{
+	int64		first = why == PACE_STOPPED_AWAY ? PACE_AWAY_FIRST_US : PACE_REFUSED_FIRST_US;
+	int64		longest = why == PACE_STOPPED_AWAY ? PACE_AWAY_LONGEST_US : PACE_REFUSED_LONGEST_US;
+	int64		pause;
+
+	if (pace->stop == PACE_GOES)
 	{
-		/* requests that were sent together are refused together: halve once */
-		if (pace->paused_until <= now)
-		{
-			pace->limit = Max(1, pace->limit / 2);
-			pace->paused_at = now;
-		}
-		pace->paused_until = Max(pace->paused_until, now + pause);
-		pace->credit = 0;
+		pace->since = now;
+		pace->nprobes = 0;
 	}
-	else if (sign == PACE_NO_DESCRIPTOR)
-		pace->limit = Max(1, nflying);
-	else if (sign == PACE_GOOD && pace->limit < pace->max && ++pace->credit >= pace->limit)
+	else
+		pace->nprobes++;
+	if (pace->stop != why)
+		pace->probe_pause = first;
+	pace->stop = why;
+	pause = asked > 0 ? Min(asked, PACE_LONGEST_US) : pace->probe_pause;
+	pace->probe_at = now + pause;
+	pace->probe_pause = Min(pace->probe_pause * 2, longest);
+	pace->listed = false;
+	pace->nbad = 0;
+}
+
+/*
+ * Anything may be sent again.
+ */
+static void
+go_on(Pace *pace, int64 now)
+{
+	pace->stop = PACE_GOES;
+	pace->since = now;
+	pace->nbad = 0;
+	pace->listed = pace->probing = false;
+}
+
+/*
+ * The answer to a probe.
+ */
+static void
+probe_ended(Pace *pace, const PaceAnswer *answer, int64 now)
+{
+	pace->probing = false;
+	switch (answer->sign)
 	{
-		pace->limit++;
-		pace->credit = 0;
+		case PACE_GOOD:
+			if (pace->listed)
+				go_on(pace, now);
+			pace->listed = !pace->listed && pace->stop != PACE_GOES;
+			pace->probe_at = now;
+			break;
+		case PACE_AWAY:
+			stop(pace, PACE_STOPPED_AWAY, answer->asked, now);
+			break;
+		case PACE_REFUSED:
+			stop(pace, PACE_STOPPED_REFUSED, 0, now);
+			break;
+		case PACE_LIMITED:
+			pace->probe_at = pace->paused_until;
+			break;
+		case PACE_NO_DESCRIPTOR:
+			pace->probe_at = now + PROBE_AGAIN_US;
+			break;
 	}
 }
 
 /*
- * End the pause, if there is one; what follows it goes as slowly.
+ * A request has ended now, and its answer sets the pace.  Returns whether it ended so
+ * because the server is away, which is no fault of the request and shall cost it
+ * nothing.  (Of the row that has stopped the pace, the last one only.)
+ */
+bool
+pace_answer(Pace *pace, const PaceAnswer *answer, int64 now)
+{
+	bool		late = answer->begun_at <= pace->since;
+
+	if (answer->sign == PACE_LIMITED)
+	{
+		/* requests that were sent together are refused together: halve once */
+		if (pace->paused_until <= now)
+			pace->limit = Max(1, pace->limit / 2);
+		pause_all(pace, Max(answer->asked, answer->backoff), now);
+		pace->credit = 0;
+	}
+	else if (answer->sign == PACE_AWAY && answer->asked > 0)
+		pause_all(pace, answer->asked, now);
+	else if (answer->sign == PACE_NO_DESCRIPTOR)
+		pace->limit = Max(1, answer->nflying);
+	else if (answer->sign == PACE_GOOD && pace->limit < pace->max &&
+			 ++pace->credit >= pace->limit)
+	{
+		pace->limit++;
+		pace->credit = 0;
+	}
+
+	if (late)
+		return answer->sign == PACE_AWAY;
+	if (pace->stop != PACE_GOES)
+	{
+		probe_ended(pace, answer, now);
+		return answer->sign == PACE_AWAY;
+	}
+	if (answer->sign == PACE_GOOD)
+		pace->nbad = 0;
+	else if (answer->sign == PACE_REFUSED)
+		stop(pace, PACE_STOPPED_REFUSED, 0, now);
+	else if (answer->sign == PACE_AWAY && (++pace->nbad >= PACE_ROW || answer->asked > 0))
+		stop(pace, PACE_STOPPED_AWAY, answer->asked, now);
+	return pace->stop == PACE_STOPPED_AWAY;
+}
+
+/*
+ * How many requests may be sent now, when nflying are under way, and which: *may.
+ * *again_at: when there may be more by itself, else PG_INT64_MAX.
+ */
+int
+pace_allows(const Pace *pace, int nflying, int64 now, PaceMay *may, int64 *again_at)
+{
+	int64		from = pace->paused_until;
+
+	*may = PACE_MAY_SEND;
+	*again_at = PG_INT64_MAX;
+	if (pace->stop != PACE_GOES)
+	{
+		*may = pace->listed ? PACE_MAY_POST : PACE_MAY_LIST;
+		if (pace->probing)
+			return 0;
+		from = Max(from, pace->probe_at);
+	}
+	if (from > now)
+	{
+		*again_at = from;
+		return 0;
+	}
+	return pace->stop != PACE_GOES ? 1 : Max(pace->limit - nflying, 0);
+}
+
+/*
+ * What pace_allows() allowed while all else is stopped is sent.
  */
 void
-pace_resume(Pace *pace)
+pace_probe_sent(Pace *pace)
+{
+	pace->probing = true;
+}
+
+/*
+ * End the pause and the stop, if there is one; what follows goes as slowly.
+ */
+void
+pace_resume(Pace *pace, int64 now)
 {
 	pace->paused_until = 0;
+	go_on(pace, now);
 }
 
 /*

@@ -27,6 +27,12 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
+/*
+ * How often it is looked for what has come before deadlines are judged that have passed;
+ * a server that never stops sending shall not put them off for ever.
+ */
+#define MAX_LATE_LOOKS 1000
+
 /* One use of the transport; lives in the memory context of its caller. */
 struct HttpRun
 {
@@ -154,10 +160,11 @@ end_busy(Handle *handle, HttpFailure failure, const char *error)
 }
 
 /*
- * Ends the busy requests whose deadline has passed, and finds the next one.
+ * Ends the busy requests whose deadline has passed, and finds the next one.  Those that
+ * were not sent and have no time left for it can be ended alone.
  */
 static void
-expire_deadlines(int64 now)
+expire_deadlines(int64 now, bool only_unsent)
 {
 	dlist_mutable_iter it;
 
@@ -168,7 +175,8 @@ expire_deadlines(int64 now)
 		bool		connecting;
 		int64		deadline = handle_deadline(handle, &connecting);
 
-		if (deadline > now)
+		if (deadline > now ||
+			(only_unsent && (handle_was_sent(handle) || handle->req->deadline > now)))
 			next_deadline = Min(next_deadline, deadline);
 		else if (connecting)
 			end_busy(handle, HTTP_FAILURE_CONNECT_TIMEOUT, handle->looking_up ?
@@ -205,6 +213,36 @@ end_broken(void)
 		}
 	}
 	multi_clean();
+}
+
+/*
+ * Deadlines have passed.  That this process was stopped, or did not get the processor, for
+ * so long is not the server's fault: whatever has come by now is read before they are
+ * judged.  What was not sent, and has no time left for it, is not sent any more.  Returns
+ * whether the latch was set meanwhile.
+ */
+static bool
+read_and_expire(int64 now, uint32 wait_event)
+{
+	bool		any_latch = false;
+
+	expire_deadlines(now, true);
+	for (int i = 0; i < MAX_LATE_LOOKS; i++)
+	{
+		int64		looked_at = now;
+		bool		latch;
+		bool		ready;
+
+		if (multi_turn(&looked_at, now, true, wait_event, transfer_ended, &latch, &ready))
+			end_broken();
+		if (latch)
+			ResetLatch(MyLatch);
+		else if (!ready)
+			break;
+		any_latch = any_latch || latch;
+	}
+	expire_deadlines(now, false);
+	return any_latch;
 }
 
 /*
@@ -402,6 +440,7 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 	{
 		int64		now = clock_now();
 		bool		latch;
+		bool		ready;
 
 		if (!dlist_is_empty(&done))
 		{
@@ -411,12 +450,12 @@ http_wait(HttpRun *run, int64 wake_at, uint32 wait_event)
 			return handle->req;
 		}
 		if (multi_turn(&now, Min(wake_at, next_deadline), wake_at <= now, wait_event,
-					   transfer_ended, &latch))
+					   transfer_ended, &latch, &ready))
 			end_broken();
-		if (next_deadline <= now)
-			expire_deadlines(now);
 		if (latch)
 			ResetLatch(MyLatch);
+		if (next_deadline <= now && read_and_expire(now, wait_event))
+			latch = true;
 		if (dlist_is_empty(&done) && (latch || wake_at <= now))
 			return NULL;
 	}

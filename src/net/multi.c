@@ -437,20 +437,21 @@ next_timer(void)
  * come, look says whether it is looked for what is ready, without waiting.
  *
  * What has ended goes to ended().  *now is the time, before and after the wait;
- * *latch tells whether the latch was set.  Returns whether a multi handle is
+ * *latch tells whether the latch was set, because of which it was not looked for what is
+ * ready; *ready, whether anything was.  Returns whether a multi handle is
  * broken: its requests are to be ended, and multi_clean() to be called.  Exits
  * when the postmaster dies.  Throws when the wait event set cannot be made.
  */
 bool
 multi_turn(int64 *now, int64 until, bool look, uint32 wait_event,
-		   MultiConsumer ended, bool *latch)
+		   MultiConsumer ended, bool *latch, bool *ready)
 {
 	WaitEvent	events[EVENTS_AT_ONCE];
 	int			nevents = 0;
 	bool		broken;
 	sigset_t	saved;
 
-	*latch = false;
+	*latch = *ready = false;
 	until = Min(until, next_timer());
 	if (until > *now || look)
 	{
@@ -474,7 +475,10 @@ multi_turn(int64 *now, int64 until, bool look, uint32 wait_event,
 		if (events[i].events & WL_LATCH_SET)
 			*latch = true;
 		else if ((account = sockets_ready(&events[i], &what)) != NULL)
+		{
 			run_multi((Multi *) account, events[i].fd, what);
+			*ready = true;
+		}
 	}
 	broken = turn_all(*now, ended);
 	leave_curl(&saved);

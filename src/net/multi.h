@@ -31,7 +31,7 @@ extern void multi_remove(Handle *handle);
 extern void multi_leave(const Handle *handle);
 extern bool multi_is_broken(const Handle *handle);
 extern bool multi_turn(int64 *now, int64 until, bool look, uint32 wait_event,
-					   MultiConsumer ended, bool *latch);
+					   MultiConsumer ended, bool *latch, bool *ready);
 extern bool multi_end_lookups(MultiConsumer ended);
 extern void multi_clean(void);
 

@@ -25,6 +25,7 @@
 #include "executor/executor.h"
 #include "shmem/places.h"
 #include "miscadmin.h"
+#include "outbox/key.h"
 #include "outbox/outbox.h"
 #include "outbox/script.h"
 #include "utils/builtins.h"
@@ -36,6 +37,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
+#include "utils/xid8.h"
 
 /*
  * What the columns must be.  A later one than the first script made may be missing:
@@ -62,13 +64,26 @@ static const struct
 	[REQ_ATTEMPTS] = {"attempts", INT4OID, false},
 	[REQ_ENQUEUED_AT] = {"enqueued_at", TIMESTAMPTZOID, false},
 	[REQ_NEXT_ATTEMPT_AT] = {"next_attempt_at", TIMESTAMPTZOID, false},
+	[REQ_ATTEMPTED_AT] = {"attempted_at", TIMESTAMPTZOID, false},
+	[REQ_ATTEMPT_TIMEOUT] = {"attempt_timeout", INT4OID, false},
+	[REQ_SEAM_TIME] = {"seam_time", TIMESTAMPTZOID, false},
+	[REQ_FINISHED_AT] = {"finished_at", TIMESTAMPTZOID, false},
 	[REQ_INSTANT_KEY] = {"instant_key", InvalidOid, false},
+	[REQ_SQLSTATE] = {"sqlstate", TEXTOID, false},
+	[REQ_ERROR] = {"error", TEXTOID, false},
+	[REQ_SEAM_REQUEST_ID] = {"seam_request_id", TEXTOID, false},
 	[REQ_ENQUEUED_BY] = {"enqueued_by", OIDOID, false},
 	[REQ_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID, false},
 	[REQ_ORIGIN] = {"origin", INT8OID, false},
+	[REQ_TIMELINE_ID] = {"timeline_id", INT4OID, false},
+	[REQ_TRANSACTION_ID] = {"transaction_id", XID8OID, false},
+	[REQ_ACCOUNT] = {"account", INT8OID, false},
 	[REQ_TARGET_COLUMNS] = {"target_columns", TEXTARRAYOID, true},
 	[REQ_TARGET_NUMBERS] = {"target_numbers", INT2ARRAYOID, true},
 	[REQ_TARGET_PARTITION] = {"target_partition", OIDOID, true},
+	[REQ_API_KEY_HASH] = {"api_key_hash", INT8OID, false},
+	[REQ_WORKSPACE_ID] = {"workspace_id", UUIDOID, false},
+	[REQ_CALL_ID] = {"call_id", UUIDOID, false},
 };
 
 /* The table, open for insertion, in this transaction. */
@@ -83,6 +98,9 @@ typedef struct Insertion
 	TupleTableSlot *slot;		/* the row to insert */
 	Datum		pending;		/* a status, as text */
 	Datum		revoking;		/* the other status of a new request */
+	Datum		issued;			/* of a call's request */
+	Datum		in_flight;		/* of one whose answer was lost */
+	Datum		lost;			/* that one's SQLSTATE */
 	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
 } Insertion;
 
@@ -144,6 +162,8 @@ outbox_find(Oid schema, Outbox *outbox)
 	outbox->name = quote_qualified_identifier(get_namespace_name(schema),
 											  "seam_instant_key_request");
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
+	outbox->writing = quote_qualified_identifier(get_namespace_name(schema),
+												 "seam_instant_key_writing");
 	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
 	outbox->origin = origin_of(outbox);
 	return true;
@@ -243,6 +263,9 @@ open_insertion(Outbox *outbox)
 		ins->slot = MakeSingleTupleTableSlot(RelationGetDescr(ins->table), &TTSOpsVirtual);
 		ins->pending = CStringGetTextDatum("pending");
 		ins->revoking = CStringGetTextDatum("revoking");
+		ins->issued = CStringGetTextDatum("issued");
+		ins->in_flight = CStringGetTextDatum("in_flight");
+		ins->lost = CStringGetTextDatum(unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
 	}
 	PG_CATCH();
 	{
@@ -344,27 +367,21 @@ begin_insertion(Outbox *outbox)
 }
 
 /*
- * Insert a row into the outbox: values of a request's columns; those that every
- * new row has alike are set here.  Returns the request's id.
+ * Insert a row into the outbox, which is open: values of a request's columns; those
+ * that every row has alike are set here.
  */
-static int64
+static void
 insert_row(Datum *values, bool *nulls)
 {
 	Insertion  *ins = insertion;
-	int64		id;
 
-	id = nextval_internal(ins->sequence, false);
-	values[REQ_REQUEST_ID] = Int64GetDatum(id);
-	values[REQ_ATTEMPTS] = Int32GetDatum(0);
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	/* at once, whatever the worker's clock says */
-	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[REQ_ORIGIN] = Int64GetDatum(ins->origin);
 	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
-		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_ENQUEUED_BY] =
-		nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_ORIGIN] = nulls[REQ_STATUS] = false;
+		nulls[REQ_ENQUEUED_BY] = nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_ORIGIN] =
+		nulls[REQ_STATUS] = false;
 
 	ExecStoreAllNullTuple(ins->slot);
 	for (int c = 0; c < REQ_NCOLUMNS; c++)
@@ -379,6 +396,22 @@ insert_row(Datum *values, bool *nulls)
 	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
+}
+
+/*
+ * Insert a request that is new to the worker.  Returns its id.
+ */
+static int64
+insert_new(Datum *values, bool *nulls)
+{
+	int64		id = nextval_internal(insertion->sequence, false);
+
+	values[REQ_REQUEST_ID] = Int64GetDatum(id);
+	values[REQ_ATTEMPTS] = Int32GetDatum(0);
+	/* at once, whatever the worker's clock says */
+	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
+	nulls[REQ_NEXT_ATTEMPT_AT] = false;
+	insert_row(values, nulls);
 
 	places_wake_at_commit(false);
 	if (!places_preloaded() && !warned)
@@ -433,7 +466,25 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 			nulls[REQ_TARGET_COLUMNS] = nulls[REQ_TARGET_NUMBERS] = false;
 		nulls[REQ_TARGET_PARTITION] = !OidIsValid(target->partition);
 	}
-	return insert_row(values, nulls);
+	return insert_new(values, nulls);
+}
+
+/*
+ * Have the type of the keys in the table, which is open, at hand.
+ */
+static void
+find_key_type(void)
+{
+	Form_pg_attribute att;
+	MemoryContext old;
+
+	if (insertion->key_desc)
+		return;
+	att = TupleDescAttr(RelationGetDescr(insertion->table),
+						insertion->numbers[REQ_INSTANT_KEY] - 1);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -449,15 +500,7 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 
 	memset(nulls, true, sizeof(nulls));
 	begin_insertion(outbox);
-	if (insertion->key_desc == NULL)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->table),
-											  insertion->numbers[REQ_INSTANT_KEY] - 1);
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-
-		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
-		MemoryContextSwitchTo(old);
-	}
+	find_key_type();
 	values[REQ_STATUS] = insertion->revoking;
 	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
 	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
@@ -468,5 +511,106 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 																	   key_values, key_nulls),
 													   insertion->key_desc);
 	nulls[REQ_INSTANT_KEY] = false;
+	(void) insert_new(values, nulls);
+}
+
+/*
+ * Have the outbox open for what synchronous calls issue, and locked until the
+ * transaction ends: what could fail when there is a key fails now.  Raises what
+ * begin_insertion() raises.
+ */
+void
+outbox_open_for_calls(Outbox *outbox)
+{
+	begin_insertion(outbox);
+	find_key_type();
+	key_check_type(insertion->key_desc);
+}
+
+/*
+ * Returns the id of a request that is to be inserted by outbox_insert_call().
+ */
+int64
+outbox_draw_id(Outbox *outbox)
+{
+	begin_insertion(outbox);
+	return nextval_internal(insertion->sequence, false);
+}
+
+/*
+ * The key of a synchronous call for the table, without the URL, which its caller has, and
+ * without the customization.
+ */
+static Datum
+call_key(const SeamKey *key)
+{
+	SeamKey		bare = *key;
+	Datum		values[KEY_NCOLUMNS];
+	bool		nulls[KEY_NCOLUMNS];
+
+	bare.customization = NULL;
+	bare.instant_key_url = "";
+	key_values(&bare, values, nulls);
+	nulls[KEY_INSTANT_KEY_URL] = true;
+	return heap_copy_tuple_as_datum(heap_form_tuple(insertion->key_desc, values, nulls),
+									insertion->key_desc);
+}
+
+/*
+ * Insert the request for what a synchronous call has issued, or may have, in this
+ * (sub)transaction, which will commit durably: the client that is told of the key must
+ * be right.  It is never sent; what was lost is settled after the commit.
+ */
+void
+outbox_insert_call(Outbox *outbox, const CallRequest *call)
+{
+	Datum		values[REQ_NCOLUMNS];
+	bool		nulls[REQ_NCOLUMNS];
+	const SeamRequest *request = call->request;
+
+	memset(nulls, true, sizeof(nulls));
+	begin_insertion(outbox);
+	values[REQ_REQUEST_ID] = Int64GetDatum(call->id);
+	values[REQ_USER_IDENTITY_ID] = UUIDPGetDatum(request->user_identity_id);
+	values[REQ_MAX_USE_COUNT] = Int32GetDatum(request->max_use_count);
+	values[REQ_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(request->customization_profile_id);
+	values[REQ_ATTEMPTS] = Int32GetDatum(1);
+	values[REQ_ATTEMPTED_AT] = TimestampTzGetDatum(call->attempted_at);
+	values[REQ_ATTEMPT_TIMEOUT] = Int32GetDatum(call->attempt_timeout);
+	values[REQ_SEAM_TIME] = TimestampTzGetDatum(call->seam_time);
+	values[REQ_TIMELINE_ID] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	values[REQ_TRANSACTION_ID] = FullTransactionIdGetDatum(GetCurrentFullTransactionId());
+	values[REQ_ACCOUNT] = Int64GetDatum((int64) call->account->account);
+	values[REQ_API_KEY_HASH] = Int64GetDatum((int64) call->account->api_key);
+	values[REQ_CALL_ID] = UUIDPGetDatum(call->call_id);
+	nulls[REQ_USER_IDENTITY_ID] = nulls[REQ_ATTEMPTED_AT] = nulls[REQ_ATTEMPT_TIMEOUT] =
+		nulls[REQ_TIMELINE_ID] = nulls[REQ_TRANSACTION_ID] = nulls[REQ_ACCOUNT] =
+		nulls[REQ_API_KEY_HASH] = nulls[REQ_CALL_ID] = false;
+	nulls[REQ_MAX_USE_COUNT] = request->max_use_count == 0;
+	nulls[REQ_CUSTOMIZATION_PROFILE_ID] = request->customization_profile_id == NULL;
+	nulls[REQ_SEAM_TIME] = !call->has_seam_time;
+	if (call->seam_request_id)
+	{
+		values[REQ_SEAM_REQUEST_ID] = CStringGetTextDatum(call->seam_request_id);
+		nulls[REQ_SEAM_REQUEST_ID] = false;
+	}
+	if (call->key)
+	{
+		values[REQ_STATUS] = insertion->issued;
+		values[REQ_INSTANT_KEY] = call_key(call->key);
+		values[REQ_FINISHED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
+		nulls[REQ_INSTANT_KEY] = nulls[REQ_FINISHED_AT] = false;
+	}
+	else
+	{
+		values[REQ_STATUS] = insertion->in_flight;
+		values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(call->attempted_at +
+														  (int64) call->attempt_timeout * 1000);
+		values[REQ_SQLSTATE] = insertion->lost;
+		values[REQ_ERROR] = CStringGetTextDatum(call->error);
+		nulls[REQ_NEXT_ATTEMPT_AT] = nulls[REQ_SQLSTATE] = nulls[REQ_ERROR] = false;
+		places_wake_at_commit(true);
+	}
+	ForceSyncCommit();
 	insert_row(values, nulls);
 }

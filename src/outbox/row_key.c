@@ -324,8 +324,14 @@ row_key_where(RowKey *row_key, StringInfo sql, int first_arg)
 bool
 row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types)
 {
-	int			level = set_text_forms();
+	int			level = -1;
 	bool		ok = true;
+
+	for (int i = 0; i < row_key->ncolumns && level < 0; i++)
+	{
+		if (!row_key->columns[i].is_plain)
+			level = set_text_forms();
+	}
 
 	for (int i = 0; ok && i < row_key->ncolumns; i++)
 	{
@@ -349,6 +355,7 @@ row_key_args(RowKey *row_key, Datum key, Datum *args, Oid *types)
 		args[i] = OidInputFunctionCall(input, TextDatumGetCString(value), param, -1);
 		types[i] = column->type;
 	}
-	reset_text_forms(level);
+	if (level >= 0)
+		reset_text_forms(level);
 	return ok;
 }

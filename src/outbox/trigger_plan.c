@@ -70,7 +70,7 @@ trigger_context(void *arg)
 
 /*
  * From here on errors tell which trigger they come from, until trigger_end().
- * The callback is the caller's, on his stack.
+ * The callback is on the caller's stack.
  */
 void
 trigger_begin(TriggerData *td, ErrorContextCallback *callback)

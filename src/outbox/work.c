@@ -34,11 +34,11 @@
 /* A whole read of a queue may take this share of the time. */
 #define FULL_READ_SHARE 20
 
-/* How often a warning tells that more has come along with a copy. */
-#define WARN_AGAIN_US (3600 * INT64CONST(1000000))
+/* Those that are claimed each by itself, because together they cannot be. */
+#define CLAIM_ALONE_MAX 64
 
-/* Requests that are deleted in one transaction. */
-#define DELETE_AT_ONCE 1000
+/* Of those that cannot be claimed, only one is told of in so long a time. */
+#define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
 
 /* A key could not be looked for once more: it is tried again so soon. */
 #define LOOK_AGAIN_RETRY_S 60
@@ -57,11 +57,12 @@ const char *const status_names[STATUS_COUNT] =
 /* What get_row() reads; r is the request. */
 #define ROW_COLUMNS \
 	" r.request_id, r.status, r.user_identity_id, r.max_use_count, r.customization_profile_id," \
-	" r.attempts, (r.instant_key).instant_key_id, r.target_table IS NOT NULL, r.next_attempt_at," \
+	" r.attempts, (r.instant_key).instant_key_id, r.target_table::oid, r.next_attempt_at," \
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
-	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from"
-#define ROW_NCOLUMNS 20
+	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
+	" r.call_id IS NOT NULL"
+#define ROW_NCOLUMNS 21
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -104,7 +105,8 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->has_key = !nulls[6];
 	if (!nulls[6])
 		row->key = *DatumGetUUIDP(values[6]);
-	row->has_target = DatumGetBool(values[7]);
+	row->has_target = !nulls[7];
+	row->target = nulls[7] ? InvalidOid : DatumGetObjectId(values[7]);
 	row->next_attempt_at = nulls[8] ? DT_NOEND : DatumGetTimestampTz(values[8]);
 	row->attempted_at = nulls[9] ? 0 : DatumGetTimestampTz(values[9]);
 	row->attempt_timeout = nulls[10] ? 0 : DatumGetInt32(values[10]);
@@ -119,6 +121,7 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	if (!nulls[18])
 		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
 	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
+	row->is_call = DatumGetBool(values[20]);
 }
 
 /*
@@ -173,30 +176,37 @@ static WorkStatement note_told =
 	.types = {INT8ARRAYOID}
 };
 
+/* Rows that are locked, and are to be claimed. */
+typedef struct Claim
+{
+	RequestStatus status;		/* of all of them */
+	const WorkAttempt *attempt; /* that is about to be made */
+	TimestampTz now;			/* when it is */
+	WorkRow    *rows;			/* these */
+	int			n;				/* how many there are */
+} Claim;
+
 /*
- * Claim rows that are locked, for this attempt.
+ * Claims them.
  */
 static void
-claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow *rows, int n)
+claim_all(void *arg)
 {
+	const Claim *claim = arg;
+	const WorkAttempt *attempt = claim->attempt;
 	Datum		args[WORK_MAX_ARGS];
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = PointerGetDatum(row_ids(rows, n));
-	if (status == STATUS_CANCELLED)
+	args[2] = PointerGetDatum(row_ids(claim->rows, claim->n));
+	if (claim->status == STATUS_CANCELLED)
 	{
 		work_execute(&note_told, args, nulls);
 		return;
 	}
-	args[3] = TimestampTzGetDatum(now);
+	args[3] = TimestampTzGetDatum(claim->now);
 	args[4] = Int32GetDatum(attempt->timeout);
-	for (int i = 0; i < n; i++)
-	{
-		rows[i].attempts++;
-		rows[i].attempted_at = now;
-	}
-	if (status == STATUS_REVOKING)
+	if (claim->status == STATUS_REVOKING)
 	{
 		args[4] = Int32GetDatum(attempt->revoke_timeout);
 		work_execute(&claim_revoking, args, nulls);
@@ -212,6 +222,63 @@ claim(RequestStatus status, const WorkAttempt *attempt, TimestampTz now, WorkRow
 	if (!attempt->account.has_workspace)
 		nulls[9] = 'n';
 	work_execute(&claim_pending, args, nulls);
+}
+
+/*
+ * A request could not be claimed because of this error.
+ */
+static void
+warn_of_unclaimed(int64 id, const ErrorData *error)
+{
+	static int64 tell_at = 0;	/* not before, on clock_now()'s clock */
+
+	if (clock_now() < tell_at)
+		return;
+	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT
+					": %s",
+					get_database_name(MyDatabaseId), id, error->message),
+			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
+					 "\"seam_instant_key_request\".")));
+}
+
+/*
+ * Claims rows that are locked, for this attempt.  Where that fails, each of them by itself,
+ * as far as a transaction may have subtransactions at little cost.  Returns how many are
+ * claimed, which come first then.
+ */
+static int
+claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+{
+	Claim		all = {status, attempt, GetCurrentTimestamp(), rows, n};
+	ErrorData  *error = work_try(claim_all, &all);
+
+	if (error)
+	{
+		int			most = Min(n, CLAIM_ALONE_MAX);
+
+		n = 0;
+		for (int i = 0; i < most; i++)
+		{
+			Claim		one = {status, attempt, all.now, &rows[i], 1};
+
+			if (error && !work_is_of_one(error->sqlerrcode))
+				ReThrowError(error);
+			error = work_try(claim_all, &one);
+			if (error)
+				warn_of_unclaimed(rows[i].id, error);
+			else
+				rows[n++] = rows[i];
+		}
+	}
+	for (int i = 0; i < n && status != STATUS_CANCELLED; i++)
+	{
+		rows[i].attempts++;
+		rows[i].attempted_at = all.now;
+	}
+	return n;
 }
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
@@ -289,7 +356,7 @@ take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *atte
 		mark->time = (*rows)[n - 1].next_attempt_at;
 		mark->id = (*rows)[n - 1].id;
 		if (queue->status != STATUS_ISSUED)
-			claim(queue->status, attempt, GetCurrentTimestamp(), *rows, n);
+			n = claim(queue->status, attempt, *rows, n);
 	}
 	return n;
 }
@@ -388,6 +455,55 @@ work_doubts(ArrayType *active, WorkRow **rows)
 	args[2] = PointerGetDatum(active);
 	work_execute(&select_doubts, args, NULL);
 	return get_rows(rows);
+}
+
+static WorkStatement give_back_attempts =
+{
+	.sql = "UPDATE %r SET attempts = attempts - 1 WHERE request_id = ANY ($3) AND attempts > 0"
+	" AND status IN ('pending', 'in_flight', 'revoking')",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * Has the last attempts of these requests, none of which is under way, count no more.
+ */
+void
+work_give_back(const int64 *ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+	Datum	   *values = palloc(n * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	args[2] = PointerGetDatum(work_array(values, NULL, n, INT8OID));
+	work_execute(&give_back_attempts, args, NULL);
+}
+
+static WorkStatement peek_pending =
+{
+	.sql = "SELECT user_identity_id FROM %r WHERE status = 'pending' AND next_attempt_at <= $3 AND "
+	"user_identity_id IS NOT NULL AND" OURS
+	" ORDER BY next_attempt_at, request_id OFFSET $4 LIMIT 1",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+/*
+ * Reads the identity of a pending request that is due, the one after so many others.
+ * Returns whether there is one.
+ */
+bool
+work_peek(int offset, pg_uuid_t *identity)
+{
+	Datum		args[WORK_MAX_ARGS];
+	pg_uuid_t  *found;
+
+	args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+	args[3] = Int64GetDatum(offset);
+	work_execute(&peek_pending, args, NULL);
+	if (work_uuids(&found) == 0)
+		return false;
+	*identity = *found;
+	return true;
 }
 
 static WorkStatement lock_request =
@@ -682,131 +798,4 @@ work_awaited(pg_uuid_t **ids)
 
 	work_execute(&select_awaited, args, NULL);
 	return work_uuids(ids);
-}
-
-/* ---------- now and then ---------- */
-
-static WorkStatement delete_requests =
-{
-	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r"
-	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
-	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
-	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
-	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
-};
-
-/*
- * Delete some requests that were finished before this time, but none of the
- * identities to keep.  Returns whether there may be more.
- */
-bool
-work_delete_old(TimestampTz before, ArrayType *keep)
-{
-	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED,
-	STATUS_REVOKED};
-	int64		n = 0;
-
-	for (int i = 0; i < (int) lengthof(final); i++)
-	{
-		Datum		args[WORK_MAX_ARGS];
-
-		args[2] = CStringGetTextDatum(status_names[final[i]]);
-		args[3] = TimestampTzGetDatum(before);
-		args[4] = PointerGetDatum(keep);
-		args[5] = Int64GetDatum(DELETE_AT_ONCE - n);
-		work_execute(&delete_requests, args, NULL);
-		n += (int64) SPI_processed;
-		if (n >= DELETE_AT_ONCE)
-			return true;
-	}
-	return false;
-}
-
-/* Two ranges, so that none of ours is read. */
-#define OTHERS(range) \
-	"(SELECT count(*) FROM %r WHERE status = ANY ('{pending,in_flight,issued,revoking}')" \
-	" AND origin " range " $2 AND next_attempt_at IS NOT NULL)"
-
-static WorkStatement count_others =
-{
-	.sql = "SELECT " OTHERS("<") " + " OTHERS(">") " + (SELECT count(*) FROM %c "
-	"WHERE" CALL_IS_OPEN_ELSEWHERE ")"
-};
-
-/*
- * Warn of what came along with a copy of the database, and waits, unless all of it was
- * told of before.
- */
-void
-work_warn_of_others(void)
-{
-	static int64 told;
-	static int64 tell_at;		/* not before, on clock_now()'s clock */
-	Datum		args[WORK_MAX_ARGS];
-	bool		isnull;
-	int64		n;
-
-	work_execute(&count_others, args, NULL);
-	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	if (n == 0)
-		told = 0;
-	if (n <= told || clock_now() < tell_at)
-		return;
-	told = n;
-	tell_at = clock_now() + WARN_AGAIN_US;
-	ereport(WARNING,
-			(errcode(ERRCODE_WARNING),
-			 errmsg(INT64_FORMAT " requests for instant keys of another database wait in the "
-					"outbox of database \"%s\"",
-					n, get_database_name(MyDatabaseId)),
-			 errdetail("They came along with a copy, a dump, an upgrade or a subscription, and "
-					   "their origin may still send them."),
-			 errhint("If it will not, call seam_adopt_instant_key_requests().")));
-}
-
-/* $3: statuses. */
-static WorkStatement end_pauses =
-{
-	.sql = "UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = ANY (ARRAY("
-	"SELECT request_id FROM %r WHERE status = ANY ($3) AND next_attempt_at > $4 AND "
-	"next_attempt_at < 'infinity'"
-	" AND (attempted_at > $5) IS NOT FALSE AND" OURS "FOR UPDATE SKIP LOCKED))",
-	.types = {TEXTARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
-};
-
-/*
- * End pauses of n statuses: those that go on after until, of attempts that began after
- * began_after.
- */
-void
-work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, TimestampTz began_after)
-{
-	Datum		names[STATUS_COUNT];
-	Datum		args[WORK_MAX_ARGS];
-
-	for (int i = 0; i < n; i++)
-		names[i] = CStringGetTextDatum(status_names[statuses[i]]);
-	args[2] = PointerGetDatum(work_array(names, NULL, n, TEXTOID));
-	args[3] = TimestampTzGetDatum(until);
-	args[4] = TimestampTzGetDatum(began_after);
-	work_execute(&end_pauses, args, NULL);
-}
-
-static WorkStatement put_off_looks =
-{
-	.sql = "UPDATE %r SET look_again_at = $3 WHERE request_id = ANY (ARRAY("
-	"SELECT request_id FROM %r WHERE look_again_at IS NOT NULL AND" OURS "FOR UPDATE SKIP LOCKED))",
-	.types = {TIMESTAMPTZOID}
-};
-
-/*
- * Have the keys that are looked for once more looked for at this time.
- */
-void
-work_put_off_looks(TimestampTz at)
-{
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = TimestampTzGetDatum(at);
-	work_execute(&put_off_looks, args, NULL);
 }

@@ -11,20 +11,9 @@
 #include "seam/account.h"
 #include "seam/keys.h"
 #include "datatype/timestamp.h"
+#include "logic/outcome.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"
-
-typedef enum RequestStatus
-{
-	STATUS_PENDING,
-	STATUS_IN_FLIGHT,
-	STATUS_ISSUED,
-	STATUS_FAILED,
-	STATUS_CANCELLED,
-	STATUS_REVOKING,
-	STATUS_REVOKED,
-	STATUS_COUNT
-} RequestStatus;
 
 extern const char *const status_names[STATUS_COUNT];
 
@@ -42,6 +31,7 @@ typedef struct WorkRow
 	bool		has_key;		/* it is known which key it has */
 	pg_uuid_t	key;			/* if so: its id */
 	bool		has_target;		/* a row takes the key */
+	Oid			target;			/* if so: its table */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	TimestampTz attempted_at;	/* the last attempt, on the local clock */
 	int			attempt_timeout;	/* milliseconds */
@@ -55,6 +45,7 @@ typedef struct WorkRow
 	char	   *reference;		/* or NULL */
 	AccountId	account;		/* that the last attempt was made with */
 	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
+	bool		is_call;		/* made by a session's call: never sent again */
 } WorkRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
@@ -112,6 +103,8 @@ typedef struct WorkAttempt
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);
 extern int	work_doubts(ArrayType *active, WorkRow **rows);
+extern void work_give_back(const int64 *ids, int n);
+extern bool work_peek(int offset, pg_uuid_t *identity);
 extern bool work_lock(int64 id, WorkRow *row);
 extern bool work_exists(int64 id);
 extern void work_change(int64 id, const WorkChange *change);
@@ -119,12 +112,7 @@ extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why);
 extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);
 extern void work_looked_again(int64 id);
-extern void work_put_off_looks(TimestampTz at);
 extern int	work_awaited(pg_uuid_t **ids);
 extern int64 work_report_key(const WorkRow *row, const SeamKey *key, const char *report);
-extern bool work_delete_old(TimestampTz before, ArrayType *keep);
-extern void work_warn_of_others(void);
-extern void work_end_pauses(const RequestStatus *statuses, int n, TimestampTz until,
-							TimestampTz began_after);
 
 #endif							/* SEAM_IK_WORK_H */

@@ -10,12 +10,15 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "access/xlog.h"
+#include "base/as_owner.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "outbox/work_statement.h"
@@ -27,7 +30,7 @@ static Outbox outbox;			/* as work_begin() found it */
 static int	guc_level;
 
 /* What our statements have in common. */
-static StatementSet set = {.letters = "rc",.nbigints = WORK_OUR_ARGS};
+static StatementSet set = {.letters = "rcw",.nbigints = WORK_OUR_ARGS};
 
 /*
  * Begin to work on the outbox, in a transaction.  Returns false when the
@@ -44,7 +47,7 @@ work_begin(void)
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
-	const char *names[2];
+	const char *names[3];
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -72,8 +75,10 @@ work_begin(void)
 	outbox = found;				/* an error leaves it as it was */
 	names[0] = outbox.name;
 	names[1] = outbox.calls;
+	names[2] = outbox.writing;
 	statement_set_names(&set, names, outbox.table,
-						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")), false);
+						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")),
+						outbox.knows_columns);
 	return true;
 }
 
@@ -89,6 +94,54 @@ work_end(void)
 }
 
 /*
+ * Runs a function in a subtransaction of its own.  Returns NULL when it is done, or else,
+ * in CurrentMemoryContext, the error that has undone it.
+ */
+ErrorData *
+work_try(void (*function) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		function(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/*
+ * May an error be of one request only?  Otherwise none can be changed at present: what is
+ * locked, full, or cancelled, is so for all.
+ */
+bool
+work_is_of_one(int sqlerrcode)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlerrcode);
+
+	return category != ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) &&
+		category != ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) &&
+		category != ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) &&
+		sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE;
+}
+
+/*
  * The outbox that work_begin() found.
  */
 Outbox *
@@ -98,21 +151,20 @@ work_outbox(void)
 }
 
 /*
- * Do both tables belong to whom we are connected as?  Another owner's triggers and rules
+ * Do all tables belong to whom we are connected as?  Another owner's triggers and rules
  * would run in our name.
  */
 bool
 work_is_ours(void)
 {
-	HeapTuple	tuple;
-	bool		ours;
+	static const char *const others[] = {"seam_instant_key_call", "seam_instant_key_writing"};
 
-	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(get_relname_relid("seam_instant_key_call",
-																	   outbox.schema)));
-	ours = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relowner == GetUserId();
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return ours && outbox.owner == GetUserId();
+	for (int i = 0; i < (int) lengthof(others); i++)
+	{
+		if (as_owner_of(get_relname_relid(others[i], outbox.schema)) != GetUserId())
+			return false;
+	}
+	return outbox.owner == GetUserId();
 }
 
 /*

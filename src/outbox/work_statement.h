@@ -23,13 +23,15 @@
 #define WORK_KEY_TYPE STATEMENT_ROW_TYPE
 
 /*
- * A statement of ours; %r in its text is the table of requests, %c that of calls, and
- * its types are those of the arguments from $3 on.
+ * A statement of ours; %r in its text is the table of requests, %c that of calls, %w that
+ * of the writer's marks; its types are those of the arguments from $3 on.
  */
 typedef Statement WorkStatement;
 
 extern bool work_begin(void);
 extern void work_end(void);
+extern ErrorData *work_try(void (*function) (void *arg), void *arg);
+extern bool work_is_of_one(int sqlerrcode);
 extern Outbox *work_outbox(void);
 extern bool work_is_ours(void);
 extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);

@@ -211,25 +211,50 @@ append_answer(StringInfo buf, const SeamAccount *account,
 }
 
 /*
- * Is it not known whether the request was processed?  (An answer that cannot be
- * used, or is too large, leaves doubt, too; but then Seam has answered.)
+ * Returns what the transport tells of the end of a request, as if the body of a whole
+ * answer were what the API promises.
+ */
+static ReplyFacts
+reply_facts(const HttpAnswer *answer)
+{
+	ReplyFacts	facts = {
+		.sent = answer->outcome != HTTP_NOT_SENT,
+		.whole = answer->outcome == HTTP_ANSWERED,
+		.status = answer->status,
+		.usable = true,
+		.no_descriptor = answer->failure == HTTP_FAILURE_DESCRIPTORS
+	};
+
+	/*
+	 * the whole time is over, a certificate does not get better, nor an
+	 * answer smaller
+	 */
+	facts.hopeless = answer->failure == HTTP_FAILURE_TIMEOUT ||
+		answer->failure == HTTP_FAILURE_CERTIFICATE || answer->outcome == HTTP_TOO_LARGE;
+	return facts;
+}
+
+/*
+ * Returns whether a request may have been processed, or not, for all that the transport
+ * tells.
  */
 bool
 answer_leaves_doubt(const HttpAnswer *answer)
 {
-	if (answer->outcome == HTTP_ANSWERED)
-		return answer->status >= 500 || answer->status == 408;
-	return answer->outcome == HTTP_IN_DOUBT;
+	ReplyFacts	facts = reply_facts(answer);
+
+	return reply_kind(&facts) == REPLY_DOUBT;
 }
 
 /*
- * The request may have been processed, or not: the result says so.
+ * Returns whether a request may be made once more after this answer, and that may help.
  */
-static void
-set_in_doubt(const SeamRequest *request, SeamResult *result)
+bool
+answer_try_again(const HttpAnswer *answer, SeamOp op)
 {
-	result->in_doubt = true;
-	result->hint = request->op == SEAM_GENERATE ? HINT_MAY_EXIST : HINT_REPEAT;
+	ReplyFacts	facts = reply_facts(answer);
+
+	return reply_try_again(&facts, seam_is_idempotent(op));
 }
 
 /*
@@ -244,7 +269,6 @@ not_understood(const SeamAccount *account, const SeamRequest *request,
 
 	result->sqlerrcode = ERRCODE_PROTOCOL_VIOLATION;
 	result->message = psprintf("Seam's answer could not be used: %s", problem);
-	set_in_doubt(request, result);
 	initStringInfo(&detail);
 	append_answer(&detail, account, request, answer);
 	if (memcmp(&result->key.instant_key_id, &no_id, sizeof(no_id)) != 0)
@@ -306,9 +330,6 @@ refused(const SeamAccount *account, const SeamRequest *request,
 		result->hint = status_errors[i].hint;
 		break;
 	}
-	if (answer_leaves_doubt(answer))
-		set_in_doubt(request, result);
-	result->not_found = says_not_found(answer);
 	initStringInfo(&detail);
 	if (append_answer(&detail, account, request, answer) && answer->status == 400)
 		result->hint = "Correct the value that the detail names.";
@@ -331,7 +352,6 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 	{
 		result->sqlerrcode = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 		result->message = "Seam's answer is too large";
-		set_in_doubt(request, result);
 		appendStringInfo(&detail, "%zu bytes had come.", answer->body_len);
 		if (request->op == SEAM_LIST)
 			result->hint = "Raise seam_ik.max_list_size, or list the keys of one user identity.";
@@ -339,7 +359,6 @@ no_answer(const SeamAccount *account, const SeamRequest *request,
 	else if (answer->outcome == HTTP_IN_DOUBT)
 	{
 		result->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-		set_in_doubt(request, result);
 		if (answer->failure == HTTP_FAILURE_TIMEOUT)
 		{
 			result->message = "no whole answer came from Seam within seam_ik.request_timeout";
@@ -444,16 +463,23 @@ read_answer(const SeamRequest *request, const HttpAnswer *answer,
 }
 
 /*
- * Returns what the end of a request says of the pace of the others.
+ * Puts into *pace what the end of a request says of the pace of the others: its sign,
+ * and the pause that is asked for.
  */
-PaceSign
-answer_pace_sign(const HttpAnswer *answer)
+void
+answer_pace(const HttpAnswer *answer, PaceAnswer *pace)
 {
+	pace->asked = (int64) answer->retry_after * USECS_PER_SEC;
 	if (answer->failure == HTTP_FAILURE_DESCRIPTORS)
-		return PACE_NO_DESCRIPTOR;
-	if (answer->outcome != HTTP_ANSWERED)
-		return PACE_SILENT;
-	return answer->status == 429 ? PACE_LIMITED : PACE_GOOD;
+		pace->sign = PACE_NO_DESCRIPTOR;
+	else if (answer->outcome != HTTP_ANSWERED && answer->outcome != HTTP_TOO_LARGE)
+		pace->sign = PACE_AWAY;
+	else if (answer->status == 408 || answer->status >= 500)
+		pace->sign = PACE_AWAY;
+	else if (answer->status == 429)
+		pace->sign = PACE_LIMITED;
+	else
+		pace->sign = answer->status == 401 ? PACE_REFUSED : PACE_GOOD;
 }
 
 /*
@@ -468,30 +494,21 @@ answer_error_text(const SeamResult *result)
 }
 
 /*
- * Finds out what the answer to a request means.  Strings of the result are static
- * or in CurrentMemoryContext.  The keys of a list go to consume(), in their order,
- * with arg; an answer that is found wrong half way may have given some already.
+ * Makes the result for an answer, but for its kind.
  */
-void
-answer_read(const SeamAccount *account, const SeamRequest *request,
+static void
+read_result(const SeamAccount *account, const SeamRequest *request,
 			const HttpAnswer *answer, SeamKeyConsumer consume, void *arg,
 			SeamResult *result)
 {
-	memset(result, 0, sizeof(SeamResult));
-	if (answer->request_id[0])
-		result->request_id = clean_request_id(account, answer);
-
 	if (answer->outcome != HTTP_ANSWERED)
 		no_answer(account, request, answer, result);
-	else if (request->op == SEAM_DELETE && says_not_found(answer))
-		result->deleted = false;
 	else if (answer->status >= 400)
 		refused(account, request, answer, result);
 	else if (answer->status >= 300)
 	{
 		not_understood(account, request, answer, "it is a redirect, which is never followed",
 					   result);
-		result->in_doubt = false;
 		result->hint = "Check seam_ik.endpoint.";
 	}
 	else
@@ -501,4 +518,29 @@ answer_read(const SeamAccount *account, const SeamRequest *request,
 		if (problem)
 			not_understood(account, request, answer, problem, result);
 	}
+}
+
+/*
+ * Finds out what the answer to a request means.  Strings of the result are static
+ * or in CurrentMemoryContext.  The keys of a list go to consume(), in their order,
+ * with arg; an answer that is found wrong half way may have given some already.
+ */
+void
+answer_read(const SeamAccount *account, const SeamRequest *request,
+			const HttpAnswer *answer, SeamKeyConsumer consume, void *arg,
+			SeamResult *result)
+{
+	ReplyFacts	facts = reply_facts(answer);
+
+	memset(result, 0, sizeof(SeamResult));
+	if (answer->request_id[0])
+		result->request_id = clean_request_id(account, answer);
+	facts.nothing_there = facts.whole && says_not_found(answer);
+	/* a key that is not there needs not be deleted */
+	if (request->op != SEAM_DELETE || !facts.nothing_there)
+		read_result(account, request, answer, consume, arg, result);
+	facts.usable = result->sqlerrcode == 0;
+	result->kind = reply_kind(&facts);
+	if (result->kind == REPLY_DOUBT && result->hint == NULL)
+		result->hint = request->op == SEAM_GENERATE ? HINT_MAY_EXIST : HINT_REPEAT;
 }

@@ -12,6 +12,7 @@
 #define SEAM_IK_ANSWER_H
 
 #include "logic/pace.h"
+#include "logic/reply.h"
 #include "net/http.h"
 #include "seam/keys.h"
 #include "seam/seam.h"
@@ -27,15 +28,14 @@ typedef struct SeamResult
 	const char *detail;			/* or NULL */
 	const char *hint;			/* or NULL */
 	const char *request_id;		/* Seam's, or NULL */
-	bool		in_doubt;		/* it may have been done all the same */
+	ReplyKind	kind;			/* what became of it */
 	bool		deleted;		/* delete: false when there was no such key */
-	bool		not_found;		/* Seam itself says that there is no such
-								 * thing */
 	SeamKey		key;			/* generate, get */
 } SeamResult;
 
 extern bool answer_leaves_doubt(const HttpAnswer *answer);
-extern PaceSign answer_pace_sign(const HttpAnswer *answer);
+extern bool answer_try_again(const HttpAnswer *answer, SeamOp op);
+extern void answer_pace(const HttpAnswer *answer, PaceAnswer *pace);
 extern char *answer_error_text(const SeamResult *result);
 extern void answer_read(const SeamAccount *account, const SeamRequest *request,
 						const HttpAnswer *answer, SeamKeyConsumer consume,

@@ -53,30 +53,14 @@ typedef struct Run
 	dlist_head	flying;			/* under way */
 	int			nflying;		/* how many these are */
 	Pace		pace;			/* how many may be, and when */
-	int64		held_at;		/* since when 429s are all that comes while
-								 * there are requests to begin, or 0 */
+	int64		held_at;		/* since when answers that ask to wait are all
+								 * that comes while there are requests to
+								 * begin, or 0 */
 	int64		next;			/* the next request to begin */
 	bool		stopped;		/* nothing more is sent */
 	int64		started_at;		/* on clock_now()'s clock */
 	int64		next_notice;	/* likewise; PG_INT64_MAX: never */
 } Run;
-
-/*
- * May the request be made once more, and help?
- */
-static bool
-can_retry(SeamOp op, const HttpAnswer *answer)
-{
-	/* the whole request's time is over, and a certificate does not get better */
-	if (answer->failure == HTTP_FAILURE_TIMEOUT ||
-		answer->failure == HTTP_FAILURE_CERTIFICATE)
-		return false;
-	if (answer->outcome == HTTP_NOT_SENT)
-		return true;
-	if (answer->outcome == HTTP_ANSWERED && answer->status == 429)
-		return true;
-	return seam_is_idempotent(op) && answer_leaves_doubt(answer);
-}
 
 /*
  * Error context callback: what a statement that ends here leaves behind.
@@ -118,13 +102,15 @@ send_request(Run *run, Request *request)
 }
 
 /*
- * Begins the next request, whose time starts now.
+ * Begins the next request, whose time starts now, without what its caller waits for when
+ * it fills it in.
  */
 static void
 begin_request(Run *run, int64 now)
 {
 	Exchange   *exchange = run->exchange;
 	Request    *request = dlist_container(Request, node, dlist_pop_head_node(&run->unused));
+	int64		waited;
 	SeamRequest what = {.op = exchange->op};
 
 	request->index = run->next++;
@@ -132,12 +118,17 @@ begin_request(Run *run, int64 now)
 	request->doubt = false;
 	if (request->body.data == NULL)
 		initStringInfo(&request->body);
+	/* its caller may wait for something meanwhile, and be cancelled */
+	exchange->sent = run->nflying;
+	waited = clock_now();
 	exchange->request(exchange, request->index, &what);
+	waited = clock_now() - waited;
+	exchange->sent = 0;
 	seam_body(&what, &request->body);
 	request->http.url = run->url;
 	request->http.body = request->body.data;
 	request->http.body_len = request->body.len;
-	request->http.deadline = now + (int64) exchange->request_timeout * 1000;
+	request->http.deadline = now + waited + (int64) exchange->request_timeout * 1000;
 	request->http.connect_timeout = exchange->connect_timeout;
 	request->http.max_answer = exchange->max_answer;
 	request->http.owner = request;
@@ -158,7 +149,8 @@ end_request(Run *run, Request *request)
 }
 
 /*
- * A 429 has come while there are requests to begin.  They are given up when nothing
+ * An answer has come that has all wait while there are requests to begin: a 429, or a
+ * 503 with Retry-After.  They are given up when nothing
  * but such answers has come, and the pauses that these ask for keep them from
  * beginning for longer than each of them may take.
  */
@@ -184,18 +176,24 @@ try_ended(Run *run, Request *request)
 {
 	const Exchange *exchange = run->exchange;
 	HttpAnswer *answer = &request->http.answer;
-	bool		limited = answer->outcome == HTTP_ANSWERED && answer->status == 429;
-	bool		retry = can_retry(exchange->op, answer) && request->tries < exchange->max_retries;
+	bool		retry = answer_try_again(answer, exchange->op) &&
+	request->tries < exchange->max_retries;
 	int64		now = clock_now();
 	int64		pause = 0;
+	PaceAnswer	pace = {.begun_at = now};
+	bool		all_wait;
 
 	dlist_delete(&request->node);
 	run->nflying--;
-	if (limited || retry)
+	answer_pace(answer, &pace);
+	all_wait = pace.sign == PACE_LIMITED || (pace.sign == PACE_AWAY && pace.asked > 0);
+	if (all_wait || retry)
 		pause = pace_pause(answer->retry_after, request->tries, BACKOFF_MAX_US,
 						   pg_prng_double(&pg_global_prng_state));
-	pace_answer(&run->pace, answer_pace_sign(answer), pause, run->nflying, now);
-	if (!limited)
+	pace.backoff = pause;
+	pace.nflying = run->nflying;
+	(void) pace_answer(&run->pace, &pace, now);
+	if (!all_wait)
 		run->held_at = 0;
 	else if (!run->stopped && run->next < exchange->n)
 		hold_up(run, answer, now);

@@ -11,12 +11,13 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "base/stop_point.h"
 #include "base/uuid.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "session/functions.h"
-#include "ledger/intent.h"
+#include "session/intent.h"
 #include "outbox/key.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -45,35 +46,31 @@ PG_FUNCTION_INFO_V1(seam_delete_instant_key);
 /* ---------- what became of a call ---------- */
 
 /*
- * Call i is about to be made.
+ * Request i has come to its end: whatever ends the statement from now on, this is
+ * known of it.  protection: of an exchange that issues keys, or NULL.
  */
 static void
-call_begins(Exchange *exchange, int64 i)
+request_ended(Exchange *exchange, int64 i, Protection *protection, const SeamResult *result,
+			  const HttpAnswer *answer)
 {
-	if (exchange->op == SEAM_GENERATE)
-		intent_call((int) i, CALL_BEGUN, NULL);
-}
-
-/*
- * Call i has come to its end: whatever ends the statement from now on, this is
- * known of it.
- */
-static void
-call_ended(Exchange *exchange, int64 i, const SeamResult *result)
-{
-	if (result->in_doubt)
+	if (result->kind == REPLY_DOUBT)
 		exchange->in_doubt++;
 	else if (result->sqlerrcode == 0)
 	{
 		exchange->succeeded++;
 		exchange->issued_id = result->key.instant_key_id;
 	}
-	if (exchange->op != SEAM_GENERATE || result->in_doubt)
-		return;
-	if (result->sqlerrcode == 0)
-		intent_call((int) i, CALL_ISSUED, &result->key.instant_key_id);
-	else
-		intent_call((int) i, CALL_NOT_ISSUED, NULL);
+	if (protection)
+		intent_ended(protection, i, result, answer);
+}
+
+/*
+ * CHECK_FOR_INTERRUPTS while a request waits for its record.
+ */
+static void
+check_interrupts(void *arg)
+{
+	exchange_check_interrupts(arg);
 }
 
 /* ---------- one request ---------- */
@@ -94,6 +91,7 @@ typedef struct Single
 {
 	Exchange	exchange;		/* first */
 	const SeamRequest *request; /* the one */
+	Protection *protection;		/* of its key, or NULL */
 	SeamKeyConsumer consume;	/* of a list's keys, or NULL */
 	void	   *arg;			/* its argument */
 	SeamResult *result;			/* what comes of it */
@@ -105,8 +103,20 @@ typedef struct Single
 static void
 single_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
-	*request = *((Single *) exchange)->request;
-	call_begins(exchange, i);
+	Single	   *single = (Single *) exchange;
+
+	*request = *single->request;
+	if (single->protection)
+		intent_call(single->protection, i);
+}
+
+/*
+ * IntentIdentity of a single request.
+ */
+static const pg_uuid_t *
+single_identity(const void *arg, int64 i)
+{
+	return ((const SeamRequest *) arg)->user_identity_id;
 }
 
 /*
@@ -119,10 +129,7 @@ single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_
 
 	answer_read(exchange->account, single->request, answer,
 				single->consume, single->arg, single->result);
-	if (exchange->op == SEAM_GENERATE)
-		intent_seam_time(answer);
-
-	call_ended(exchange, i, single->result);
+	request_ended(exchange, i, single->protection, single->result, answer);
 
 	/* a try of ours whose answer was lost may have deleted it */
 	if (single->request->op == SEAM_DELETE && earlier_doubt)
@@ -131,11 +138,12 @@ single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_
 }
 
 /*
- * Make one call and raise it when it fails.  The result's strings, and those of
- * its key, are in CurrentMemoryContext.  The keys of a list go to consume().
+ * Make one call for this function of the extension, and raise it when it fails.  The
+ * result's strings, and those of its key, are in CurrentMemoryContext.  The keys of a
+ * list go to consume().
  */
 void
-call_seam(const SeamAccount *account, const SeamRequest *request,
+call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
 		  SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
 	Single		single = {
@@ -158,10 +166,10 @@ call_seam(const SeamAccount *account, const SeamRequest *request,
 	set_limits(&single.exchange);
 	http_check_free();
 	if (request->op == SEAM_GENERATE)
-		intent_begin(account, request, 1, (const pg_uuid_t **) &request->user_identity_id);
+		single.protection = intent_begin(function, account, request, 1, single_identity, request,
+										 check_interrupts, &single.exchange);
 	exchange_run(&single.exchange);
-	if (request->op == SEAM_GENERATE)
-		intent_end();
+	STOP_POINT("call-end");
 	if (result->sqlerrcode != 0)
 		ereport(ERROR,
 				(errcode(result->sqlerrcode),
@@ -246,7 +254,7 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 		request.customization_profile_id = PG_GETARG_UUID_P(2);
 	desc = key_row_type(fcinfo);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -263,7 +271,7 @@ seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -289,7 +297,7 @@ seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 	else
 		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	error_context_stack = outer;
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
@@ -326,7 +334,8 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
-	call_seam(&account, &request, put_listed_key, fcinfo->resultinfo, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
+			  &result);
 	return (Datum) 0;
 }
 
@@ -342,7 +351,7 @@ seam_delete_instant_key(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_BOOL(result.deleted);
 }
 
@@ -367,6 +376,7 @@ typedef struct Batch
 	ReturnSetInfo *rsinfo;		/* where the rows go */
 	TupleDesc	key_desc;		/* of seam_instant_key, blessed */
 	SeamRequest request;		/* without the identity */
+	Protection *protection;		/* of the keys, or NULL */
 	int			nelements;		/* of the array */
 	Datum	   *elements;		/* of the array */
 	bool	   *nulls;			/* which of them are NULL */
@@ -462,8 +472,22 @@ request_of(const Batch *batch, int64 i)
 static void
 batch_request(Exchange *exchange, int64 i, SeamRequest *request)
 {
-	*request = request_of((Batch *) exchange, i);
-	call_begins(exchange, i);
+	Batch	   *batch = (Batch *) exchange;
+
+	*request = request_of(batch, i);
+	if (batch->protection)
+		intent_call(batch->protection, i);
+}
+
+/*
+ * IntentIdentity of a batch.
+ */
+static const pg_uuid_t *
+batch_identity(const void *arg, int64 i)
+{
+	const Batch *batch = arg;
+
+	return DatumGetUUIDP(batch->elements[batch->element[i]]);
 }
 
 /*
@@ -480,9 +504,9 @@ batch_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_d
 	MemoryContext old = MemoryContextSwitchTo(batch->row_context);
 
 	answer_read(exchange->account, &request, answer, NULL, NULL, &result);
-	call_ended(exchange, i, &result);
 	if (result.sqlerrcode == 0)
-		batch->issued[exchange->succeeded - 1] = result.key.instant_key_id;
+		batch->issued[exchange->succeeded] = result.key.instant_key_id;
+	request_ended(exchange, i, batch->protection, &result, answer);
 	row = batch_row(batch, batch->element[i], &result);
 	MemoryContextSwitchTo(batch->rows_context);
 	batch->rows[batch->element[i]] = heap_copytuple(row);
@@ -508,6 +532,14 @@ batch_held_up(Exchange *exchange, const HttpAnswer *answer)
 	MemoryContext old = MemoryContextSwitchTo(batch->rows_context);
 
 	answer_read(exchange->account, &batch->request, answer, NULL, NULL, &batch->not_made);
+	if (batch->not_made.kind == REPLY_DOUBT)
+	{
+		/* it is another element's answer: of these nothing was sent */
+		batch->not_made.kind = REPLY_LIMITED;
+		batch->not_made.sqlerrcode = ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+		batch->not_made.message = "not sent: Seam asks to wait";
+		batch->not_made.hint = NULL;
+	}
 	MemoryContextSwitchTo(old);
 }
 
@@ -608,15 +640,12 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	{
 		if (batch->exchange.n > 0)
 		{
-			Size		size = batch->exchange.n * sizeof(pg_uuid_t *);
-			const pg_uuid_t **identities = MemoryContextAllocHuge(CurrentMemoryContext, size);
-
-			for (int i = 0; i < batch->exchange.n; i++)
-				identities[i] = DatumGetUUIDP(batch->elements[batch->element[i]]);
 			http_check_free();
-			intent_begin(&account, &batch->request, (int) batch->exchange.n, identities);
+			batch->protection = intent_begin(fcinfo->flinfo->fn_oid, &account, &batch->request,
+											 batch->exchange.n, batch_identity, batch,
+											 check_interrupts, &batch->exchange);
 			exchange_run(&batch->exchange);
-			intent_end();
+			STOP_POINT("call-end");
 		}
 		while (batch->nput < batch->nelements)
 		{

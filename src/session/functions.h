@@ -14,7 +14,7 @@
 
 extern const pg_uuid_t *get_user_identity(FunctionCallInfo fcinfo, int arg);
 extern int	get_max_use_count(FunctionCallInfo fcinfo, int arg);
-extern void call_seam(const SeamAccount *account, const SeamRequest *request,
+extern void call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
 					  SeamKeyConsumer consume, void *arg, SeamResult *result);
 
 #endif							/* SEAM_IK_FUNCTIONS_H */

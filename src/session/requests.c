@@ -118,7 +118,7 @@ static Statement statements[ST_COUNT] =
 		{INT8OID}
 	},
 	[ST_CANCEL] = {
-		/* next_attempt_at: the worker is to tell the listeners */
+		/* next_attempt_at: the writer is to tell the listeners */
 		"UPDATE %r SET status = 'cancelled', finished_at = now(), next_attempt_at = '-infinity'"
 		" WHERE request_id = $1",
 		{INT8OID}
@@ -143,21 +143,27 @@ static Statement statements[ST_COUNT] =
 		 * reported may have one that is not known: it is looked for, with the
 		 * account that we have now, and asked for again if there is none.
 		 * Timeline 0: whose a guest's keys are was known only for a while, so
-		 * what is found is reported.
+		 * what is found is reported.  What a call asked for is never sent
+		 * again: it is only looked for.
 		 */
-		"UPDATE %r SET status = CASE WHEN transaction_id IS NOT NULL OR "
+		"UPDATE %r SET status = CASE WHEN (transaction_id IS NOT NULL AND call_id IS NULL) OR "
 		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
-		" WHEN sqlstate = '08007' THEN 'in_flight' ELSE 'pending' END,"
+		" WHEN sqlstate = '08007' OR call_id IS NOT NULL THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
-		" account = CASE WHEN sqlstate = '08007' AND transaction_id IS NULL AND "
-		"(instant_key).instant_key_id IS NULL THEN NULL ELSE account END,"
-		" timeline_id = CASE WHEN sqlstate = '08007' AND (instant_key).instant_key_id IS NULL THEN "
-		"0 ELSE timeline_id END"
+		" account = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND (transaction_id IS "
+		"NULL OR call_id IS NOT NULL) AND (instant_key).instant_key_id IS NULL THEN NULL ELSE "
+		"account END,"
+		" timeline_id = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND "
+		"(instant_key).instant_key_id IS NULL THEN 0 ELSE timeline_id END"
 		" WHERE request_id = $1",
 		{INT8OID}
 	},
 	[ST_WRITE_AGAIN] = {
-		"UPDATE %r SET next_attempt_at = '-infinity' WHERE request_id = $1",
+		/* the key of a call has no row: somebody accepts what was found */
+		"UPDATE %r SET next_attempt_at = CASE WHEN call_id IS NULL THEN '-infinity'::timestamptz "
+		"END,"
+		" sqlstate = CASE WHEN call_id IS NULL THEN sqlstate END,"
+		" error = CASE WHEN call_id IS NULL THEN error END WHERE request_id = $1",
 		{INT8OID}
 	},
 	[ST_FOLLOW] = {
@@ -200,14 +206,12 @@ static Statement statements[ST_COUNT] =
 		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
 		" INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
 		"attempted_at,"
-		" attempt_timeout, seam_time, finished_at, instant_key.instant_key_id, sqlstate, error, "
-		"transaction_id,"
+		" attempt_timeout, seam_time, finished_at, sqlstate, error, transaction_id,"
 		" account, api_key_hash, timeline_id, system_identifier, origin)"
 		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
-		" attempt_timeout, seam_time, now(), k, '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids, "
-		"instant_key_ids) AS u(i, k)"
-		" WHERE (k IS NOT NULL OR NOT answered) AND" CALL_IS_OPEN_ELSEWHERE,
+		" attempt_timeout, seam_time, now(), '08007', '" REPORT_OF_COPY "', transaction_id,"
+		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids) AS u(i)"
+		" WHERE" CALL_IS_OPEN_ELSEWHERE("%r"),
 		{INT8OID, INT8OID}
 	},
 };
@@ -377,7 +381,7 @@ cancel(Session *session, const Locked *locked)
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
 		execute(session, ST_CANCEL, args);
-		places_wake_at_commit(false);
+		places_wake_writer_at_commit();
 		return "cancelled";
 	}
 	if (strcmp(locked->status, "in_flight") == 0 || strcmp(locked->status, "issued") == 0)
@@ -614,7 +618,7 @@ seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 	else if (strcmp(locked.status, "issued") == 0 && locked.has_sqlstate)
 	{
 		execute(&session, ST_WRITE_AGAIN, args);
-		places_wake_at_commit(false);
+		places_wake_writer_at_commit();
 	}
 	return end_with_status(&session, locked.status);
 }
@@ -641,6 +645,7 @@ seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
 	execute(&session, ST_REPORT_CALLS, args);
 	n += (int64) SPI_processed;
 	places_wake_at_commit(true);
+	places_wake_writer_at_commit();
 	end_session(&session);
 	PG_RETURN_INT64(n);
 }

@@ -107,7 +107,8 @@ without_former_key(TriggerPlan *plan, TriggerData *td, HeapTuple row)
  * Issue a key for the row and fill it in.
  */
 static HeapTuple
-issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t *identity)
+issue_for_row(Oid function, TriggerPlan *plan, TriggerData *td, HeapTuple row,
+			  const pg_uuid_t *identity)
 {
 	SeamRequest request;
 	SeamAccount account;
@@ -117,7 +118,7 @@ issue_for_row(TriggerPlan *plan, TriggerData *td, HeapTuple row, const pg_uuid_t
 
 	trigger_request(plan, td, row, identity, &request);
 	settings_account(&account);
-	call_seam(&account, &request, NULL, NULL, &result);
+	call_seam(function, &account, &request, NULL, NULL, &result);
 
 	callback.callback = issued_context;
 	callback.arg = &result.key;
@@ -157,7 +158,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 
 		if (!no_identity && !trigger_row_has_key(plan, td, row) &&
 			!(may_have_moved && moved_row_is(&moved, td, row, NULL)))
-			row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
+			row = issue_for_row(fcinfo->flinfo->fn_oid, plan, td, row, DatumGetUUIDP(identity));
 	}
 	else
 	{
@@ -167,7 +168,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 			if (no_identity)
 				row = fill_row(plan, td, row, NULL);
 			else if (!key_changed(plan, td))
-				row = issue_for_row(plan, td, row, DatumGetUUIDP(identity));
+				row = issue_for_row(fcinfo->flinfo->fn_oid, plan, td, row, DatumGetUUIDP(identity));
 			else
 				row = without_former_key(plan, td, row);
 		}
@@ -206,7 +207,7 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 		SeamResult	result;
 
 		settings_account(&account);
-		call_seam(&account, &request, NULL, NULL, &result);
+		call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	}
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);

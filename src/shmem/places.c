@@ -3,12 +3,12 @@
  * places.c
  *	  In which databases processes of ours are, and how sessions reach them.
  *
- * A session wakes the worker of its database.  What it is woken for is noted in
- * shared memory: the latch alone may be reset while the worker waits for
- * something else.
+ * A session wakes the worker of its database, or the writer.  What it is woken for is
+ * noted in shared memory: the latch alone may be reset while the process waits for
+ * something else.  Where there is no writer the note has the launcher start one.
  *
  * A command that wants a database for itself (DROP DATABASE and the like) holds
- * the database: its process is asked to go, and none is started until the
+ * the database: its processes are asked to go, and none is started until the
  * command has ended.
  *
  * Everything here needs the library in shared_preload_libraries.
@@ -44,7 +44,8 @@
 #define SPARE_PLACES 64
 
 Places	   *places;				/* NULL: not preloaded */
-static Place *my_place;			/* of this worker or probe */
+static Place *my_place;			/* of this process, if it is one of ours */
+static PlaceProcess *my_process;	/* likewise */
 
 
 /* What this transaction has to tell when it commits. */
@@ -52,14 +53,15 @@ static bool wake_at_commit;
 static bool reread_at_commit;	/* what is in doubt may have changed, too */
 static bool change_at_commit;	/* the extension in this database */
 static bool scan_at_commit;		/* which databases there are */
+static bool writer_at_commit;	/* there is something to write or to tell */
 
 /* ---------- shared memory ---------- */
 
 /*
  * How many databases may have a process of ours, or be held, at once.
  */
-static int
-number_of_places(void)
+int
+places_number(void)
 {
 	return max_worker_processes + SPARE_PLACES;
 }
@@ -71,7 +73,7 @@ static Size
 shared_size(void)
 {
 	return add_size(offsetof(Places, places),
-					mul_size(number_of_places(), sizeof(Place)));
+					mul_size(places_number(), sizeof(Place)));
 }
 
 /*
@@ -98,7 +100,7 @@ places_startup_shared(void)
 	{
 		memset(places, 0, shared_size());
 		places->lock = &GetNamedLWLockTranche("seam_ik")->lock;
-		places->nplaces = number_of_places();
+		places->nplaces = places_number();
 		ConditionVariableInit(&places->left);
 		SpinLockInit(&places->clock.lock);
 	}
@@ -125,9 +127,27 @@ places_get(Oid database, bool make)
 	if (!make || spare == NULL)
 		return NULL;
 	memset(spare, 0, sizeof(Place));
-	pg_atomic_init_u32(&spare->wakes, 0);
+	for (int r = 0; r < PLACE_ROLES; r++)
+		pg_atomic_init_u32(&spare->processes[r].wakes, 0);
+	pg_atomic_init_u64(&spare->write_from, PG_INT64_MAX);
+	pg_atomic_init_u64(&spare->users_code_at, 0);
 	spare->database = database;
 	return spare;
+}
+
+/*
+ * Have all processes of ours left this database, and is none about to come?  The lock is
+ * held.
+ */
+static bool
+is_left(const Place *place)
+{
+	for (int r = 0; r < PLACE_ROLES; r++)
+	{
+		if (place->processes[r].pid != 0 || place->processes[r].starting)
+			return false;
+	}
+	return true;
 }
 
 /*
@@ -136,12 +156,16 @@ places_get(Oid database, bool make)
 void
 places_free(Place *place)
 {
-	if (place->holds == 0 && place->pid == 0 && !place->starting &&
-		!place->managed && !place->changed)
+	if (place->holds > 0 || place->changed || !is_left(place))
+		return;
+	for (int r = 0; r < PLACE_ROLES; r++)
 	{
-		place->database = InvalidOid;
-		place->ticket = 0;
+		if (place->processes[r].managed)
+			return;
 	}
+	place->database = InvalidOid;
+	for (int r = 0; r < PLACE_ROLES; r++)
+		place->processes[r].ticket = 0;
 }
 
 /*
@@ -155,19 +179,25 @@ wake_launcher(void)
 }
 
 /*
- * Wake the worker of a place (or NULL) for this.  The lock is held.
+ * Wake a process of a place (or NULL) for this; where there is no writer, the launcher,
+ * which starts one.  The lock is held.
  *
- * The latch alone would not do: the worker may be waiting for something else,
- * in a transaction, and reset it there.
+ * The latch alone would not do: the process may be waiting for something else, in a
+ * transaction, and reset it there.
  */
 static void
-wake_place(Place *place, WakeKind kind)
+wake_place(Place *place, PlaceRole role, WakeKind kind)
 {
+	PlaceProcess *process;
+
 	if (place == NULL)
 		return;
-	pg_atomic_fetch_or_u32(&place->wakes, 1 << kind);
-	if (place->pid != 0)
-		SetLatch(place->latch);
+	process = &place->processes[role];
+	pg_atomic_fetch_or_u32(&process->wakes, 1 << kind);
+	if (process->pid != 0)
+		SetLatch(process->latch);
+	else if (role == PLACE_WRITER)
+		wake_launcher();
 }
 
 /*
@@ -204,13 +234,16 @@ at_transaction_end(XactEvent event, void *arg)
 			places->scan = true;
 		if (change_at_commit || scan_at_commit)
 			wake_launcher();
-		wake_place(place, WAKE_WORK);
+		wake_place(place, PLACE_MAIN, WAKE_WORK);
 		if (reread_at_commit)
-			wake_place(place, WAKE_DOUBTS);
+			wake_place(place, PLACE_MAIN, WAKE_DOUBTS);
+		if (writer_at_commit)
+			wake_place(place, PLACE_WRITER, WAKE_WORK);
 		LWLockRelease(places->lock);
 	}
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		wake_at_commit = reread_at_commit = change_at_commit = scan_at_commit = false;
+		wake_at_commit = reread_at_commit = change_at_commit = scan_at_commit =
+			writer_at_commit = false;
 }
 
 /*
@@ -242,13 +275,23 @@ places_wake_at_commit(bool reread)
 }
 
 /*
+ * Have the database's writer look for work when this transaction commits, and its worker.
+ */
+void
+places_wake_writer_at_commit(void)
+{
+	places_wake_at_commit(false);
+	writer_at_commit = places != NULL;
+}
+
+/*
  * Wake the database's worker now, if there is one.  Never throws.
  */
 void
 places_wake_now(WakeKind kind)
 {
 	LWLockAcquire(places->lock, LW_SHARED);
-	wake_place(places_get(MyDatabaseId, false), kind);
+	wake_place(places_get(MyDatabaseId, false), PLACE_MAIN, kind);
 	LWLockRelease(places->lock);
 }
 
@@ -266,8 +309,10 @@ places_prepared_has_ended(void)
 	place = places_get(MyDatabaseId, has_extension);
 	if (place && has_extension)
 		place->changed = true;
-	wake_place(place, WAKE_WORK);
-	wake_place(place, WAKE_JUDGE);
+	wake_place(place, PLACE_MAIN, WAKE_WORK);
+	wake_place(place, PLACE_MAIN, WAKE_JUDGE);
+	if (has_extension)
+		wake_place(place, PLACE_WRITER, WAKE_WORK);
 	wake_launcher();
 	LWLockRelease(places->lock);
 }
@@ -275,7 +320,7 @@ places_prepared_has_ended(void)
 /* ---------- commands that want a database for themselves ---------- */
 
 /*
- * Ask the process of a database to go, and have none started before
+ * Ask the processes of a database to go, and have none started before
  * places_release().  Returns false when that was not possible:
  * then the command does what it does with any other session.
  */
@@ -290,14 +335,18 @@ hold_database(Oid database, bool drop)
 	{
 		place->holds++;
 		place->dropping = place->dropping || drop;
-		wake_place(place, WAKE_WORK);
+		for (int r = 0; r < PLACE_ROLES; r++)
+		{
+			if (place->processes[r].pid != 0)
+				wake_place(place, r, WAKE_WORK);
+		}
 	}
 	LWLockRelease(places->lock);
 	return place != NULL;
 }
 
 /*
- * Wait until the process of a database that is held is gone.
+ * Wait until the processes of a database that is held are gone.
  */
 void
 places_wait_until_left(Oid database)
@@ -312,7 +361,7 @@ places_wait_until_left(Oid database)
 
 		LWLockAcquire(places->lock, LW_SHARED);
 		place = places_get(database, false);
-		there = place && (place->pid != 0 || place->starting);
+		there = place && !is_left(place);
 		LWLockRelease(places->lock);
 		if (!there || clock_now() > give_up)
 			break;
@@ -424,7 +473,8 @@ static bool
 is_our_table(const char *name)
 {
 	return name && (strcmp(name, "seam_instant_key_request") == 0 ||
-					strcmp(name, "seam_instant_key_call") == 0);
+					strcmp(name, "seam_instant_key_call") == 0 ||
+					strcmp(name, "seam_instant_key_writing") == 0);
 }
 
 /*
@@ -517,8 +567,10 @@ static void
 leave_place(int code, Datum arg)
 {
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	my_place->pid = 0;
-	my_place->latch = NULL;
+	my_process->pid = 0;
+	my_process->latch = NULL;
+	if (my_process == &my_place->processes[PLACE_WRITER])
+		pg_atomic_write_u64(&my_place->users_code_at, 0);
 	wake_launcher();
 	LWLockRelease(places->lock);
 	ConditionVariableBroadcast(&places->left);
@@ -530,7 +582,7 @@ leave_place(int code, Datum arg)
  * one that was registered last: its launcher has died, and another one knows nothing of it.
  */
 WorkerStart
-places_attach(Datum main_arg)
+places_attach(Datum main_arg, PlaceRole role)
 {
 	WorkerStart start;
 	bool		held;
@@ -538,15 +590,16 @@ places_attach(Datum main_arg)
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	my_place = &places->places[DatumGetInt32(main_arg)];
+	my_process = &my_place->processes[role];
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	late = my_place->ticket != start.ticket;
+	late = my_process->ticket != start.ticket;
 	held = !late && my_place->holds > 0;
 	if (!late)
 	{
-		my_place->starting = false;
-		my_place->expected = held;
-		my_place->pid = MyProcPid;
-		my_place->latch = MyLatch;
+		my_process->starting = false;
+		my_process->expected = held;
+		my_process->pid = MyProcPid;
+		my_process->latch = MyLatch;
 	}
 	LWLockRelease(places->lock);
 	if (late)
@@ -558,15 +611,80 @@ places_attach(Datum main_arg)
 }
 
 /*
- * What this worker was woken for since the last call of this function: bits, by
+ * The number of this process's place, less than places_number().
+ */
+int
+places_my_number(void)
+{
+	return (int) (my_place - places->places);
+}
+
+/*
+ * From one of our processes: wake another one of the same database, now.
+ */
+void
+places_wake_other(PlaceRole role, WakeKind kind)
+{
+	LWLockAcquire(places->lock, LW_SHARED);
+	wake_place(my_place, role, kind);
+	LWLockRelease(places->lock);
+}
+
+/*
+ * From the worker: the row of the request with this id is to be written.  The writer is
+ * told by places_wake_other(), when that has committed.
+ */
+void
+places_rows_due(int64 id)
+{
+	uint64		least = pg_atomic_read_u64(&my_place->write_from);
+
+	while ((int64) least > id &&
+		   !pg_atomic_compare_exchange_u64(&my_place->write_from, &least, (uint64) id))
+		;
+}
+
+/*
+ * The least id that places_rows_due() was told since the last call of this function, or
+ * PG_INT64_MAX.
+ */
+int64
+places_write_from(void)
+{
+	return (int64) pg_atomic_exchange_u64(&my_place->write_from, PG_INT64_MAX);
+}
+
+/*
+ * Users' code begins or has ended in this process, which the launcher watches.
+ */
+void
+places_in_users_code(bool begins)
+{
+	pg_atomic_write_u64(&my_place->users_code_at, begins ? (uint64) clock_now() : 0);
+}
+
+/*
+ * This writer goes; another one is to be started at this time (clock_now()'s clock), or
+ * when it is asked for; 0: only then.
+ */
+void
+places_write_at(int64 at)
+{
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	my_place->writer_at = at;
+	LWLockRelease(places->lock);
+}
+
+/*
+ * What this process was woken for since the last call of this function: bits, by
  * WakeKind.
  */
 uint32
 places_calls(void)
 {
-	if (pg_atomic_read_u32(&my_place->wakes) == 0)
+	if (pg_atomic_read_u32(&my_process->wakes) == 0)
 		return 0;
-	return pg_atomic_exchange_u32(&my_place->wakes, 0);
+	return pg_atomic_exchange_u32(&my_process->wakes, 0);
 }
 
 /*
@@ -605,7 +723,7 @@ void
 places_expect_exit(void)
 {
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	my_place->expected = true;
+	my_process->expected = true;
 	LWLockRelease(places->lock);
 }
 
@@ -616,7 +734,7 @@ void
 places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner)
 {
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	my_place->expected = true;
+	my_process->expected = true;
 	my_place->has_extension = has_extension;
 	my_place->may_login = may_login;
 	my_place->owns_tables = owns_tables;

@@ -8,6 +8,7 @@
 #ifndef SEAM_IK_PLACES_H
 #define SEAM_IK_PLACES_H
 
+#include "logic/stretches.h"
 #include "nodes/nodes.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
@@ -16,22 +17,49 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+/*
+ * Users' code that goes on for so long, though it was cancelled before, costs the writer its
+ * process.
+ */
+#define PLACES_USERS_CODE_LIMIT_US (4 * INT64CONST(1000000))
+
+/* The processes that a database may have at once. */
+typedef enum PlaceRole
+{
+	PLACE_MAIN,					/* the probe, and then the worker */
+	PLACE_WRITER,
+	PLACE_ROLES
+} PlaceRole;
+
+/* A process of ours in a database, or that there is none. */
+typedef struct PlaceProcess
+{
+	uint64		ticket;			/* of the process that was registered last: no
+								 * other may come here; 0: none may */
+	bool		managed;		/* the launcher waits for its end */
+	bool		starting;		/* it is registered, and not there yet */
+	bool		expected;		/* it says that its end is no failure */
+	pg_atomic_uint32 wakes;		/* what it has to look at: bits, by WakeKind */
+	pid_t		pid;			/* of the process, or 0 */
+	Latch	   *latch;			/* likewise; processes' latches outlive them */
+} PlaceProcess;
+
 /* A database that has a process of ours, or shall have none. */
 typedef struct Place
 {
 	Oid			database;		/* InvalidOid: the place is free */
 	int			holds;			/* commands that want no process of ours there */
 	bool		dropping;		/* one of them is DROP DATABASE */
-	uint64		ticket;			/* of the process that was registered last: no
-								 * other may take this place; 0: none may */
 	bool		changed;		/* the extension may have come or gone */
-	bool		managed;		/* the launcher waits for its process's end */
-	bool		starting;		/* a process is registered, and not there yet */
-	bool		expected;		/* it says that its end is no failure */
-	pg_atomic_uint32 wakes;		/* what its worker has to look at: bits, by
-								 * WakeKind */
-	pid_t		pid;			/* of the process, or 0 */
-	Latch	   *latch;			/* likewise; processes' latches outlive them */
+	PlaceProcess processes[PLACE_ROLES];	/* of ours, by what they are for */
+
+	/* of the writer */
+	int64		writer_at;		/* when one is to be started, unasked, on
+								 * clock_now()'s clock; 0: never */
+	pg_atomic_uint64 write_from;	/* the least id of the requests whose rows
+									 * have become due since it looked */
+	pg_atomic_uint64 users_code_at; /* since when it runs users' code, on
+									 * clock_now()'s clock; 0: it does not */
 
 	/* what the probe found */
 	bool		has_extension;	/* the extension is there */
@@ -40,26 +68,11 @@ typedef struct Place
 	Oid			owner;			/* of the extension */
 } Place;
 
-/* Steps of the local clock that are remembered. */
-#define CLOCK_STEPS 16
-
-/* The local clock was set: times up to this one, as it went before, are of before. */
-typedef struct ClockStep
-{
-	TimestampTz until;			/* on the local clock as it was before */
-	int64		by;				/* microseconds */
-} ClockStep;
-
 /* The workers' watch over the local clock. */
 typedef struct ClockWatch
 {
-	slock_t		lock;			/* of all that follows */
-	TimestampTz since;			/* 0: not yet */
-	int64		since_at;		/* the same on clock_now()'s clock */
-	int64		looked_at;		/* last, on clock_now()'s clock */
-	int64		offset;			/* to the monotonic clock */
-	int			nsteps;			/* ever; the last ones are remembered */
-	ClockStep	steps[CLOCK_STEPS]; /* the last ones, in a ring */
+	slock_t		lock;			/* of what follows */
+	Stretches	clock;			/* what is known of it */
 } ClockWatch;
 
 /* Which databases have which process of ours. */
@@ -75,22 +88,22 @@ typedef struct Places
 	Place		places[FLEXIBLE_ARRAY_MEMBER];	/* in no order */
 } Places;
 
-/* What a worker is told at its start. */
+/* What a process is told at its start. */
 typedef struct WorkerStart
 {
 	Oid			database;		/* to which it connects */
 	uint64		ticket;			/* for its place */
 	Oid			owner;			/* of the extension; InvalidOid: find out */
-	bool		careful;		/* the last one has ended badly */
 } WorkerStart;
 
-/* What a worker is woken for. */
+/* What a process is woken for. */
 typedef enum WakeKind
 {
 	WAKE_WORK,					/* something is due */
 	WAKE_DOUBTS,				/* what is in doubt has changed */
 	WAKE_INTENTS,				/* sessions have something to tell */
 	WAKE_JUDGE,					/* a prepared transaction has ended */
+	WAKE_ROOM,					/* there is room again for what is to be told */
 	WAKE_KINDS
 } WakeKind;
 
@@ -106,19 +119,31 @@ extern void places_prepared_has_ended(void);
 /* for sessions */
 extern bool places_preloaded(void);
 extern void places_wake_at_commit(bool reread);
+extern void places_wake_writer_at_commit(void);
 extern void places_wake_now(WakeKind kind);
 
-/* for the worker */
-extern WorkerStart places_attach(Datum main_arg);
+/* for the worker and the writer */
+extern WorkerStart places_attach(Datum main_arg, PlaceRole role);
+extern int	places_my_number(void);
+extern void places_wake_other(PlaceRole role, WakeKind kind);
+extern void places_rows_due(int64 id);
 extern uint32 places_calls(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);
 extern void places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner);
 
+/* for the writer */
+extern int64 places_write_from(void);
+extern void places_in_users_code(bool begins);
+extern void places_write_at(int64 at);
+
 /* for the launcher */
 extern Places *places;
 extern Place *places_get(Oid database, bool make);
 extern void places_free(Place *place);
+
+/* for the rings */
+extern int	places_number(void);
 
 #endif							/* SEAM_IK_PLACES_H */

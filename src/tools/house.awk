@@ -16,10 +16,6 @@ BEGIN {
 	may["outbox"] = "base logic seam shmem"
 	may["session"] = "base net logic seam shmem config outbox"
 	may["worker"] = "base net logic seam shmem config outbox"
-	# The account of synchronous calls is known on both sides of the wall.
-	may["ledger"] = "base net logic seam shmem config outbox worker"
-	may["session"] = may["session"] " ledger"
-	may["worker"] = may["worker"] " ledger"
 	# These libraries are known to one folder each.
 	only["curl/curl.h"] = "net base"
 	only["cJSON.h"] = "seam"
@@ -62,6 +58,16 @@ FNR == 1 {
 		line[from, to] = FILENAME ":" FNR
 		next_of[from] = next_of[from] " " to
 	}
+}
+
+# Who may read which clock: the monotonic one is base/clock.c's, and the local one is
+# read only where it is written into rows, or compared with them.
+/clock_gettime|gettimeofday/ && FILENAME != "src/base/clock.c" {
+	complain(FILENAME ":" FNR ": only src/base/clock.c reads that clock")
+}
+
+/GetCurrentTimestamp/ && index(" base net logic seam shmem config ", " " here " ") > 0 {
+	complain(FILENAME ":" FNR ": " here " may not read the local clock")
 }
 
 # Follows the includes of a file; the path to it is in path[1..depth].

@@ -9,10 +9,10 @@
 
 #include "base/uuid.h"
 #include "catalog/pg_type.h"
-#include "ledger/ledger.h"
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
 #include "worker/candidates.h"
+#include "worker/intents.h"
 
 /* Ids in one message. */
 #define KEYS_IN_MESSAGE 20
@@ -31,45 +31,37 @@ doubt_key(const SeamKey *key)
 }
 
 /*
- * The keys of a list that no request and no session's call owns.  Those that are
- * perhaps owned come behind them, *nperhaps.
+ * Finds the keys of a list that no request owns, and no open intent, in
+ * CurrentMemoryContext.  Returns how many there are.
  */
 int
-candidates_find(Flight *flight, Candidate **candidates, int *nperhaps)
+candidates_find(Flight *flight, Candidate **candidates)
 {
 	Datum	   *ids = palloc(Max(flight->nkeys, 1) * sizeof(Datum));
 	pg_uuid_t  *owned;
 	int			nowned;
+	pg_uuid_t  *intents;
+	int			nintents;
 	int			n = 0;
-	int			end = flight->nkeys;
-	CallOwners	calls;
 
 	*candidates = palloc(Max(flight->nkeys, 1) * sizeof(Candidate));
 	for (int i = 0; i < flight->nkeys; i++)
 		ids[i] = UUIDPGetDatum(&flight->keys[i].instant_key_id);
 	nowned = work_owned(work_array(ids, NULL, flight->nkeys, UUIDOID), &owned);
-	worker_call_owners(&flight->row.identity, flight, &calls);
+	nintents = intents_keys(&flight->row.identity, &intents);
+	owned = repalloc_huge(owned, (nowned + nintents + 1) * sizeof(pg_uuid_t));
+	memcpy(owned + nowned, intents, nintents * sizeof(pg_uuid_t));
+	nowned += nintents;
 	qsort(owned, nowned, sizeof(pg_uuid_t), uuid_compare);
 	for (int i = 0; i < flight->nkeys; i++)
 	{
 		SeamKey    *key = &flight->keys[i];
 		Candidate	candidate = {.says = doubt_key(key),.key = key};
-		bool		perhaps = false;
 
 		CHECK_FOR_INTERRUPTS();
-		if (bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), uuid_compare) ||
-			bsearch(&key->instant_key_id, calls.keys, calls.nkeys, sizeof(pg_uuid_t),
-					uuid_compare))
-			continue;
-		for (int w = 0; w < calls.nwindows && !perhaps; w++)
-			perhaps = doubt_fits(&calls.windows[w], &candidate.says);
-		if (perhaps)
-			(*candidates)[--end] = candidate;
-		else
+		if (!bsearch(&key->instant_key_id, owned, nowned, sizeof(pg_uuid_t), uuid_compare))
 			(*candidates)[n++] = candidate;
 	}
-	*nperhaps = flight->nkeys - end;
-	memmove(*candidates + n, *candidates + end, *nperhaps * sizeof(Candidate));
 	return n;
 }
 
@@ -101,8 +93,8 @@ candidates_of_group(const Candidate *candidates, int n, int group)
 }
 
 /*
- * Of n keys that are perhaps owned, the ids of those that fit the doubt, for a
- * message, or NULL.
+ * Marks those of n keys that fit the doubt by group 0, the others by -1.  Returns the ids
+ * of those that fit, for a message, or NULL.
  */
 char *
 candidates_fitting(const Doubt *doubt, Candidate *candidates, int n)

@@ -11,7 +11,7 @@
 #include "logic/doubt.h"
 #include "worker/flights.h"
 
-extern int	candidates_find(Flight *list, Candidate **candidates, int *nperhaps);
+extern int	candidates_find(Flight *list, Candidate **candidates);
 extern char *candidates_of_group(const Candidate *candidates, int n, int group);
 extern char *candidates_fitting(const Doubt *doubt, Candidate *candidates, int n);
 

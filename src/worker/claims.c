@@ -9,25 +9,51 @@
 
 #include "base/clock.h"
 #include "config/settings.h"
-#include "ledger/ledger.h"
+#include "logic/share.h"
 #include "utils/timestamp.h"
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
 #include "worker/flights.h"
+#include "worker/intents.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
 #include "worker/sending.h"
 #include "worker/step.h"
 
+/* Where so many results cannot be stored, no more keys are issued that nobody can get. */
+#define ASIDE_MAX 100
+
+/* Probes that have failed are followed by one for another identity, of so many. */
+#define PROBE_CHOICES 16
+
+static Share share;				/* of new keys, revocations and lists */
+
 /*
- * Returns how many lists may be asked for, besides those that are under way.  They shall
- * not keep new keys from being issued.
+ * Returns how many requests may be sent now, and which: *may; *again_at: when that may
+ * change by itself, on clock_now()'s clock.
  */
 static int
-list_allowance(void)
+allowance(PaceMay *may, int64 *again_at)
 {
-	return Max(Max(sending_limit() / 2, 1) - flights_flying_lists(), 0);
+	if (flights_aside() >= ASIDE_MAX)
+	{
+		*again_at = PG_INT64_MAX;
+		return 0;
+	}
+	return sending_allowance(flights_flying(), clock_now(), may, again_at);
+}
+
+/*
+ * Returns how many requests may be sent now; *again_at: when that may change by itself,
+ * on clock_now()'s clock.
+ */
+int
+claims_allowance(int64 *again_at)
+{
+	PaceMay		may;
+
+	return allowance(&may, again_at);
 }
 
 /*
@@ -39,9 +65,11 @@ when_free(const pg_uuid_t *identity, int64 due)
 {
 	int64		now = clock_now();
 
-	if (due > now || !worker_identity_is_busy(identity))
+	if (due > now)
 		return due;
-	return worker_call_is_open(identity) ? now + STEP_ERROR_PAUSE_US : PG_INT64_MAX;
+	if (flights_is_busy(identity))
+		return PG_INT64_MAX;
+	return intents_are_open(identity) ? now + STEP_ERROR_PAUSE_US : due;
 }
 
 /*
@@ -53,7 +81,7 @@ claims_list_due(void)
 	int64		now = clock_now();
 	int64		first = PG_INT64_MAX;
 
-	if (list_allowance() == 0)
+	if (flights_flying_of(SEAM_LIST) >= share_most_lists(sending_limit()))
 		return first;
 	for (const WorkRow *doubt = doubts_first(); doubt && first > now;)
 	{
@@ -106,49 +134,132 @@ claim_late_lists(int limit)
 }
 
 /*
- * In a step: claims what may be sent now: first what is to be revoked, then what settles
- * doubts, then new keys.
+ * Asks for the keys of an identity as a probe that leaves nothing in doubt: of one whose
+ * doubts are due, or of one for which a key is to be issued.  Each time another one is
+ * chosen, in case it is the identity that Seam fails for.  Returns whether there is one.
+ */
+static bool
+claim_probe(void)
+{
+	int			nfailed = sending_failed_probes();
+	int			skip = nfailed / 2 % PROBE_CHOICES;
+	const WorkRow *doubt = doubts_first();
+	const WorkRow *chosen = NULL;
+	WorkRow		row = {.has_identity = true};
+
+	for (int i = 0; doubt && i <= skip;)
+	{
+		const WorkRow *first = doubt;
+		int64		due;
+
+		doubt = doubts_next_identity(first, &due);
+		if (when_free(&first->identity, due) > clock_now())
+			continue;
+		chosen = first;
+		i++;
+	}
+	if (queues_is_due(STATUS_PENDING) && (chosen == NULL || nfailed % 2 == 1))
+	{
+		if (work_peek(skip, &row.identity) || work_peek(0, &row.identity))
+		{
+			flights_claim(SEAM_LIST, &row)->probe = true;
+			return true;
+		}
+		queues_none_due(STATUS_PENDING);
+	}
+	if (chosen)
+		(void) flights_claim(SEAM_LIST, chosen);
+	return chosen != NULL;
+}
+
+/*
+ * Claims at most n requests of a kind.  Returns how many there were.
+ */
+static int
+claim_kind(ShareKind kind, const WorkAttempt *attempt, int n)
+{
+	WorkRow    *rows;
+
+	switch (kind)
+	{
+		case SHARE_NEW:
+			n = queues_claim(STATUS_PENDING, attempt, doubts_identities(), n, &rows);
+			for (int i = 0; i < n; i++)
+				(void) flights_claim(SEAM_GENERATE, &rows[i]);
+			return n;
+		case SHARE_REVOKE:
+			n = queues_claim(STATUS_REVOKING, attempt, NULL, n, &rows);
+			for (int i = 0; i < n; i++)
+				(void) flights_claim(SEAM_DELETE, &rows[i]);
+			return n;
+		default:
+			{
+				int			lists = claim_lists(n);
+
+				return lists + claim_late_lists(n - lists);
+			}
+	}
+}
+
+/*
+ * Claims at most n requests of those kinds that are due, each its share.
+ */
+static void
+claim_shares(ShareNeed *need, const WorkAttempt *attempt, int n)
+{
+	int			dealt[SHARE_KINDS];
+	bool		again = true;
+
+	need->limit = sending_limit();
+	need->flying[SHARE_NEW] = flights_flying_of(SEAM_GENERATE);
+	need->flying[SHARE_REVOKE] = flights_flying_of(SEAM_DELETE);
+	need->flying[SHARE_LIST] = flights_flying_of(SEAM_LIST);
+	while (n > 0 && again)
+	{
+		share_deal(&share, need, n, dealt);
+		again = false;
+		for (int kind = 0; kind < SHARE_KINDS; kind++)
+		{
+			int			taken;
+
+			if (dealt[kind] == 0)
+				continue;
+			taken = claim_kind(kind, attempt, dealt[kind]);
+			share_take(&share, kind, taken);
+			need->flying[kind] += taken;
+			n -= taken;
+
+			/* what a kind does not need is the others' */
+			if (taken < dealt[kind])
+			{
+				need->due[kind] = false;
+				again = true;
+			}
+		}
+	}
+}
+
+/*
+ * In a step: claims what may be sent now.
  */
 void
 claims_take(void)
 {
+	PaceMay		may;
 	int64		again_at;
-	int			limit = sending_allowance(flights_flying(), clock_now(), &again_at);
+	int			n = allowance(&may, &again_at);
 	WorkAttempt attempt = {.account = *credentials_id()};
-	WorkRow    *rows;
-	int			n;
+	ShareNeed	need = {.due[SHARE_REVOKE] = queues_is_due(STATUS_REVOKING)};
 
+	if (n == 0 || (may == PACE_MAY_LIST && claim_probe()))
+		return;
 	/* if we die, nobody knows when it has ended */
 	attempt.timeout = settings_request_timeout + settings_settle_delay;
 	attempt.revoke_timeout = Max(settings_request_timeout, settings_settle_delay);
 	seam_clock_now(&attempt.has_seam_time, &attempt.seam_time);
-	if (limit > 0 && queues_is_due(STATUS_REVOKING))
-	{
-		n = queues_claim(STATUS_REVOKING, &attempt, NULL, limit, &rows);
-		for (int i = 0; i < n; i++)
-			(void) flights_claim(SEAM_DELETE, &rows[i]);
-		limit -= n;
-	}
-	if (limit > 0)
-	{
-		/* Min() would call it twice */
-		int			lists = list_allowance();
-
-		lists = Min(limit, lists);
-		n = claim_lists(lists);
-		n += claim_late_lists(lists - n);
-		limit -= n;
-	}
-	if (limit > 0 && queues_is_due(STATUS_PENDING))
-	{
-		n = queues_claim(STATUS_PENDING, &attempt, doubts_identities(), limit, &rows);
-		if (n > 0)
-			worker_take_answers();
-		for (int i = 0; i < n; i++)
-		{
-			worker_need_answers(&rows[i].identity);
-			(void) flights_claim(SEAM_GENERATE, &rows[i]);
-		}
-		worker_write_needed_answers();
-	}
+	/* to revoke a key leaves nothing in doubt either */
+	need.due[SHARE_NEW] = may != PACE_MAY_LIST && queues_is_due(STATUS_PENDING);
+	need.due[SHARE_LIST] = claims_list_due() <= clock_now() ||
+		queues_next_look() <= GetCurrentTimestamp();
+	claim_shares(&need, &attempt, n);
 }

@@ -153,6 +153,26 @@ credentials_id(void)
 }
 
 /*
+ * Returns whether a request of this account was made with another one than the present
+ * one, or perhaps so: then what is not found may exist all the same.
+ */
+bool
+credentials_are_others(const AccountId *of)
+{
+	return account_match(of, &account_in_use) != ACCOUNT_OURS;
+}
+
+/*
+ * Returns whether the account has changed since it was this one: then what a request has
+ * not found tells nothing about the present one.
+ */
+bool
+credentials_have_changed(const AccountId *since)
+{
+	return !account_is_same(since, &account_in_use);
+}
+
+/*
  * Learns from a key in an answer to a request of this account of which workspace the
  * API key is.
  */

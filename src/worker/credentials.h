@@ -16,6 +16,8 @@ extern bool credentials_are_missing(int64 *look_at);
 extern void credentials_look_now(void);
 extern const SeamAccount *credentials_account(void);
 extern const AccountId *credentials_id(void);
+extern bool credentials_are_others(const AccountId *of);
+extern bool credentials_have_changed(const AccountId *since);
 extern void credentials_learn_workspace(const AccountId *account, const pg_uuid_t *workspace);
 extern char *credentials_url(SeamOp op);
 

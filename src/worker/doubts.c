@@ -4,8 +4,11 @@
  *	  The requests that are in doubt, by user identity.
  *
  * A request whose answer was lost is in doubt, and so is one that the table has as in
- * flight and this process does not.  They are read from the table when something about
- * them has changed.  An entry whose next_attempt_at is DT_NOEND has been settled since.
+ * flight and this process does not.  They are read from the table when the process starts,
+ * and kept from then on: those whose answers are lost later are added.  They are read anew
+ * only when a session has put some back to be looked for, the clock was set, or a step
+ * failed that may have changed them.  An entry whose next_attempt_at is DT_NOEND has been
+ * settled since.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,12 +20,13 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/doubts.h"
-#include "worker/flights.h"
 #include "worker/local_clock.h"
+#include "worker/seam_clock.h"
 
 static bool stale = true;		/* they are to be read anew */
 static int	ndoubts;
 static int	nunsettled;			/* of them */
+static int	size;				/* room for so many in doubts */
 static WorkRow *doubts;			/* by identity, in context */
 static MemoryContext context;
 
@@ -36,7 +40,7 @@ doubts_set_up(void)
 }
 
 /*
- * Something about them has changed: has them read anew.
+ * It is not known what has changed: has all of them read anew.
  */
 void
 doubts_read_anew(void)
@@ -45,7 +49,7 @@ doubts_read_anew(void)
 }
 
 /*
- * Returns whether they are to be read anew.
+ * Returns whether doubts_read() has anything to read.
  */
 bool
 doubts_are_stale(void)
@@ -72,11 +76,10 @@ by_identity(const void *a, const void *b)
 }
 
 /*
- * The doubts of an identity: the first, and how many there are that are not
- * settled; settled ones may be among them.
+ * The place of the first doubt of an identity, or where it would be.
  */
-WorkRow *
-doubts_of(const pg_uuid_t *identity, int *n)
+static int
+place_of(const pg_uuid_t *identity)
 {
 	WorkRow		key = {.identity = *identity};
 	int			low = 0;
@@ -91,45 +94,116 @@ doubts_of(const pg_uuid_t *identity, int *n)
 		else
 			high = middle;
 	}
-	*n = 0;
-	for (int i = low; i < ndoubts && by_identity(&doubts[i], &key) == 0; i++)
-		*n += doubts[i].next_attempt_at != DT_NOEND;
-	return doubts + low;
+	return low;
 }
 
 /*
- * Read which requests are in doubt.
+ * The doubts of an identity: the first, and how many there are that are not
+ * settled; settled ones may be among them.
+ */
+WorkRow *
+doubts_of(const pg_uuid_t *identity, int *n)
+{
+	int			first = place_of(identity);
+
+	*n = 0;
+	for (int i = first; i < ndoubts &&
+		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+		*n += doubts[i].next_attempt_at != DT_NOEND;
+	return doubts + first;
+}
+
+/*
+ * Sees when Seam's list may tell of a doubt that was read just now.
+ */
+static void
+set_ripe(WorkRow *doubt)
+{
+	int64		ago = local_clock_surely_elapsed_since(doubt->attempted_at);
+
+	/* nobody waits for what is only reported */
+	doubt->ripe_at = doubt->timeline == 0 ? 0 :
+		window_list_at(doubt->attempt_timeout, ago, clock_now());
+	doubt->error = doubt->reference = NULL;
+}
+
+/*
+ * Leaves out those that are settled.
+ */
+static void
+compact(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < ndoubts; i++)
+	{
+		if (doubts[i].next_attempt_at != DT_NOEND)
+			doubts[n++] = doubts[i];
+	}
+	ndoubts = n;
+}
+
+/*
+ * In a step: the answer to a request was lost, which is changed so.  Where the step fails,
+ * doubts_read_anew() is to be called.
+ */
+void
+doubts_add(const WorkRow *row, const WorkChange *change)
+{
+	WorkRow		doubt = *row;
+	int			place;
+
+	doubt.status = change->status;
+	doubt.next_attempt_at = change->next_attempt_at;
+	if (change->attempt_timeout != 0)
+		doubt.attempt_timeout = change->attempt_timeout;
+	set_ripe(&doubt);
+
+	if (ndoubts > 2 * nunsettled)
+		compact();
+	if (ndoubts == size)
+	{
+		size = Max(size * 2, 16);
+		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
+			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
+	}
+	place = place_of(&doubt.identity);
+	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
+	doubts[place] = doubt;
+	ndoubts++;
+	nunsettled++;
+}
+
+/*
+ * In a step: reads which requests are in doubt, if that is not known.
  */
 void
 doubts_read(void)
 {
 	int			n = 0;
-	int			size = flights_flying() + 1;
-	Datum	   *active = palloc(size * sizeof(Datum));
+	int			room = flights_flying() + 1;
+	Datum	   *active;
 	MemoryContext old;
 
+	if (!stale)
+		return;
+	active = palloc(room * sizeof(Datum));
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op != SEAM_GENERATE || flight->stored)
 			continue;
-		if (n == size)
-			active = repalloc(active, (size *= 2) * sizeof(Datum));
+		if (n == room)
+			active = repalloc(active, (room *= 2) * sizeof(Datum));
 		active[n++] = Int64GetDatum(flight->row.id);
 	}
 	MemoryContextReset(context);
+	doubts = NULL;
+	ndoubts = nunsettled = size = 0;
 	old = MemoryContextSwitchTo(context);
-	ndoubts = nunsettled = work_doubts(work_array(active, NULL, n, INT8OID),
-									   &doubts);
+	ndoubts = nunsettled = size = work_doubts(work_array(active, NULL, n, INT8OID), &doubts);
 	MemoryContextSwitchTo(old);
 	for (int i = 0; i < ndoubts; i++)
-	{
-		WorkRow    *row = &doubts[i];
-		int64		left =
-		(int64) row->attempt_timeout * 1000 - local_clock_surely_elapsed_since(row->attempted_at);
-
-		/* nobody waits for what is only reported */
-		row->ripe_at = row->timeline == 0 ? 0 : clock_now() + Max(left, 0);
-	}
+		set_ripe(&doubts[i]);
 	qsort(doubts, ndoubts, sizeof(WorkRow), by_identity);
 	stale = false;
 }
@@ -209,4 +283,24 @@ doubts_identities(void)
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
 		ids[n++] = UUIDPGetDatum(&doubt->identity);
 	return work_array(ids, NULL, n, UUIDOID);
+}
+
+/*
+ * Returns when, by Seam's clock, a key of a request in doubt can have been created, as a
+ * list tells it that has a Date.
+ */
+Window
+doubts_window(const WorkRow *row, const Flight *list)
+{
+	WindowFacts facts = {
+		.ago = local_clock_ago(row->attempted_at),
+		.timeout = row->attempt_timeout,
+		.seam_time = row->seam_time,
+		.now = seam_clock_by(&list->date)
+	};
+
+	/* a time of another endpoint's clock tells nothing */
+	facts.has_seam_time = row->has_seam_time &&
+		account_has_endpoint(&row->account, &list->account_id);
+	return window_of(&facts);
 }

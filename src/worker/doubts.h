@@ -8,12 +8,15 @@
 #ifndef SEAM_IK_DOUBTS_H
 #define SEAM_IK_DOUBTS_H
 
+#include "logic/window.h"
 #include "outbox/work.h"
+#include "worker/flights.h"
 
 extern void doubts_set_up(void);
 extern void doubts_read_anew(void);
 extern bool doubts_are_stale(void);
 extern void doubts_read(void);
+extern void doubts_add(const WorkRow *row, const WorkChange *change);
 extern int	doubts_unsettled(void);
 extern WorkRow *doubts_of(const pg_uuid_t *identity, int *n);
 extern void doubts_settled(WorkRow *doubt);
@@ -21,5 +24,6 @@ extern const WorkRow *doubts_next(const WorkRow *doubt);
 extern const WorkRow *doubts_next_identity(const WorkRow *first, int64 *due);
 extern const WorkRow *doubts_first(void);
 extern ArrayType *doubts_identities(void);
+extern Window doubts_window(const WorkRow *row, const Flight *list);
 
 #endif							/* SEAM_IK_DOUBTS_H */

@@ -26,6 +26,9 @@
 #include "worker/sending.h"
 #include "worker/step.h"
 
+/* All wait for a list that is a probe, so it may not take as long as others. */
+#define PROBE_MAX_US (10 * INT64CONST(1000000))
+
 static HttpRun *run;
 static uint32 wait_event;
 static dlist_head unused = DLIST_STATIC_INIT(unused);
@@ -34,6 +37,8 @@ static dlist_head ended = DLIST_STATIC_INIT(ended);
 static int	nflying;
 static List *claimed;			/* of Flight *, in step_context(): to be
 								 * started at commit */
+
+static void end(Flight *flight);
 
 /*
  * Makes what flights need; once, at the start of the process.
@@ -90,11 +95,16 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->op = op;
 	flight->row = *row;
 	flight->row.error = flight->row.reference = NULL;
-	flight->again = false;
+	flight->again = flight->probe = flight->is_free = false;
 	flight->account_id = *credentials_id();
+	/* the statement that has recorded the attempt may have taken a while */
+	flight->claimed_at = clock_now();
+	if (op == SEAM_GENERATE)
+		flight->claimed_at -= Max(GetCurrentTimestamp() - row->attempted_at, 0);
 	flight->keys = NULL;
 	flight->nkeys = flight->keys_size = 0;
 	flight->stored = false;
+	flight->store_at = flight->store_pause = 0;
 	return flight;
 }
 
@@ -146,6 +156,24 @@ seam_request(Flight *flight)
 }
 
 /*
+ * A flight's time was over when the step that has claimed it had committed, which can wait
+ * for a standby: ends it as one that was not sent.
+ */
+static void
+end_unsent(Flight *flight)
+{
+	HttpAnswer *answer = &flight->http.answer;
+
+	memset(answer, 0, sizeof(HttpAnswer));
+	answer->outcome = HTTP_NOT_SENT;
+	answer->failure = HTTP_FAILURE_TIMEOUT;
+	answer->body = (char *) "";
+	strlcpy(answer->error, "it took too long to record the attempt", sizeof(answer->error));
+	flight->http.handle = NULL;
+	end(flight);
+}
+
+/*
  * Sends a flight's request.
  */
 static void
@@ -162,16 +190,27 @@ start(Flight *flight)
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
-	flight->http.deadline = flight->started_at + (int64) settings_request_timeout * 1000;
+
+	/*
+	 * its time began when the attempt was recorded: a key of it has to lie
+	 * within that
+	 */
+	flight->http.deadline = (flight->op == SEAM_GENERATE ? flight->claimed_at :
+							 flight->started_at) + (int64) settings_request_timeout * 1000;
+	if (flight->op == SEAM_LIST && sending_is_stopped())
+		flight->http.deadline = Min(flight->http.deadline, flight->started_at + PROBE_MAX_US);
 	flight->http.connect_timeout = settings_connect_timeout;
-	flight->http.max_answer = flight->op == SEAM_LIST ?
-		(size_t) settings_max_list_size * 1024 : ANSWER_MAX_SIZE;
+	flight->http.max_answer = ANSWER_MAX_SIZE;
 	flight->http.owner = flight;
 	flight->has_ended = false;
 	dlist_push_tail(&flying, &flight->node);
 	nflying++;
+	sending_sent();
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-before-list" : "worker-before-call");
-	http_start(run, &flight->http);
+	if (flight->started_at < flight->http.deadline)
+		http_start(run, &flight->http);
+	else
+		end_unsent(flight);
 }
 
 /*
@@ -263,20 +302,18 @@ end(Flight *flight)
 	flight->has_ended = true;
 	flight->ended_at = clock_now();
 	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
-	flight->outcome = answer->outcome;
-	flight->failure = answer->failure;
 	flight->status = answer->status;
-	flight->pause = sending_answer(answer, flight->row.attempts, nflying, flight->ended_at);
+	flight->pause = sending_pause(answer, flight->row.attempts);
+
+	/* what becomes of a former account's requests says nothing of this one */
+	if (flight->account.api_key == credentials_account()->api_key)
+		flight->is_free = sending_answer(answer, flight->op == SEAM_LIST ? 0 : flight->row.id,
+										 flight->row.attempts, flight->started_at, nflying,
+										 flight->ended_at);
 	learn(flight);
 	MemoryContextSwitchTo(old);
 	http_release(&flight->http);
 	dlist_push_tail(&ended, &flight->node);
-
-	/* what becomes of a former account's requests says nothing of this one */
-	if (flight->account.api_key == credentials_account()->api_key)
-		sending_account_answered(flight->result.sqlerrcode ==
-								 ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-								 flight->status != 0, flight->ended_at);
 }
 
 /*
@@ -296,23 +333,29 @@ flights_wait(int64 wake_at)
 }
 
 /*
- * In a step: has those that have ended stored.  store() returns false where that is not
- * possible now, because a session has locked the request.  Returns whether all were.
+ * Returns the flight after this one, of those that have ended and are not stored yet; the
+ * first for NULL, and NULL after the last.
  */
-bool
-flights_store(bool (*store) (Flight *flight))
+Flight *
+flights_next_ended(Flight *flight)
 {
-	bool		all = true;
-	dlist_iter	it;
+	if (flight == NULL)
+		return dlist_is_empty(&ended) ? NULL : dlist_head_element(Flight, node, &ended);
+	return dlist_has_next(&ended, &flight->node) ?
+		dlist_container(Flight, node, dlist_next_node(&ended, &flight->node)) : NULL;
+}
 
-	dlist_foreach(it, &ended)
-	{
-		Flight	   *flight = dlist_container(Flight, node, it.cur);
+/*
+ * Returns when one of these is to be stored, on clock_now()'s clock, or PG_INT64_MAX.
+ */
+int64
+flights_store_due(void)
+{
+	int64		due = PG_INT64_MAX;
 
-		flight->stored = store(flight);
-		all = all && flight->stored;
-	}
-	return all;
+	for (Flight *flight = flights_next_ended(NULL); flight; flight = flights_next_ended(flight))
+		due = Min(due, flight->store_at);
+	return due;
 }
 
 /*
@@ -357,35 +400,30 @@ flights_flying(void)
 }
 
 /*
- * Returns how many of them are lists.
+ * Returns how many could not be stored, and are tried again.
  */
 int
-flights_flying_lists(void)
+flights_aside(void)
+{
+	int			n = 0;
+
+	for (Flight *flight = flights_next_ended(NULL); flight; flight = flights_next_ended(flight))
+		n += flight->store_pause > 0;
+	return n;
+}
+
+/*
+ * Returns how many of them are for this operation.
+ */
+int
+flights_flying_of(SeamOp op)
 {
 	int			n = 0;
 	dlist_iter	it;
 
 	dlist_foreach(it, &flying)
-		n += dlist_container(Flight, node, it.cur)->op == SEAM_LIST;
+		n += dlist_container(Flight, node, it.cur)->op == op;
 	return n;
-}
-
-/*
- * Returns whether any have ended and are not stored yet.
- */
-bool
-flights_any_ended(void)
-{
-	return !dlist_is_empty(&ended);
-}
-
-/*
- * Returns whether there are any at all.
- */
-bool
-flights_any(void)
-{
-	return !dlist_is_empty(&flying) || !dlist_is_empty(&ended);
 }
 
 /*

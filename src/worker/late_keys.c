@@ -7,17 +7,16 @@
  */
 #include "postgres.h"
 
-#include "ledger/ledger.h"
+#include "logic/outcome.h"
 #include "utils/timestamp.h"
 #include "worker/candidates.h"
 #include "worker/change.h"
+#include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/late_keys.h"
-#include "worker/outcome.h"
+#include "worker/local_clock.h"
 #include "worker/step.h"
-
-/* Where a key that may appear late cannot be looked for, that is tried for so long. */
-#define LATE_KEYS_MAX_US (3600 * INT64CONST(1000000))
 
 /*
  * Report the keys of a list that may be of a request whose answer was lost, and which
@@ -29,8 +28,7 @@ report_late_keys(const WorkRow *row, Flight *flight)
 	Doubt		doubt = {.has_profile = row->has_profile,.profile = row->profile,
 	.from = row->look_again_from,.until = DT_NOEND};
 	Candidate  *candidates;
-	int			nperhaps;
-	int			n = candidates_find(flight, &candidates, &nperhaps);
+	int			n = candidates_find(flight, &candidates);
 	const char *report = psprintf("this instant key has appeared after the lost answer to request "
 								  "" INT64_FORMAT " was settled, and nobody owns it", row->id);
 	char	   *ids = candidates_fitting(&doubt, candidates, n);
@@ -58,44 +56,60 @@ report_late_keys(const WorkRow *row, Flight *flight)
 					 "revokes it.")));
 }
 
+/* Why it cannot be told whether a key has appeared. */
+static const char *const reasons[] = {
+	[LATE_UNKNOWN_ACCOUNT] = "The request was made with another API key, endpoint or workspace.",
+	[LATE_UNKNOWN_BUSY] = "Other instant keys of the same user identity are always being issued.",
+	[LATE_UNKNOWN_LIST] = "Seam does not tell which instant keys there are.",
+};
+
 /*
- * See by the list of an identity's keys, some time after a lost answer was settled,
- * whether a key of it has appeared since.  Where that cannot be told now, there will be
- * another list.
+ * Sees by the list of an identity's keys, some time after a lost answer was settled,
+ * whether a key of it has appeared since.  Returns false when a session has locked the
+ * request.
  */
 bool
 late_keys_store(Flight *flight)
 {
-	const SeamResult *result = &flight->result;
-	const char *why = NULL;
+	LateFacts	facts = {.kind = flight->result.kind,.has_date = flight->has_date};
+	LateOutcome outcome;
 	WorkRow		row;
 	int			ndoubts;
 
-	worker_take_answers();
-	if (!work_lock(flight->row.id, &row))
-		return !work_exists(flight->row.id);
-	if (row.look_again_from == DT_NOEND)
-		return true;
-	(void) doubts_of(&row.identity, &ndoubts);
-	if (outcome_is_anothers(&row))
-		why = "The request was made with another API key, endpoint or workspace.";
-	else if (outcome_is_outdated(flight) || doubts_are_stale() || ndoubts > 0 ||
-			 worker_identity_is_busy(&row.identity))
-		why = "Other instant keys of the same user identity are always being issued.";
-	else if (result->sqlerrcode == 0 && flight->has_date)
-		report_late_keys(&row, flight);
-	else if (!result->not_found)
-		why = "Seam does not tell which instant keys there are.";
-	if (why && !outcome_is_anothers(&row) &&
-		GetCurrentTimestamp() - row.attempted_at < LATE_KEYS_MAX_US)
-		return true;
-	if (why)
-		ereport(WARNING,
-				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT " in "
-						"database \"%s\" has appeared late",
-						row.id, step_database()),
-				 errdetail("%s", why)));
+	facts.found = work_lock(flight->row.id, &row);
+	if (facts.found)
+	{
+		(void) doubts_of(&row.identity, &ndoubts);
+		facts.wanted = row.look_again_from != DT_NOEND;
+		facts.anothers = credentials_are_others(&row.account);
+		facts.outdated = credentials_have_changed(&flight->account_id);
+		facts.busy = doubts_are_stale() || ndoubts > 0 ||
+			flights_is_busy(&row.identity) || intents_are_open(&row.identity);
+		facts.age = local_clock_surely_elapsed_since(row.attempted_at);
+	}
+	else
+		facts.locked_by_others = work_exists(flight->row.id);
+	outcome = outcome_of_late_list(&facts);
+	switch (outcome)
+	{
+		case LATE_WAIT:
+			return false;
+		case LATE_GONE:
+		case LATE_AGAIN:
+			return true;
+		case LATE_LOOK:
+			report_late_keys(&row, flight);
+			break;
+		case LATE_END:
+			break;
+		default:
+			ereport(WARNING,
+					(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+					 errmsg("it cannot be told whether an instant key of request " INT64_FORMAT
+							" in database \"%s\" has appeared late",
+							row.id, step_database()),
+					 errdetail("%s", reasons[outcome])));
+	}
 	work_looked_again(row.id);
 	return true;
 }

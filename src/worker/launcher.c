@@ -2,7 +2,8 @@
  *
  * launcher.c
  *	  The launcher, which starts a worker for each database that has the
- *	  extension, and starts it anew when it has ended.
+ *	  extension, and starts it anew when it has ended; and a writer while
+ *	  there are rows to write.
  *
  * The launcher is connected to no database, so it is in nobody's way.  Whether
  * a database has the extension is found out by a process that looks and exits,
@@ -12,6 +13,11 @@
  *
  * A probe may meet locks that the database's owner holds for as long as he likes.  It is
  * ended after a while, and others need not wait for it.
+ *
+ * The launcher starts the writers, too, and not the workers, because it watches them: a
+ * worker that ends or waits leaves nobody who would end a writer that users' code does not
+ * let go, and what is known of a database's owner, of commands that want the database, and
+ * of pauses is here.  Whoever has something for a writer notes that at its place.
  *
  * Everything here needs the library in shared_preload_libraries.
  *
@@ -55,64 +61,20 @@
 #define PROBE_LIMIT_US (5 * INT64CONST(1000000))
 #define PROBES_AT_ONCE 4
 
+/* While there is a writer, it is looked at so often. */
+#define WRITER_LOOK_US (500 * INT64CONST(1000))
+
+/* When even the end of its process does not end users' code, that is told of. */
+#define STUCK_WARNING_US (30 * INT64CONST(1000000))
+
+/* How long it takes until a slot may be free, and until that is told of again. */
+#define SLOT_PAUSE_US (10 * INT64CONST(1000000))
+#define SLOT_WARNING_US (3600 * INT64CONST(1000000))
+
 /* pg_database.datconnlimit of a database whose DROP was interrupted. */
 #define INVALID_DATABASE (-2)
 
 PGDLLEXPORT void seam_ik_launcher_main(Datum main_arg);
-PGDLLEXPORT void seam_ik_probe_main(Datum main_arg);
-
-/* ---------- probe ---------- */
-
-/*
- * Main function of the probe: does the database have the extension, who owns it, and does
- * he own its tables?
- */
-void
-seam_ik_probe_main(Datum main_arg)
-{
-	WorkerStart start = places_attach(main_arg);
-	bool		has_extension;
-	bool		may_login = false;
-	bool		owns_tables = false;
-	Oid			owner = InvalidOid;
-
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(start.database, InvalidOid, 0);
-	/* ALTER DATABASE ... SET role is not meant for us */
-	SetConfigOption("role", "none", PGC_SUSET, PGC_S_OVERRIDE);
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute("SELECT e.extowner, r.rolcanlogin, (SELECT pg_catalog.count(*) "
-					"OPERATOR(pg_catalog.=) 2 FROM pg_catalog.pg_class c"
-					" WHERE c.relnamespace OPERATOR(pg_catalog.=) e.extnamespace AND c.relowner "
-					"OPERATOR(pg_catalog.=) e.extowner"
-					" AND c.relname OPERATOR(pg_catalog.=) ANY (ARRAY['seam_instant_key_request', "
-					"'seam_instant_key_call']::pg_catalog.name[]))"
-					" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_authid r ON r.oid "
-					"OPERATOR(pg_catalog.=) e.extowner"
-					" WHERE e.extname OPERATOR(pg_catalog.=) 'seam_ik'", true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "SPI failed to look for the extension");
-	has_extension = SPI_processed > 0;
-	if (has_extension)
-	{
-		bool		isnull;
-		HeapTuple	row = SPI_tuptable->vals[0];
-
-		owner = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
-		may_login = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-		owns_tables = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull));
-	}
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-
-	places_report(has_extension, may_login, owns_tables, owner);
-	proc_exit(0);
-}
-
-/* ---------- launcher ---------- */
 
 typedef enum DatabaseState
 {
@@ -124,6 +86,18 @@ typedef enum DatabaseState
 	DB_READY,					/* wants a worker */
 	DB_WORKING
 } DatabaseState;
+
+/* The writer of a database, or that there is none. */
+typedef struct Writer
+{
+	bool		running;		/* as far as is known */
+	BackgroundWorkerHandle *handle; /* or NULL: a former launcher started it */
+	int64		not_before;		/* none is started before */
+	int			failures;		/* that ended badly, one after another */
+	int64		started_at;
+	int64		ended_at;		/* when it was told to end, or 0 */
+	bool		warned;			/* that it does not */
+} Writer;
 
 /* A database as the launcher knows it. */
 typedef struct Database
@@ -141,6 +115,8 @@ typedef struct Database
 	bool		overdue;		/* its probe was told to end */
 	bool		warned;			/* of DB_BLOCKED or DB_DISOWNED */
 	bool		warned_overdue;
+	int64		slot_warned_at; /* that it gets no slot; 0: never */
+	Writer		writer;
 } Database;
 
 static List *databases = NIL;	/* of Database *, in TopMemoryContext */
@@ -222,12 +198,88 @@ scan_databases(void)
 	{
 		Database   *db = lfirst(lc);
 
-		if (!db->seen && db->handle == NULL)
+		if (!db->seen && db->handle == NULL && !db->writer.running)
 		{
 			databases = foreach_delete_current(databases, lc);
 			pfree(db);
 		}
 	}
+}
+
+/* What came of register_process(). */
+typedef enum Registered
+{
+	REGISTERED,					/* it will come */
+	REGISTERED_BEFORE,			/* one of a former launcher's is there */
+	DATABASE_HELD,				/* a command wants the database for itself */
+	NO_SLOT						/* max_worker_processes are there */
+} Registered;
+
+/*
+ * Have the postmaster start a process in a database: the function, called kind.
+ */
+static Registered
+register_process(Database *db, PlaceRole role, const char *function, const char *kind,
+				 BackgroundWorkerHandle **handle)
+{
+	BackgroundWorker worker = {0};
+	WorkerStart start = {.database = db->oid,.owner = db->owner};
+	Place	   *place;
+	PlaceProcess *process = NULL;
+	Registered	result = DATABASE_HELD;
+
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	place = places_get(db->oid, true);
+	if (place && place->processes[role].pid != 0)
+		result = REGISTERED_BEFORE;
+	else if (place && place->holds == 0)
+	{
+		process = &place->processes[role];
+		process->starting = process->managed = true;
+		process->expected = false;
+		process->ticket = start.ticket = ++places->tickets;
+		worker.bgw_main_arg = Int32GetDatum((int) (place - places->places));
+		if (db->state == DB_UNKNOWN)
+		{
+			place->has_extension = false;
+			place->changed = false;
+		}
+		if (role == PLACE_WRITER)
+			place->writer_at = 0;
+	}
+	LWLockRelease(places->lock);
+	if (process == NULL)
+		return result;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
+		BGWORKER_LEAVES_DATABASE;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	strlcpy(worker.bgw_library_name, "seam_ik", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "seam_ik %s for database %s", kind, db->name);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "seam_ik %s", kind);
+	memcpy(worker.bgw_extra, &start, sizeof(start));
+	if (RegisterDynamicBackgroundWorker(&worker, handle))
+		return REGISTERED;
+	LWLockAcquire(places->lock, LW_EXCLUSIVE);
+	process->starting = process->managed = false;
+	places_free(place);
+	LWLockRelease(places->lock);
+	ConditionVariableBroadcast(&places->left);
+	*handle = NULL;
+	if (db->slot_warned_at == 0 || clock_now() - db->slot_warned_at >= SLOT_WARNING_US)
+	{
+		db->slot_warned_at = clock_now();
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("no background worker slot is free for the outbox of database \"%s\"",
+						db->name),
+				 errdetail("Its %s cannot be started.", kind),
+				 errhint("Raise max_worker_processes.")));
+	}
+	return NO_SLOT;
 }
 
 /*
@@ -236,75 +288,26 @@ scan_databases(void)
 static void
 start_process(Database *db)
 {
-	static bool warned = false;
-	BackgroundWorker worker = {0};
-	WorkerStart start = {0};
-	Place	   *place;
 	bool		probe = db->state == DB_UNKNOWN;
-	bool		is_there = false;
-	int			number = -1;
 
-	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	place = places_get(db->oid, true);
-	is_there = place && place->pid != 0;
-	if (place && place->holds == 0 && !is_there)
-	{
-		number = (int) (place - places->places);
-		place->starting = place->managed = true;
-		place->expected = false;
-		place->has_extension = false;
-		place->ticket = start.ticket = ++places->tickets;
-		if (probe)
-			place->changed = false;
-	}
-	LWLockRelease(places->lock);
-	if (number < 0)
-	{
-		/* one of a former launcher's, or held: we are woken when it ends */
-		if (is_there)
-			db->state = DB_WORKING;
-		else
-			db->not_before = clock_now() + RESTART_FIRST_US;
-		return;
-	}
-
-	start.database = db->oid;
-	start.owner = db->owner;
-	start.careful = db->failures > 0;
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION |
-		BGWORKER_LEAVES_DATABASE;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	worker.bgw_main_arg = Int32GetDatum(number);
-	worker.bgw_notify_pid = MyProcPid;
-	strlcpy(worker.bgw_library_name, "seam_ik", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, probe ? "seam_ik_probe_main" : "seam_ik_worker_main",
-			BGW_MAXLEN);
-	snprintf(worker.bgw_name, BGW_MAXLEN, "seam_ik %s for database %s", probe ? "probe" :
-			 "worker", db->name);
-	strlcpy(worker.bgw_type, probe ? "seam_ik probe" : "seam_ik worker", BGW_MAXLEN);
-	memcpy(worker.bgw_extra, &start, sizeof(start));
 	db->started_at = clock_now();
 	db->overdue = false;
-	if (RegisterDynamicBackgroundWorker(&worker, &db->handle))
+	switch (register_process(db, PLACE_MAIN, probe ? "seam_ik_probe_main" : "seam_ik_worker_main",
+							 probe ? "probe" : "worker", &db->handle))
 	{
-		db->state = probe ? DB_PROBING : DB_WORKING;
-		return;
+		case REGISTERED:
+			db->state = probe ? DB_PROBING : DB_WORKING;
+			break;
+		case REGISTERED_BEFORE:
+			db->state = DB_WORKING; /* we are woken when it ends */
+			break;
+		case DATABASE_HELD:
+			db->not_before = clock_now() + RESTART_FIRST_US;
+			break;
+		case NO_SLOT:
+			db->not_before = clock_now() + SLOT_PAUSE_US;
+			break;
 	}
-	LWLockAcquire(places->lock, LW_EXCLUSIVE);
-	place->starting = place->managed = false;
-	places_free(place);
-	LWLockRelease(places->lock);
-	ConditionVariableBroadcast(&places->left);
-	db->handle = NULL;
-	db->not_before = clock_now() + RESTART_MAX_US / 6;
-	if (!warned)
-		ereport(WARNING,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("no background worker slot is free for the outbox of database \"%s\"",
-						db->name),
-				 errhint("Raise max_worker_processes.")));
-	warned = true;
 }
 
 /*
@@ -329,15 +332,15 @@ warn_of_no_worker(Database *db)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the outbox of database \"%s\" has no worker: its tables are not there, or "
 						"do not belong to the owner of extension seam_ik", db->name),
-				 errhint("Give seam_instant_key_request and seam_instant_key_call back to that "
-						 "role: ALTER TABLE ... OWNER TO.")));
+				 errhint("Give seam_instant_key_request, seam_instant_key_call and "
+						 "seam_instant_key_writing back to that role: ALTER TABLE ... OWNER TO.")));
 }
 
 /*
- * The process of a database has ended.
+ * A process of a database has ended, or has never begun.  Returns what its place was.
  */
-static void
-process_ended(Database *db)
+static Place
+forget_process(const Database *db, PlaceRole role)
 {
 	Place	   *place;
 	Place		was = {0};
@@ -346,17 +349,29 @@ process_ended(Database *db)
 	place = places_get(db->oid, false);
 	if (place)
 	{
-		place->starting = place->managed = false;	/* it may never have begun */
+		place->processes[role].starting = place->processes[role].managed = false;
 		was = *place;
 		places_free(place);
 	}
 	LWLockRelease(places->lock);
 	ConditionVariableBroadcast(&places->left);
+	return was;
+}
+
+/*
+ * The probe or the worker of a database has ended.
+ */
+static void
+process_ended(Database *db)
+{
+	Place		was = forget_process(db, PLACE_MAIN);
+	bool		expected = was.processes[PLACE_MAIN].expected;
+
 	if (db->handle)
 		pfree(db->handle);
 	db->handle = NULL;
 
-	if (was.expected)
+	if (expected)
 	{
 		/* but not one after another */
 		if (db->state == DB_WORKING)
@@ -372,7 +387,7 @@ process_ended(Database *db)
 										   RESTART_MAX_US);
 		db->failures++;
 	}
-	if (db->state != DB_PROBING || !was.expected || was.holds > 0 || was.changed)
+	if (db->state != DB_PROBING || !expected || was.holds > 0 || was.changed)
 		db->state = DB_UNKNOWN;
 	else if (!was.has_extension)
 		db->state = DB_WITHOUT;
@@ -463,20 +478,151 @@ manage_probes(void)
 }
 
 /*
- * Has the database a process of ours?
+ * Has the database such a process of ours?
  */
 static bool
-has_process(Oid database)
+has_process(Oid database, PlaceRole role)
 {
 	Place	   *place;
 	bool		has;
 
 	LWLockAcquire(places->lock, LW_SHARED);
 	place = places_get(database, false);
-	has = place && (place->pid != 0 || place->starting);
+	has = place && (place->processes[role].pid != 0 || place->processes[role].starting);
 	LWLockRelease(places->lock);
 	return has;
 }
+
+/* ---------- writers ---------- */
+
+/*
+ * The writer of a database has ended.  One that its users' code did not let go is
+ * followed by another at once: it has put off what that code belongs to.
+ */
+static void
+writer_ended(Database *db)
+{
+	Writer	   *writer = &db->writer;
+	Place		was = forget_process(db, PLACE_WRITER);
+
+	if (writer->handle)
+		pfree(writer->handle);
+	if (was.processes[PLACE_WRITER].expected || writer->ended_at != 0)
+	{
+		writer->failures = 0;
+		/* but not one after another */
+		writer->not_before = writer->started_at + RESTART_FIRST_US;
+	}
+	else
+	{
+		writer->not_before = clock_now() + Min(RESTART_FIRST_US << Min(writer->failures, 8),
+											   RESTART_MAX_US);
+		writer->failures++;
+	}
+	writer->handle = NULL;
+	writer->running = writer->warned = false;
+	writer->ended_at = 0;
+}
+
+/*
+ * Start the writer of a database.
+ */
+static void
+start_writer(Database *db)
+{
+	Writer	   *writer = &db->writer;
+
+	writer->started_at = clock_now();
+	switch (register_process(db, PLACE_WRITER, "seam_ik_writer_main", "writer", &writer->handle))
+	{
+		case REGISTERED:
+		case REGISTERED_BEFORE:
+			writer->running = true;
+			break;
+		case DATABASE_HELD:
+			writer->not_before = clock_now() + RESTART_FIRST_US;
+			break;
+		case NO_SLOT:
+			writer->not_before = clock_now() + SLOT_PAUSE_US;
+			break;
+	}
+}
+
+/*
+ * A writer is there: end it when users' code does not let it go.  The lock is held, so
+ * that the process is the one that is meant.
+ */
+static void
+watch_writer(Database *db, Place *place)
+{
+	Writer	   *writer = &db->writer;
+	int64		now = clock_now();
+	int64		since = (int64) pg_atomic_read_u64(&place->users_code_at);
+
+	if (since == 0 || now - since <= PLACES_USERS_CODE_LIMIT_US)
+		return;
+	if (writer->ended_at == 0)
+	{
+		writer->ended_at = now;
+		(void) kill(place->processes[PLACE_WRITER].pid, SIGTERM);
+	}
+	else if (!writer->warned && now - writer->ended_at > STUCK_WARNING_US)
+	{
+		writer->warned = true;
+		ereport(WARNING,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the writer of the outbox of database \"%s\" cannot be ended", db->name),
+				 errdetail("A trigger of a table that it writes to runs on, and does not look "
+						   "whether it was cancelled: no other row is written meanwhile.")));
+	}
+}
+
+/*
+ * Start writers that are wanted, and look at those that are there.  Returns when to do it
+ * again, on clock_now()'s clock.
+ */
+static int64
+manage_writers(void)
+{
+	int64		wake_at = PG_INT64_MAX;
+	ListCell   *lc;
+
+	foreach(lc, databases)
+	{
+		Database   *db = lfirst(lc);
+		Writer	   *writer = &db->writer;
+		int64		now = clock_now();
+		int64		at = PG_INT64_MAX;
+		Place	   *place;
+
+		LWLockAcquire(places->lock, LW_SHARED);
+		place = places_get(db->oid, false);
+		if (place && place->processes[PLACE_WRITER].pid != 0)
+		{
+			writer->running = true; /* perhaps one of a former launcher's */
+			watch_writer(db, place);
+		}
+		if (place && writer->running)
+			wake_at = Min(wake_at, now + WRITER_LOOK_US);
+		else if (place && pg_atomic_read_u32(&place->processes[PLACE_WRITER].wakes) != 0)
+			at = now;
+		else if (place && place->writer_at != 0)
+			at = place->writer_at;
+		LWLockRelease(places->lock);
+		if (at == PG_INT64_MAX || !db->seen || db->state != DB_WORKING)
+			continue;
+		at = Max(at, writer->not_before);
+		if (at <= now)
+		{
+			start_writer(db);
+			at = now + WRITER_LOOK_US;
+		}
+		wake_at = Min(wake_at, at);
+	}
+	return wake_at;
+}
+
+/* ---------- the loop ---------- */
 
 /*
  * Which databases have changed, as their sessions tell; and shall they be
@@ -525,7 +671,13 @@ seam_ik_launcher_main(Datum main_arg)
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
 	places->launcher = MyLatch;
 	for (int i = 0; i < places->nplaces; i++)
-		places->places[i].starting = places->places[i].managed = false;
+	{
+		for (int r = 0; r < PLACE_ROLES; r++)
+		{
+			places->places[i].processes[r].starting = false;
+			places->places[i].processes[r].managed = false;
+		}
+	}
 	LWLockRelease(places->lock);
 	on_shmem_exit(launcher_gone, (Datum) 0);
 	BackgroundWorkerInitializeConnectionByOid(InvalidOid, InvalidOid, 0);
@@ -534,6 +686,7 @@ seam_ik_launcher_main(Datum main_arg)
 	{
 		int64		now;
 		int64		wake_at;
+		int64		writers_at;
 		ListCell   *lc;
 
 		ResetLatch(MyLatch);
@@ -554,11 +707,18 @@ seam_ik_launcher_main(Datum main_arg)
 			pid_t		pid;
 
 			if (db->handle ? GetBackgroundWorkerPid(db->handle, &pid) == BGWH_STOPPED :
-				db->state == DB_WORKING && !has_process(db->oid))
+				db->state == DB_WORKING && !has_process(db->oid, PLACE_MAIN))
 				process_ended(db);
+			if (db->writer.handle == NULL ?
+				db->writer.running && !has_process(db->oid, PLACE_WRITER) :
+				GetBackgroundWorkerPid(db->writer.handle, &pid) == BGWH_STOPPED)
+				writer_ended(db);
 		}
 		now = clock_now();
-		wake_at = Min(next_scan, manage_probes());
+		/* Min() would call them twice */
+		wake_at = manage_probes();
+		writers_at = manage_writers();
+		wake_at = Min(wake_at, Min(next_scan, writers_at));
 		foreach(lc, databases)
 		{
 			Database   *db = lfirst(lc);

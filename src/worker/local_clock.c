@@ -18,9 +18,6 @@
 #include "utils/timestamp.h"
 #include "worker/local_clock.h"
 
-/* How far the local clock may go wrong before that is taken as a step. */
-#define CLOCK_STEP_US (1 * INT64CONST(1000000))
-
 /* Two readings with so much between them tell nothing, */
 #define CLOCK_READ_US (100 * INT64CONST(1000))
 
@@ -57,37 +54,15 @@ local_clock_watch(void)
 	ClockWatch *watch = &places->clock;
 	TimestampTz local;
 	int64		http;
-	int64		by = 0;
+	int64		by;
 	bool		was_set;
 
 	if (!read_clocks(&local, &http))
 		return false;
 	SpinLockAcquire(&watch->lock);
-	if (watch->since == 0)
-	{
-		watch->since = local;
-		watch->since_at = http;
-		watch->offset = local - http;
-	}
-	/* another worker may have read later, and been here before */
-	if (http >= watch->looked_at)
-	{
-		by = local - http - watch->offset;
-		watch->looked_at = http;
-		/* small ones add up to a drift that is of no interest */
-		watch->offset += by;
-	}
-	if (by > CLOCK_STEP_US || by < -CLOCK_STEP_US)
-	{
-		ClockStep  *step = &watch->steps[watch->nsteps++ % CLOCK_STEPS];
-
-		step->until = local - by;
-		step->by = by;
-	}
-	else
-		by = 0;
-	was_set = seen >= 0 && seen != watch->nsteps;
-	seen = watch->nsteps;
+	by = stretches_look(&watch->clock, local, http);
+	was_set = seen >= 0 && seen != watch->clock.nsteps;
+	seen = watch->clock.nsteps;
 	SpinLockRelease(&watch->lock);
 	if (by != 0)
 		ereport(LOG,
@@ -97,33 +72,29 @@ local_clock_watch(void)
 }
 
 /*
- * How long ago was this time of the local clock, in microseconds?  At least the
- * result, at most *most: they differ if the clock was set back about then, since the
- * times near that came twice.  *doubtful: the clock was set since then, or nobody
- * watched it, since the server was down.
+ * Returns what is known of the local clock.
  */
-int64
-local_clock_elapsed_since(TimestampTz time, int64 *most, bool *doubtful)
+static Stretches
+what_is_known(void)
 {
 	ClockWatch *watch = &places->clock;
-	int64		least = GetCurrentTimestamp() - time;
+	Stretches	clock;
 
 	SpinLockAcquire(&watch->lock);
-	*most = least;
-	*doubtful = time < watch->since;
-	for (int i = Max(watch->nsteps - CLOCK_STEPS, 0); i < watch->nsteps; i++)
-	{
-		const ClockStep *step = &watch->steps[i % CLOCK_STEPS];
-
-		if (time > step->until)
-			continue;
-		*doubtful = true;
-		*most -= step->by;
-		if (time <= step->until + step->by || step->by > 0)
-			least -= step->by;
-	}
+	clock = watch->clock;
 	SpinLockRelease(&watch->lock);
-	return least;
+	return clock;
+}
+
+/*
+ * Returns how long ago this time of the local clock was.
+ */
+Ago
+local_clock_ago(TimestampTz time)
+{
+	Stretches	clock = what_is_known();
+
+	return stretches_ago(&clock, time, clock_now());
 }
 
 /*
@@ -138,28 +109,13 @@ local_clock_monotonic(TimestampTz time, TimestampTz now, int64 http)
 }
 
 /*
- * At least how long ago, in microseconds, was it this time of the local clock?  By a
- * clock that nobody sets: of what was before this server started, and before anybody
- * watched the local one, only the time since then is sure.  Times that came twice are
- * taken for the later ones, if these have come.
+ * Returns how long ago, at least, this time of the local clock was, in microseconds: only
+ * what has gone by since somebody watched the clock is sure.
  */
 int64
 local_clock_surely_elapsed_since(TimestampTz time)
 {
-	ClockWatch *watch = &places->clock;
-	int64		elapsed = GetCurrentTimestamp() - time;
-	int64		watched;
+	Stretches	clock = what_is_known();
 
-	SpinLockAcquire(&watch->lock);
-	watched = watch->since == 0 ? 0 : clock_now() - watch->since_at;
-	for (int i = watch->nsteps - 1; i >= Max(watch->nsteps - CLOCK_STEPS, 0); i--)
-	{
-		const ClockStep *step = &watch->steps[i % CLOCK_STEPS];
-
-		if (elapsed >= 0 && time > step->until + step->by)
-			break;				/* it was after this step */
-		elapsed -= step->by;
-	}
-	SpinLockRelease(&watch->lock);
-	return elapsed < 0 ? watched : Min(elapsed, watched);
+	return stretches_surely_ago(&clock, time, clock_now());
 }

@@ -8,10 +8,10 @@
 #ifndef SEAM_IK_LOCAL_CLOCK_H
 #define SEAM_IK_LOCAL_CLOCK_H
 
-#include "datatype/timestamp.h"
+#include "logic/stretches.h"
 
 extern bool local_clock_watch(void);
-extern int64 local_clock_elapsed_since(TimestampTz time, int64 *most, bool *doubtful);
+extern Ago	local_clock_ago(TimestampTz time);
 extern int64 local_clock_surely_elapsed_since(TimestampTz time);
 extern int64 local_clock_monotonic(TimestampTz time, TimestampTz now, int64 monotonic);
 

@@ -10,10 +10,11 @@
  */
 #include "postgres.h"
 
+#include "base/clock.h"
 #include "utils/timestamp.h"
 #include "worker/queues.h"
 
-/* Where there are enough lists under way, late keys are looked for so much later. */
+/* What is not found, or for which there are enough lists under way, is looked for so much later. */
 #define LOOK_PAUSE_US USECS_PER_SEC
 
 /* Of each status; of others than those in queued[] they are not used. */
@@ -81,6 +82,24 @@ bool
 queues_is_due(RequestStatus status)
 {
 	return queues[status].next_due <= GetCurrentTimestamp();
+}
+
+/*
+ * Nothing with this status was found to be due: looks again a little later.
+ */
+void
+queues_none_due(RequestStatus status)
+{
+	queues[status].next_due = Max(queues[status].next_due, GetCurrentTimestamp() + LOOK_PAUSE_US);
+}
+
+/*
+ * Returns whether the next queues_claim() begins at the beginning.
+ */
+bool
+queues_reads_all(RequestStatus status)
+{
+	return clock_now() >= queues[status].next_full;
 }
 
 /*

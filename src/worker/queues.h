@@ -16,6 +16,8 @@ extern void queues_read_in_full(void);
 extern void queues_due_at(RequestStatus status, TimestampTz time);
 extern void queues_at_once(RequestStatus status, int64 id);
 extern bool queues_is_due(RequestStatus status);
+extern void queues_none_due(RequestStatus status);
+extern bool queues_reads_all(RequestStatus status);
 extern TimestampTz queues_next(RequestStatus status);
 extern int	queues_claim(RequestStatus status, const WorkAttempt *attempt, ArrayType *held,
 						 int limit, WorkRow **rows);

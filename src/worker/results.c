@@ -7,16 +7,16 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
-
 #include "base/clock.h"
 #include "base/stop_point.h"
 #include "config/settings.h"
+#include "logic/outcome.h"
+#include "logic/window.h"
 #include "utils/timestamp.h"
 #include "worker/change.h"
+#include "worker/credentials.h"
 #include "worker/doubts.h"
 #include "worker/late_keys.h"
-#include "worker/outcome.h"
 #include "worker/queues.h"
 #include "worker/results.h"
 #include "worker/settlement.h"
@@ -42,116 +42,67 @@ lock_request(const Flight *flight, WorkRow *row, bool *later)
 }
 
 /*
- * Store what came of a call that issues a key.  Returns false when that is not
- * possible now.
+ * Returns what there is to know about the end of a flight, whose request was found and
+ * locked, or not; later: it is only locked by a session.
  */
-static bool
-store_generate(Flight *flight)
+static OutcomeCall
+call_facts(const Flight *flight, bool found, bool later)
 {
-	const SeamResult *result = &flight->result;
-	WorkRow		row;
-	WorkChange	change;
-	bool		later;
+	OutcomeCall facts = {
+		.found = found,
+		.locked_by_others = later,
+		.kind = flight->result.kind,
+		.forbidden = flight->status == 403,
+		.outdated = credentials_have_changed(&flight->account_id),
+		.pause = flight->pause,
+		.is_free = flight->is_free,
+		.max_attempts = settings_max_attempts,
+		.now = GetCurrentTimestamp(),
+		.ended_ago = clock_now() - flight->ended_at,
+		.settle_delay = settings_settle_delay
+	};
 
-	if (!lock_request(flight, &row, &later) ||
-		(row.status != STATUS_IN_FLIGHT && (row.status != STATUS_REVOKING || row.has_key)))
-	{
-		/* somebody has deleted or changed the request by hand */
-		if (later)
-			return false;
-		if (result->sqlerrcode == 0)
-		{
-			WorkRow		copy = flight->row;
-
-			copy.account = flight->account_id;
-			work_revoke_copy(&copy, &result->key, "issued for a request that was deleted or "
-							 "changed meanwhile");
-		}
-		queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
-		return true;
-	}
-	change = change_none(&row);
-	change.seam_request_id = result->request_id;
-	if (result->sqlerrcode == 0)
-		outcome_issued(&row, &result->key, &change);
-	else if (result->in_doubt)
-	{
-		/* Seam's list settles it, some time after we have given up */
-		TimestampTz now = GetCurrentTimestamp();
-		int64		since = clock_now() - flight->ended_at;
-		int64		took = Max(flight->ended_at - flight->started_at,
-							   now - since - row.attempted_at);
-
-		outcome_error(result, &change);
-		change.next_attempt_at = now - since + (int64) settings_settle_delay * 1000;
-		change.attempt_timeout = (int) Min(took / 1000 + 1 + settings_settle_delay, INT_MAX / 2);
-		doubts_read_anew();
-	}
-	else if (result->sqlerrcode == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||
-			 flight->failure == HTTP_FAILURE_DESCRIPTORS)
-	{
-		/* no fault of the request */
-		outcome_error(result, &change);
-		change.attempts--;
-		row.attempts = 0;
-		if (flight->failure == HTTP_FAILURE_DESCRIPTORS)
-			outcome_not_issued(&row, true, RESULTS_LOCKED_PAUSE_US, &change);
-		else
-			outcome_not_issued(&row, true, 0, &change);
-	}
-	else
-	{
-		outcome_error(result, &change);
-		outcome_not_issued(&row, flight->outcome == HTTP_NOT_SENT || flight->status == 429,
-						   flight->pause, &change);
-	}
-	change_request(&row, &change);
-	return true;
+	facts.timeout = window_timeout(flight->claimed_at, flight->ended_at, settings_settle_delay);
+	return facts;
 }
 
 /*
- * Store what came of a call that revokes a key.
+ * Stores what came of a flight that issues or revokes a key.  Returns false when that is
+ * not possible now.
  */
 static bool
-store_delete(Flight *flight)
+store_call(Flight *flight)
 {
-	const SeamResult *result = &flight->result;
-	WorkRow		row;
-	WorkChange	change;
+	WorkRow		row = flight->row;
 	bool		later;
+	bool		found = lock_request(flight, &row, &later);
+	OutcomeCall call = call_facts(flight, found, later);
+	OutcomeRequest request = change_facts(&row);
+	Outcome		outcome = flight->op == SEAM_GENERATE ? outcome_of_generate(&call, &request) :
+	outcome_of_delete(&call, &request);
+	WorkChange	change;
 
-	if (!lock_request(flight, &row, &later))
-		return !later;
-	if (row.status != STATUS_REVOKING)
-		return true;
-	change = change_none(&row);
-	change.seam_request_id = result->request_id;
-	if (outcome_is_outdated(flight) && !result->deleted)
-		change.next_attempt_at = GetCurrentTimestamp();
-	else if (outcome_is_anothers(&row) &&
-			 ((result->sqlerrcode == 0 && !result->deleted) ||
-			  result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
+	switch (outcome.act)
 	{
-		/* it may be in another workspace, and not ours to revoke any more */
-		outcome_unsettled(&change);
-		change.error = "the instant key was issued with another API key, endpoint or workspace, "
-			"and is not found with the present one";
+		case OUTCOME_WAIT:
+			return false;
+		case OUTCOME_REVOKE_COPY:
+			row = flight->row;
+			row.account = flight->account_id;
+			work_revoke_copy(&row, &flight->result.key, "issued for a request that was deleted or "
+							 "changed meanwhile");
+			queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
+			break;
+		case OUTCOME_CHANGE:
+			change = change_of(&row, &outcome, &flight->result, &flight->result.key, NULL);
+			change.seam_request_id = flight->result.request_id;
+			change_request(&row, &change);
+			if (flight->result.kind == REPLY_DOUBT && flight->op == SEAM_GENERATE)
+				doubts_add(&row, &change);
+			break;
+		default:
+			break;
 	}
-	else if (result->sqlerrcode == 0)
-	{
-		/* also when there was no such key (any more) */
-		change.status = STATUS_REVOKED;
-		change.sqlerrcode = 0;
-		change.finished = true;
-		change.next_attempt_at = DT_NOEND;
-	}
-	else
-	{
-		/* a key that lives on is never given up */
-		outcome_error(result, &change);
-		change.next_attempt_at = GetCurrentTimestamp() + flight->pause;
-	}
-	change_request(&row, &change);
 	return true;
 }
 
@@ -163,13 +114,9 @@ bool
 results_store(Flight *flight)
 {
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
-	switch (flight->op)
-	{
-		case SEAM_GENERATE:
-			return store_generate(flight);
-		case SEAM_DELETE:
-			return store_delete(flight);
-		default:
-			return flight->again ? late_keys_store(flight) : settlement_store(flight);
-	}
+	if (flight->probe)
+		return true;
+	if (flight->op != SEAM_LIST)
+		return store_call(flight);
+	return flight->again ? late_keys_store(flight) : settlement_store(flight);
 }

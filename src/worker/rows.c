@@ -1,230 +1,787 @@
 /*-------------------------------------------------------------------------
  *
  * rows.c
- *	  Writes issued keys to the rows that they are for.
+ *	  Rows of users' tables that the writer is to write keys to, table by table.
+ *
+ * Due requests are read into a list for each table, and the rows of one table are written
+ * together; of a table that has been slow or has failed one by one, each when no other table
+ * has any left (logic/table_pace.c).  A request stays due until its row is written, so that
+ * nothing is lost with these lists; when the queue is read from its beginning again, they
+ * begin anew.
+ *
+ * A table whose code crashes the server is known by its mark (outbox/mark.c), and held
+ * after a number of crashes.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "base/stop_point.h"
+#include "nodes/pg_list.h"
+#include "outbox/mark.h"
 #include "outbox/work_statement.h"
-#include "utils/guc.h"
+#include "outbox/writing.h"
+#include "shmem/places.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "worker/change.h"
+#include "worker/id_list.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/rows.h"
 #include "worker/step.h"
+#include "worker/tell.h"
 #include "worker/write_back.h"
 
-/* The shortest pause between two tries to write a row. */
-#define WRITE_BACK_BACKOFF_MIN_US (100 * INT64CONST(1000))
+/* Requests that are read at once. */
+#define READ_AT_ONCE 1000
 
-/* How long rows are written before the network has its turn. */
-#define WRITE_BACK_TURN_US (5 * INT64CONST(1000))
+/* How often it is seen, at least and at most, whether a table that is held has other code. */
+#define LOOK_AT_CODE_US (60 * INT64CONST(1000000))
+#define LOOK_AGAIN_US (1 * INT64CONST(1000000))
 
-/* Rows that are taken at once. */
-#define AT_ONCE 100
+#define UNWRITTEN "the instant key could not be written to its row: "
+#define HELD UNWRITTEN "the server has crashed %d times while rows of its table were written"
 
-/* A row that is written, or was not. */
-typedef struct RowToWrite
+/* A user's table. */
+typedef struct Table
 {
-	int64		id;
-	/* of the try, or NULL */
-	const ErrorData *error;
-} RowToWrite;
+	Oid			oid;
+	TablePace	pace;
+	IdList		due;			/* rows to be written */
+	IdList		alone;			/* likewise, each by itself */
+	bool		marked;			/* before its code has run in this process */
+	int			crashes;		/* as its mark says */
+	int			suspects;		/* rows left of those that may have crashed
+								 * the server */
+	bool		retry;			/* somebody has retried, though it is held */
+	int64		aside_until;	/* after an error of ours with it:
+								 * clock_now()'s clock */
+	TimestampTz not_before;		/* its code did not end: nothing is written
+								 * before */
+} Table;
 
-static int64 *to_write;			/* ids of requests whose row is to be written */
-static int	nto_write;
-static bool careful;			/* the last worker may have died of a row */
+static List *tables;			/* of Table *, in TopMemoryContext */
+static int	turn;				/* number of the table that was written to
+								 * last */
+static int64 served;			/* what it had used then, if its rows go one
+								 * by one */
+static Oid	marked_suspect;		/* or InvalidOid */
+static Oid	writing_to;			/* whose code may be running, or InvalidOid */
+static int64 look_at_code_at;
+static int64 looked_at_code;	/* last */
+static bool any_held;			/* of the tables */
+static int64 paused_until;		/* after an error of ours */
 
 /*
- * Makes what is needed; once, at the start of the process.  is_careful: the last worker
- * has ended badly, perhaps because of a row.
+ * Returns what is known of a table, made where there is nothing yet.
  */
-void
-rows_set_up(bool is_careful)
+static Table *
+table_of(Oid oid)
 {
-	to_write = MemoryContextAlloc(TopMemoryContext, AT_ONCE * sizeof(int64));
-	careful = is_careful;
-	write_back_define();
+	MemoryContext old;
+	Table	   *table;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		table = lfirst(lc);
+		if (table->oid == oid)
+			return table;
+	}
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	table = palloc0(sizeof(Table));
+	table->oid = oid;
+	table->not_before = DT_NOBEGIN;
+	tables = lappend(tables, table);
+	MemoryContextSwitchTo(old);
+	return table;
 }
 
 /*
- * In a step: takes requests whose rows are to be written, if there are none.
+ * Returns whether no row of the table is written, because of its crashes.
  */
-void
-rows_claim(void)
+static bool
+is_held(const Table *table)
 {
-	WorkRow    *claimed;
+	return table->crashes >= TABLE_PACE_CRASHES;
+}
+
+/*
+ * An error of ours, not of its code, with this table: the others go on.
+ */
+static void
+set_aside(Table *table)
+{
+	table->aside_until = clock_now() + STEP_ERROR_PAUSE_US;
+}
+
+/*
+ * Returns how many rows of the table are to be written.
+ */
+static int
+rows_left(const Table *table)
+{
+	return id_list_length(&table->due) + id_list_length(&table->alone);
+}
+
+/*
+ * Returns whether rows of the table are to be written, and it is not set aside.
+ */
+static bool
+is_due(const Table *table, int64 now)
+{
+	return rows_left(table) > 0 && table->aside_until <= now;
+}
+
+/*
+ * An error of ours: after a pause the queue is read again.
+ */
+static void
+take_a_break(void)
+{
+	paused_until = clock_now() + STEP_ERROR_PAUSE_US;
+	queues_read_in_full();
+}
+
+/* ---------- reading what is due ---------- */
+
+/* What was read. */
+typedef struct Due
+{
+	bool		all;			/* from the queue's beginning */
+	int			n;
+	WorkRow    *rows;			/* in step_context() */
+} Due;
+
+/*
+ * A step: reads what is due.
+ */
+static void
+read_due(void *arg)
+{
+	Due		   *due = arg;
+	int64		from = places_write_from();
+
+	if (from != PG_INT64_MAX)
+		queues_at_once(STATUS_ISSUED, from);
+	due->all = queues_reads_all(STATUS_ISSUED);
+	MemoryContextSwitchTo(step_context());
+	due->n = queues_claim(STATUS_ISSUED, NULL, NULL, READ_AT_ONCE, &due->rows);
+}
+
+/*
+ * What was read goes into the tables' lists.
+ */
+static void
+sort_due(void *arg)
+{
+	const Due  *due = arg;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		Table	   *table = lfirst(lc);
+
+		if (!due->all)
+			continue;
+		table->due.first = table->due.end = 0;
+		table->alone.first = table->alone.end = 0;
+	}
+	for (int i = 0; i < due->n; i++)
+	{
+		Table	   *table = table_of(due->rows[i].target);
+
+		if (rows_left(table) == 0)
+			table_pace_join(&table->pace, served);
+		(void) id_list_add(&table->due, due->rows[i].id);
+		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
+			table->retry = true;
+	}
+	foreach(lc, tables)
+	{
+		Table	   *table = lfirst(lc);
+
+		/* what has crashed the server was due then, and is so still */
+		if (due->all && table->crashes > 0)
+			table->suspects = id_list_length(&table->due);
+	}
+}
+
+/*
+ * It was not read.
+ */
+static void
+not_read(void *arg, const ErrorData *error)
+{
+	take_a_break();
+}
+
+/* ---------- marks ---------- */
+
+/*
+ * A step: sees which tables have crashed the server, and whose code has changed since.
+ */
+static void
+look_at_code(void *arg)
+{
+	Mark	   *marks;
 	int			n;
 
-	if (nto_write > 0 || !queues_is_due(STATUS_ISSUED))
-		return;
-	n = queues_claim(STATUS_ISSUED, NULL, NULL, AT_ONCE, &claimed);
+	MemoryContextSwitchTo(step_context());
+	n = mark_read(&marks);
+	looked_at_code = clock_now();
+	any_held = false;
 	for (int i = 0; i < n; i++)
-		to_write[nto_write++] = claimed[i].id;
+	{
+		Table	   *table = table_of(marks[i].table);
+
+		table->crashes = marks[i].crashes;
+		table->pace.stuck = marks[i].stuck;
+		table->not_before = marks[i].not_before;
+		if (marks[i].crashes > 0 || marks[i].stuck > 0)
+			table->pace.one_by_one = true;
+		any_held = any_held || (is_held(table) && !marks[i].changed);
+		if (!marks[i].changed)
+			continue;
+		mark_forget(table->oid);
+		writing_release(table->oid);
+		table->crashes = 0;
+		table->marked = false;
+		queues_at_once(STATUS_ISSUED, 0);
+	}
 }
 
 /*
- * The step has failed: forgets them.
+ * The writer's first step: counts the crash of the one before, if it has crashed.
  */
-void
-rows_forget(void)
+static void
+count_crashes(void *arg)
 {
-	nto_write = 0;
+	Oid		   *counted;
+	int			n;
+
+	step_read_database();
+	MemoryContextSwitchTo(step_context());
+	n = mark_count_crashes(&counted);
+	look_at_code(NULL);
+	for (int i = 0; i < n; i++)
+	{
+		Table	   *table = table_of(counted[i]);
+
+		if (table->crashes != TABLE_PACE_CRASHES)
+			continue;
+		ereport(WARNING,
+				(errcode(WRITING_HELD_SQLSTATE),
+				 errmsg("no instant key is written to table \"%s\" in database \"%s\" any more: "
+						"the server has crashed %d times while that was done",
+						get_rel_name(table->oid), step_database(), table->crashes),
+				 errdetail("The requests are issued, with SQLSTATE 57P02 and this error."),
+				 errhint("They are tried again when a trigger of the table, its function or a "
+						 "constraint is another one, or after seam_retry_instant_key_request() "
+						 "for one of them.")));
+	}
 }
 
 /*
- * Returns whether there are rows to write.
+ * Learns which tables have crashed the server.  Returns false when that is not possible.
  */
 bool
-rows_any(void)
+rows_set_up(void)
 {
-	return nto_write > 0;
+	Step		step = {.run = count_crashes,.what = "see what has crashed the server",
+	.patient = true};
+
+	look_at_code_at = clock_now() + LOOK_AT_CODE_US;
+	return step_take(&step);
 }
 
 /*
- * In a transaction: write a key to its row, and note in the request that that
- * is done.
- */
-static void
-write_row_back(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	WriteBackOutcome outcome;
-	WorkRow		row;
-	WorkChange	change;
-	const char *reason = NULL;
-
-	/* what a crash loses is done again: the row, and the note of it */
-	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_LOCAL, true, 0, false);
-	outcome = write_back(work_outbox(), row_to_write->id, &reason);
-	if ((outcome != WRITE_BACK_DONE && outcome != WRITE_BACK_REVOKE) ||
-		!work_lock(row_to_write->id, &row))
-		;						/* nothing to note, or its turn comes again */
-	else if (row.status != STATUS_ISSUED)
-	{
-		/* a trigger of the table has had the key revoked meanwhile */
-		queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
-	}
-	else
-	{
-		change = change_none(&row);
-		change.sqlerrcode = 0;
-		change.error = reason;
-		if (outcome == WRITE_BACK_DONE)
-		{
-			change.finished = true;
-			change.next_attempt_at = DT_NOEND;
-		}
-		else
-		{
-			change.status = STATUS_REVOKING;
-			change.attempts = 0;
-			change.next_attempt_at = DT_NOBEGIN;
-		}
-		change_request(&row, &change);
-	}
-}
-
-/*
- * In a transaction: note in the request that its row could not be written.
- */
-static void
-note_unwritten(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	const ErrorData *error = row_to_write->error;
-	WorkRow		row;
-
-	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED)
-	{
-		WorkChange	change = change_none(&row);
-
-		change.finished = true;
-		change.sqlerrcode = error->sqlerrcode;
-		change.error = psprintf("the instant key could not be written to its row: %s",
-								error->message);
-		change.next_attempt_at = DT_NOEND;
-		if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
-			error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-			error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
-		{
-			/* the longer it has waited, the longer it may wait */
-			TimestampTz now = GetCurrentTimestamp();
-			int64		waited = local_clock_surely_elapsed_since(row.attempted_at);
-
-			change.next_attempt_at = now + Min(Max(waited / 4, WRITE_BACK_BACKOFF_MIN_US),
-											   ROWS_LONGEST_PAUSE_US);
-		}
-		change_request(&row, &change);
-	}
-}
-
-/*
- * In a transaction: put off what may be this process's end, so that its
- * successor does other things first.
- */
-static void
-put_off_row(void *arg)
-{
-	RowToWrite *row_to_write = arg;
-	WorkRow		row;
-
-	if (work_lock(row_to_write->id, &row) && row.status == STATUS_ISSUED &&
-		row.next_attempt_at != DT_NOEND)
-	{
-		WorkChange	change = change_none(&row);
-
-		change.finished = true;
-		change.next_attempt_at = GetCurrentTimestamp() + ROWS_LONGEST_PAUSE_US;
-		work_change(row.id, &change);
-	}
-}
-
-/*
- * The row could not be written: notes the error, or that it is to be tried again.
- */
-static void
-row_failed(void *arg, const ErrorData *error)
-{
-	RowToWrite *row = arg;
-	Step		step = {.run = note_unwritten,.arg = row,.patient = true};
-
-	if (error == NULL)
-		return;
-	row->error = error;
-	step.what = "note that a row could not be written";
-	if (!step_take(&step))
-		queues_due_at(STATUS_ISSUED, GetCurrentTimestamp() + STEP_ERROR_PAUSE_US);
-}
-
-/*
- * Writes issued keys to their rows, for a while.
+ * Something may have happened: sees soon whether a table that is held has other code.
  */
 void
-rows_write(void)
+rows_look(void)
 {
-	int64		until = clock_now() + WRITE_BACK_TURN_US;
+	if (any_held)
+		look_at_code_at = Min(look_at_code_at, looked_at_code + LOOK_AGAIN_US);
+}
+
+/*
+ * A step: the code of a table is about to run, and no other suspect's.
+ */
+static void
+mark(void *arg)
+{
+	const Table *table = arg;
+
+	if (OidIsValid(marked_suspect) && (table == NULL || marked_suspect != table->oid))
+		mark_end_suspect(marked_suspect);
+	if (table && (table->crashes > 0 || !table->marked))
+		mark_begin(table->oid);
+}
+
+/*
+ * It is noted.
+ */
+static void
+marked(void *arg)
+{
+	Table	   *table = arg;
+
+	marked_suspect = table && table->crashes > 0 ? table->oid : InvalidOid;
+	if (table)
+		table->marked = true;
+}
+
+/*
+ * Notes that the code of a table, or of none (NULL), is about to run.  Returns false when
+ * that is not possible, and it must not.
+ */
+static bool
+note(Table *table)
+{
+	Step		step = {.run = mark,.committed = marked,.arg = table,
+	.what = "note which table it writes to",.patient = true};
+	bool		suspect = table && table->crashes > 0;
+
+	if ((OidIsValid(marked_suspect) ? table && marked_suspect == table->oid : !suspect) &&
+		(table == NULL || table->marked))
+		return true;
+	return step_take(&step);
+}
+
+/*
+ * A step: nothing is known against the table any more.
+ */
+static void
+forget(void *arg)
+{
+	mark_forget(((Table *) arg)->oid);
+}
+
+/*
+ * That is noted.
+ */
+static void
+forgotten(void *arg)
+{
+	Table	   *table = arg;
+
+	if (marked_suspect == table->oid)
+		marked_suspect = InvalidOid;
+	table->marked = false;
+	table->crashes = 0;
+	table->not_before = DT_NOBEGIN;
+}
+
+/*
+ * The table has shown that it behaves.
+ */
+static void
+trust(Table *table)
+{
+	Step		step = {.run = forget,.committed = forgotten,.arg = table,
+	.what = "note which table it writes to",.patient = true};
+
+	(void) step_take(&step);
+}
+
+/*
+ * A step: somebody has retried a row of a table that is held.  All are tried again, and the
+ * next crash holds them again.
+ */
+static void
+retry(void *arg)
+{
+	Table	   *table = arg;
+
+	mark_retry(table->oid, TABLE_PACE_CRASHES - 1);
+	writing_release(table->oid);
+}
+
+/*
+ * That is noted.
+ */
+static void
+retried(void *arg)
+{
+	Table	   *table = arg;
+
+	table->crashes = TABLE_PACE_CRASHES - 1;
+	table->retry = false;
+	queues_read_in_full();
+}
+
+/* ---------- writing ---------- */
+
+/* Rows that are written together, and their table. */
+typedef struct Writing
+{
+	Table	   *table;
+	IdList	   *list;			/* of the table, whose first ids they are */
+	RowBatch	batch;
+	int64		began;			/* clock_now()'s clock */
+	bool		revoked;		/* there is something to be revoked now */
+	const ErrorData *error;		/* of the try, or NULL */
+} Writing;
+
+/*
+ * Puts the ids of rows of which this has come into ids.  Returns how many.
+ */
+static int
+with_outcome(const RowBatch *batch, RowOutcome outcome, int64 *ids)
+{
 	int			n = 0;
 
-	while (n < nto_write && step_outbox() == OUTBOX_OURS && (n == 0 || clock_now() < until))
+	for (int i = 0; i < batch->n; i++)
 	{
-		RowToWrite	row = {.id = to_write[n++]};
-		Step		put_off = {.run = put_off_row,.arg = &row,.patient = true};
-		Step		write = {.run = write_row_back,.failed = row_failed,.arg = &row,
-		.patient = true};
-
-		step_check_interrupts();
-		if (careful)
-			(void) step_take(&put_off);
-		(void) step_take(&write);
-		write_back_clean_up();
+		if (batch->outcomes[i] == outcome)
+			ids[n++] = batch->ids[i];
 	}
-	memmove(to_write, to_write + n, (nto_write - n) * sizeof(int64));
-	nto_write -= n;
+	return n;
+}
+
+/*
+ * A step: writes rows, and notes in their requests what has come of it.
+ */
+static void
+write_batch(void *arg)
+{
+	Writing    *w = arg;
+	int64		ids[TABLE_PACE_ROWS];
+	int			n;
+
+	write_back(work_outbox(), &w->batch);
+	n = with_outcome(&w->batch, ROW_WRITTEN, ids);
+	if (n > 0)
+	{
+		SPITupleTable *written = writing_written(ids, n);
+
+		tell_ends(written, (int) SPI_processed, STATUS_ISSUED);
+	}
+	n = with_outcome(&w->batch, ROW_LOCKED, ids);
+	if (n > 0)
+		writing_row_locked(ids, n, psprintf(UNWRITTEN "%s", w->batch.reason));
+	n = with_outcome(&w->batch, ROW_UNWANTED, ids);
+	for (int i = 0; i < n; i++)
+		w->revoked = writing_revoke(ids[i], w->batch.reason) || w->revoked;
+}
+
+/*
+ * A row of the table is done with.
+ */
+static void
+done(Table *table)
+{
+	if (table->suspects > 0)
+		table->suspects--;
+}
+
+/*
+ * That has committed.  What was written, or needs no more, leaves the list; what is unusual
+ * goes to the other one.
+ */
+static void
+written(void *arg)
+{
+	Writing    *w = arg;
+	IdList	   *list = w->list;
+	int			kept = 0;
+
+	STOP_POINT("writer-committed");
+
+	for (int i = 0; i < w->batch.n; i++)
+	{
+		if (w->batch.outcomes[i] == ROW_WRITTEN)
+			table_pace_row(&w->table->pace, false, w->batch.took[i]);
+		if (w->batch.outcomes[i] == ROW_LATER)
+			list->ids[list->first + kept++] = w->batch.ids[i];
+		else if (w->batch.outcomes[i] == ROW_ALONE)
+			(void) id_list_add(&w->table->alone, w->batch.ids[i]);
+		else
+			done(w->table);
+	}
+	/* (they are still in their order, at the end of what was read) */
+	memmove(list->ids + list->first + w->batch.n - kept, list->ids + list->first,
+			kept * sizeof(int64));
+	list->first += w->batch.n - kept;
+	if (w->revoked)
+		places_wake_other(PLACE_MAIN, WAKE_WORK);
+}
+
+/*
+ * A step: notes in the request why its row could not be written.  A lock is waited for.
+ */
+static void
+note_error(void *arg)
+{
+	Writing    *w = arg;
+	const ErrorData *error = w->error;
+	const char *text = psprintf(UNWRITTEN "%s", error->message);
+
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+		writing_row_locked(w->batch.ids, 1, text);
+	else
+	{
+		SPITupleTable *failed = writing_failed(w->batch.ids[0], error->sqlerrcode, text);
+
+		tell_ends(failed, (int) SPI_processed, STATUS_ISSUED);
+	}
+}
+
+/*
+ * The rows could not be written.  Of several, each is tried by itself; of one, the error
+ * is noted.
+ */
+static void
+not_written(void *arg, const ErrorData *error)
+{
+	Writing    *w = arg;
+	Step		step = {.run = note_error,.arg = w,.what = "note that a row could not be written",
+	.patient = true};
+
+	if (error == NULL || tell_is_in_the_way(error))
+		return;
+	if (w->batch.n > 1)
+	{
+		table_pace_batch_failed(&w->table->pace);
+		return;
+	}
+	w->error = error;
+	table_pace_row(&w->table->pace, true, clock_now() - w->began);
+	w->list->first++;
+	done(w->table);
+	if (!step_take(&step))
+		take_a_break();			/* it has left the list */
+}
+
+/*
+ * A step: does not write rows of a table that is held.
+ */
+static void
+hold_batch(void *arg)
+{
+	Writing    *w = arg;
+	SPITupleTable *ended = writing_hold(w->batch.ids, w->batch.n,
+										psprintf(HELD, w->table->crashes));
+
+	tell_ends(ended, (int) SPI_processed, STATUS_ISSUED);
+}
+
+/*
+ * A step: puts rows off whose table has to wait.
+ */
+static void
+put_off_batch(void *arg)
+{
+	Writing    *w = arg;
+
+	writing_put_off(w->batch.ids, w->batch.n, w->table->not_before);
+	queues_due_at(STATUS_ISSUED, w->table->not_before);
+}
+
+/*
+ * The rows have left their list.
+ */
+static void
+left(void *arg)
+{
+	Writing    *w = arg;
+
+	w->list->first += w->batch.n;
+}
+
+/*
+ * The rows are as they were.
+ */
+static void
+not_left(void *arg, const ErrorData *error)
+{
+	if (!tell_is_in_the_way(error))
+		set_aside(((Writing *) arg)->table);
+}
+
+/*
+ * Returns the table whose rows are next, after the one whose turn it was, or NULL.  Those
+ * whose rows go one by one come after all others.
+ */
+static Table *
+next_table(void)
+{
+	int			n = list_length(tables);
+	int64		now = clock_now();
+	Table	   *least = NULL;
+
+	for (int i = 1; i <= n; i++)
+	{
+		Table	   *table = list_nth(tables, (turn + i) % n);
+
+		if (!is_due(table, now))
+			continue;
+		if (!table->pace.one_by_one || is_held(table))
+		{
+			turn = (turn + i) % n;
+			return table;
+		}
+		if (least == NULL || table->pace.used < least->pace.used)
+			least = table;
+	}
+	if (least)
+		served = least->pace.used;
+	return least;
+}
+
+/*
+ * Chooses rows of a table that are next, and what is done to them.
+ */
+static Step
+next_step(Writing *w)
+{
+	Table	   *table = w->table;
+	bool		waits = table->not_before > GetCurrentTimestamp();
+	Step		write = {.run = write_batch,.committed = written,.failed = not_written,.arg = w};
+	Step		hold = {.run = hold_batch,.committed = left,.failed = not_left,.arg = w,
+	.what = "note that rows are not written",.patient = true};
+	Step		put_off = {.run = put_off_batch,.committed = left,.failed = not_left,.arg = w,
+	.what = "put rows off",.patient = true};
+	int			most = TABLE_PACE_ROWS;
+
+	w->list = id_list_length(&table->due) > 0 ? &table->due : &table->alone;
+	if (!is_held(table) && !waits && (table->pace.one_by_one || w->list == &table->alone))
+		most = 1;
+	w->batch.table = table->oid;
+	w->batch.n = Min(id_list_length(w->list), most);
+	memcpy(w->batch.ids, w->list->ids + w->list->first, w->batch.n * sizeof(int64));
+	return is_held(table) ? hold : waits ? put_off : write;
+}
+
+/*
+ * Writes rows of one table, for a short while.  Returns whether there may be more.
+ */
+bool
+rows_write(void)
+{
+	static Writing w;
+	Due			due = {0};
+	Step		read = {.run = read_due,.committed = sort_due,.failed = not_read,.arg = &due,
+	.what = "read what is to be written",.patient = true};
+	Step		look = {.run = look_at_code,.what = "see whose code has changed",.patient = true};
+	Step		step;
+	int			stuck;
+
+	if (paused_until > clock_now())
+		return false;
+	if (look_at_code_at <= clock_now())
+	{
+		look_at_code_at = clock_now() + LOOK_AT_CODE_US;
+		(void) step_take(&look);
+	}
+	if (queues_is_due(STATUS_ISSUED) && !step_take(&read))
+		return false;
+	memset(&w, 0, sizeof(w));
+	w.table = next_table();
+	if (w.table == NULL)
+		return queues_is_due(STATUS_ISSUED);
+	if (w.table->retry)
+	{
+		Step		again = {.run = retry,.committed = retried,.arg = w.table,
+		.what = "try again to write rows",.patient = true};
+
+		if (!step_take(&again))
+			set_aside(w.table);
+		return true;
+	}
+	step = next_step(&w);
+	stuck = w.table->pace.stuck;
+	if (step.run == write_batch)
+	{
+		if (!note(w.table))
+		{
+			set_aside(w.table);
+			return true;
+		}
+		writing_to = w.table->oid;
+		w.began = clock_now();
+	}
+	(void) step_take(&step);
+	writing_to = InvalidOid;
+	write_back_clean_up();
+	if ((w.table->crashes > 0 && w.table->suspects == 0 && !is_held(w.table)) ||
+		w.table->pace.stuck < stuck)
+		trust(w.table);
+	return true;
+}
+
+/*
+ * Returns when there may be something to write, if nothing happens before, on clock_now()'s
+ * clock.
+ */
+int64
+rows_due(void)
+{
+	int64		now = clock_now();
+	int64		at = local_clock_monotonic(queues_next(STATUS_ISSUED), GetCurrentTimestamp(), now);
+	ListCell   *lc;
+
+	if (paused_until > now)
+		return paused_until;
+	foreach(lc, tables)
+	{
+		const Table *table = lfirst(lc);
+
+		if (table->aside_until > now && rows_left(table) > 0)
+			at = Min(at, table->aside_until);
+	}
+	return at;
+}
+
+/*
+ * There is nothing to write for now: no suspect's code runs.
+ */
+void
+rows_rest(void)
+{
+	ListCell   *lc;
+
+	if (paused_until > clock_now())
+		return;
+	foreach(lc, tables)
+	{
+		Table	   *table = lfirst(lc);
+
+		if (table->crashes > 0 && !is_held(table) &&
+			id_list_length(&table->due) + id_list_length(&table->alone) == 0)
+			trust(table);
+	}
+	(void) note(NULL);
+}
+
+/*
+ * In the process's last transaction: no code of a table runs any more.  Where it did not
+ * let the process go, its table waits.
+ */
+static void
+leave(void *arg)
+{
+	Oid			stuck = *(Oid *) arg;
+
+	mark_leave(stuck, OidIsValid(stuck) ? GetCurrentTimestamp() +
+			   table_pace_pause(table_of(stuck)->pace.stuck + 1) : 0);
+}
+
+/*
+ * The process ends, in whatever way but a crash, outside a transaction.
+ */
+void
+rows_leave(void)
+{
+	int64		since = write_back_since();
+	Oid			stuck = since != 0 && clock_now() - since >= PLACES_USERS_CODE_LIMIT_US ?
+	writing_to : InvalidOid;
+	Step		step = {.run = leave,.arg = &stuck,.what = "note that it ends",.patient = true};
+
+	(void) step_take(&step);
 }

@@ -14,16 +14,9 @@
 #include "utils/timestamp.h"
 #include "worker/seam_clock.h"
 
-/* Seam's clock, as an answer tells it, is asked for again after this time. */
-#define CLOCK_GOOD_US (60 * INT64CONST(1000000))
-
-/* An answer that took longer tells too little of it. */
-#define CLOCK_DELAY_US (2 * INT64CONST(1000000))
-
 static AccountId endpoint;		/* whose clock it is: only that of it counts */
 static bool has_endpoint;
-static SeamTime clock_sample;	/* the clock as it was last learnt; at is 0:
-								 * it is not known */
+static SeamTime best;			/* of its answers; at is 0: there is none */
 
 /*
  * The account that requests are sent with has changed to this one: where its endpoint is
@@ -33,7 +26,7 @@ void
 seam_clock_set_endpoint(const AccountId *account)
 {
 	if (!has_endpoint || !account_has_endpoint(account, &endpoint))
-		clock_sample.at = 0;
+		best.at = 0;
 	endpoint = *account;
 	has_endpoint = true;
 }
@@ -44,16 +37,7 @@ seam_clock_set_endpoint(const AccountId *account)
 bool
 seam_clock_is_known(void)
 {
-	return clock_sample.at != 0;
-}
-
-/*
- * Returns Seam's time at a time of clock_now()'s clock; only where it is known.
- */
-static TimestampTz
-time_at(int64 at)
-{
-	return clock_sample.time + (at - clock_sample.at);
+	return best.at != 0;
 }
 
 /*
@@ -63,44 +47,24 @@ void
 seam_clock_now(bool *known, TimestampTz *time)
 {
 	*known = seam_clock_is_known();
-	*time = *known ? time_at(clock_now()) : 0;
+	*time = *known ? window_seam_time(&best, clock_now()) : 0;
 }
 
 /*
- * Tells Seam's time when an answer had come, or up to *uncertain microseconds later.
- *
- * Its own Date tells that badly if it took long, so the clock as it is known is
- * taken, unless they contradict each other: then Seam's was set.
+ * Returns what time it is at Seam, by this answer and by the best one.
  */
-void
-seam_clock_of_answer(const SeamTime *sample, TimestampTz *at_end, int64 *uncertain)
+SeamNow
+seam_clock_by(const SeamTime *answer)
 {
-	*at_end = sample->time;
-	*uncertain = sample->delay + USECS_PER_SEC;
-	if (seam_clock_is_known() &&
-		sample->time >= time_at(sample->at - sample->delay) - DOUBT_MARGIN_US &&
-		sample->time <= time_at(sample->at) + clock_sample.delay + USECS_PER_SEC + DOUBT_MARGIN_US)
-	{
-		*at_end = time_at(sample->at);
-		*uncertain = clock_sample.delay + USECS_PER_SEC;
-	}
+	return window_seam_now(&best, answer, clock_now());
 }
 
 /*
  * Learns Seam's time from an answer to a request of this account, ours or a session's.
  */
 void
-seam_clock_learn(const SeamTime *sample, const AccountId *account)
+seam_clock_learn(const SeamTime *answer, const AccountId *account)
 {
-	int64		off;
-
-	if (sample->delay > CLOCK_DELAY_US || !has_endpoint ||
-		!account_has_endpoint(account, &endpoint))
-		return;
-	off = seam_clock_is_known() ? sample->time - time_at(sample->at) : 0;
-	if (seam_clock_is_known() && sample->delay >= clock_sample.delay &&
-		sample->at - clock_sample.at < CLOCK_GOOD_US &&
-		off < DOUBT_MARGIN_US && off > -DOUBT_MARGIN_US)
-		return;
-	clock_sample = *sample;
+	if (has_endpoint && account_has_endpoint(account, &endpoint))
+		(void) window_learn(&best, answer);
 }

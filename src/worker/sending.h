@@ -8,15 +8,21 @@
 #ifndef SEAM_IK_SENDING_H
 #define SEAM_IK_SENDING_H
 
+#include "logic/pace.h"
 #include "net/request.h"
 
 extern void sending_set_up(void);
 extern void sending_resume(void);
 extern void sending_trust_account(void);
 extern int64 sending_backoff(int attempts);
-extern int64 sending_answer(const HttpAnswer *answer, int attempts, int nflying, int64 now);
-extern void sending_account_answered(bool refused, bool answered, int64 now);
-extern int	sending_allowance(int nflying, int64 now, int64 *again_at);
+extern bool sending_answer(const HttpAnswer *http, int64 id, int attempts, int64 begun_at,
+						   int nflying, int64 now);
+extern int64 sending_pause(const HttpAnswer *answer, int attempts);
+extern int	sending_take_given_back(const int64 **ids);
+extern int	sending_allowance(int nflying, int64 now, PaceMay *may, int64 *again_at);
+extern int	sending_failed_probes(void);
+extern bool sending_is_stopped(void);
+extern void sending_sent(void);
 extern int	sending_limit(void);
 extern void sending_take(void);
 

@@ -11,128 +11,60 @@
  */
 #include "postgres.h"
 
-#include "access/xlog.h"
-#include "ledger/ledger.h"
+#include "config/settings.h"
 #include "logic/doubt.h"
-#include "logic/pace.h"
+#include "logic/outcome.h"
 #include "miscadmin.h"
-#include "nodes/bitmapset.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/candidates.h"
 #include "worker/change.h"
+#include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
-#include "worker/outcome.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
-#include "worker/sending.h"
 #include "worker/settlement.h"
 #include "worker/step.h"
-#include "worker/window.h"
 
 /*
- * Why a doubt cannot be settled, and is only reported, or NULL.  perhaps: the ids of
- * keys that fit it and are perhaps owned, or NULL.
+ * Returns what there is to know about a list.
  */
-static const char *
-why_unsettled(const WorkRow *row, const Doubt *doubt, const Candidate *candidates,
-			  int ncandidates, const char *perhaps)
+static OutcomeList
+list_facts(const Flight *flight)
 {
-	if (row->timeline == 0 && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost, and it cannot be told any more whose these instant "
-						"keys are: %s",
-						candidates_of_group(candidates, ncandidates, doubt->group));
+	OutcomeList facts = {
+		.kind = flight->result.kind,
+		.status = flight->status,
+		.has_date = flight->has_date,
+		.clock_known = seam_clock_is_known(),
+		.pause = flight->pause,
+		.is_free = flight->is_free,
+		.max_attempts = settings_max_attempts,
+		.now = GetCurrentTimestamp()
+	};
 
-	/*
-	 * This may be a copy, whose origin has settled it: what is there is not
-	 * ours to take or to revoke.
-	 */
-	if (row->timeline != (int) GetWALInsertionTimeLine() && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost before a promotion or restore, and these instant keys "
-						"may be of this request: %s",
-						candidates_of_group(candidates, ncandidates, doubt->group));
-	if (doubt->verdict == VERDICT_AMBIGUOUS)
-		return psprintf("the answer was lost, and another issuer is at work: any of these instant "
-						"keys may be of this request: %s",
-						candidates_of_group(candidates, ncandidates, doubt->group));
-	if (doubt->vague && doubt->verdict != VERDICT_NO_KEY)
-		return psprintf("the answer was lost when the clock was set back, and these instant keys "
-						"may be of this request: %s",
-						candidates_of_group(candidates, ncandidates, doubt->group));
-	if (doubt->verdict != VERDICT_NO_KEY)
-		return NULL;
-	if (perhaps && row->status == STATUS_REVOKING)
-		return psprintf("the answer was lost, and a call that has committed may have issued the "
-						"instant keys that are there: %s", perhaps);
-	if (outcome_is_anothers(row))
-		return "the answer was lost, and with the present API key, endpoint and workspace, which "
-			"are others, no instant key is found";
-	return NULL;
+	return facts;
 }
 
 /*
- * Put into a change that a key is looked for once more, some time after there was none.
- * After a copy, or when a report is looked at again, it is not known whose keys there are.
+ * Stores what becomes of a request in doubt, known as that; see change_of() for the rest.
  */
 static void
-look_again(const WorkRow *row, const Doubt *doubt, WorkChange *change)
+store_doubt(const WorkRow *row, WorkRow *known, const Outcome *outcome, const Doubt *doubt,
+			const SeamResult *result, const SeamKey *key, const char *keys)
 {
-	if (row->timeline == 0)
-		return;
-	change->look_again = true;
-	change->look_again_at = GetCurrentTimestamp() + SETTLEMENT_LATE_US;
-	change->look_again_from = doubt->from;
-	queues_look_again_at(change->look_again_at);
-}
+	WorkChange	change = change_of(row, outcome, result, key, keys);
 
-/*
- * A list tells nothing about this doubt, known as that: it waits for another one, unless
- * there is no such identity.
- */
-static void
-store_no_list(Flight *flight, const WorkRow *row, WorkRow *known)
-{
-	const SeamResult *result = &flight->result;
-	WorkChange	change = change_none(row);
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (result->not_found && !outcome_is_anothers(row))
-	{
-		/* no identity, no key */
-		outcome_not_issued(row, true, sending_backoff(row->attempts), &change);
-		doubts_settled(known);
-		change_request(row, &change);
-		return;
-	}
-	if (result->sqlerrcode != 0)
-		change.error = psprintf("could not look for an instant key: %s", answer_error_text(result));
-	else if (!flight->has_date)
-		change.error = "could not look for an instant key: Seam's answer has no Date";
-	else
-		change.error = "could not look for an instant key: Seam's answer took too long to tell its "
-			"clock";
-	if (change.sqlerrcode == 0)
-		change.sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
-	if (outcome_is_anothers(row) &&
-		(result->sqlerrcode == ERRCODE_NO_DATA_FOUND ||
-		 result->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE))
-	{
-		/* the identity may be in another workspace */
-		outcome_unsettled(&change);
-		change.error = "the answer was lost, and with the present API key, endpoint and workspace, "
-			"which are others, the user identity is not found";
-		doubts_settled(known);
-	}
-	else
-	{
-		/* the longer it has waited, the longer it may wait */
-		int64		waited = local_clock_surely_elapsed_since(row->attempted_at);
-
-		change.next_attempt_at = now + Max(flight->pause, Min(waited / 4, PACE_LONGEST_US));
-		known->next_attempt_at = change.next_attempt_at;
-	}
+	change.look_again_from = doubt->from;
+	if (change.look_again)
+		queues_look_again_at(change.look_again_at);
 	change_request(row, &change);
+	if (outcome->status == row->status && !outcome->takes_key)
+		known->next_attempt_at = change.next_attempt_at;
+	else
+		doubts_settled(known);
 }
 
 /*
@@ -148,6 +80,8 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
 
 	for (; ndoubts > 0; known++)
 	{
+		Window		window;
+
 		if (known->next_attempt_at == DT_NOEND)
 			continue;
 		ndoubts--;
@@ -171,19 +105,81 @@ lock_doubts(const Flight *flight, WorkRow *known, int ndoubts, WorkRow *rows, Do
 		doubts[n].has_profile = rows[n].has_profile;
 		doubts[n].profile = rows[n].profile;
 		doubts[n].wanted = rows[n].status == STATUS_IN_FLIGHT;
-		window_set(&rows[n], flight, &doubts[n]);
+		window = doubts_window(&rows[n], flight);
+		doubts[n].from = window.from;
+		doubts[n].until = window.until;
+		doubts[n].vague = window.vague;
 		of[n++] = known;
 	}
 	return n;
 }
 
 /*
- * Settle the doubts of an identity by the list of its keys.
+ * A list tells nothing about these n requests in doubt.
+ */
+static void
+store_no_list(const Flight *flight, const OutcomeList *list, const WorkRow *rows,
+			  const Doubt *doubts, WorkRow **of, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		OutcomeRequest request = change_facts(&rows[i]);
+		int64		waited = local_clock_surely_elapsed_since(rows[i].attempted_at);
+		Outcome		outcome = outcome_of_no_list(list, &request, waited);
+
+		store_doubt(&rows[i], of[i], &outcome, &doubts[i], &flight->result, NULL, NULL);
+	}
+}
+
+/*
+ * A list tells which keys there are: settles these n requests in doubt.
+ */
+static void
+store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *doubts,
+		   WorkRow **of, int n)
+{
+	Candidate  *candidates;
+	int			ncandidates = candidates_find(flight, &candidates);
+	OutcomeRequest *requests = MemoryContextAllocHuge(CurrentMemoryContext,
+													  (n + 1) * sizeof(OutcomeRequest));
+	Outcome    *outcomes = MemoryContextAllocHuge(CurrentMemoryContext, (n + 1) * sizeof(Outcome));
+
+	for (int i = 0; i < n; i++)
+	{
+		requests[i] = change_facts(&rows[i]);
+		doubts[i].elsewhere = requests[i].anothers;
+	}
+	outcome_of_list(list, requests, n, doubts, candidates, ncandidates, outcomes);
+	for (int i = 0; i < n; i++)
+	{
+		const Outcome *outcome = &outcomes[i];
+		const char *keys = NULL;
+
+		CHECK_FOR_INTERRUPTS();
+		if (outcome->text >= TEXT_WHOSE)
+			keys = candidates_of_group(candidates, ncandidates, doubts[i].group);
+		store_doubt(&rows[i], of[i], outcome, &doubts[i], NULL,
+					outcome->takes_key ? candidates[doubts[i].key].key : NULL, keys);
+	}
+	for (int c = 0; c < ncandidates; c++)
+	{
+		if (!candidates[c].revoke)
+			continue;
+		work_revoke_copy(&rows[candidates[c].group], candidates[c].key,
+						 "issued by a call whose answer was lost, and it cannot be told by which "
+						 "one");
+		queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
+	}
+}
+
+/*
+ * Settles the doubts of an identity by the list of its keys.  Returns false when a session
+ * has locked one.
  */
 bool
 settlement_store(Flight *flight)
 {
-	const SeamResult *result = &flight->result;
+	OutcomeList list = list_facts(flight);
 	int			ndoubts;
 	WorkRow    *known = doubts_of(&flight->row.identity, &ndoubts);
 	WorkRow   **of = palloc(Max(ndoubts, 1) * sizeof(WorkRow *));
@@ -191,68 +187,17 @@ settlement_store(Flight *flight)
 																		1) * sizeof(WorkRow));
 	Doubt	   *doubts = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts,
 																		  1) * sizeof(Doubt));
-	Candidate  *candidates;
-	int			ncandidates;
-	int			nperhaps;
-	Bitmapset  *spare = NULL;	/* groups whose keys are not revoked */
 	int			n;
 
-	worker_take_answers();
-	if (worker_call_is_open(&flight->row.identity) || outcome_is_outdated(flight))
+	if (intents_are_open(&flight->row.identity) || credentials_have_changed(&flight->account_id))
 		return true;			/* a session issues a key for it right now, or
 								 * the account is asked that we have now */
 	n = lock_doubts(flight, known, ndoubts, rows, doubts, of);
 	if (n < 0)
 		return false;
-	if (result->sqlerrcode != 0 || !flight->has_date || !seam_clock_is_known())
-	{
-		for (int i = 0; i < n; i++)
-			store_no_list(flight, &rows[i], of[i]);
-		return true;
-	}
-
-	ncandidates = candidates_find(flight, &candidates, &nperhaps);
-	doubt_settle(doubts, n, candidates, ncandidates);
-	for (int i = 0; i < n; i++)
-	{
-		WorkChange	change = change_none(&rows[i]);
-		const char *perhaps = candidates_fitting(&doubts[i], candidates + ncandidates, nperhaps);
-		const char *why = why_unsettled(&rows[i], &doubts[i], candidates, ncandidates, perhaps);
-
-		CHECK_FOR_INTERRUPTS();
-		if (why)
-		{
-			outcome_unsettled(&change);
-			change.error = why;
-			spare = bms_add_member(spare, doubts[i].group);
-		}
-		else if (doubts[i].verdict == VERDICT_ADOPT)
-			outcome_issued(&rows[i], candidates[doubts[i].key].key, &change);
-		else
-		{
-			outcome_not_issued(&rows[i], true, sending_backoff(rows[i].attempts),
-							   &change);
-			look_again(&rows[i], &doubts[i], &change);
-			if (perhaps && rows[i].status == STATUS_IN_FLIGHT)
-				ereport(WARNING,
-						(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-						 errmsg("request " INT64_FORMAT " in database \"%s\" gets another instant "
-								"key, since a synchronous call that has committed may have issued "
-								"those that are there: %s",
-								rows[i].id, step_database(), perhaps),
-						 errdetail("The answers to both were lost.")));
-		}
-		doubts_settled(of[i]);
-		change_request(&rows[i], &change);
-	}
-	for (int c = 0; c < ncandidates; c++)
-	{
-		if (!candidates[c].revoke || bms_is_member(candidates[c].group, spare))
-			continue;
-		work_revoke_copy(&rows[candidates[c].group], candidates[c].key,
-						 "issued by a call whose answer was lost, and it cannot be told by which "
-						 "one");
-		queues_due_at(STATUS_REVOKING, GetCurrentTimestamp());
-	}
+	if (outcome_list_tells(&list))
+		store_keys(flight, &list, rows, doubts, of, n);
+	else
+		store_no_list(flight, &list, rows, doubts, of, n);
 	return true;
 }

@@ -21,6 +21,9 @@
 #include "utils/memutils.h"
 #include "worker/step.h"
 
+/* Locks that are in the way for longer are told of. */
+#define LOCK_TOLD_US (1 * INT64CONST(1000000))
+
 /* How long a user's lock may hold up a step that is not patient. */
 #define LOCK_TIMEOUT_SHORT "20ms"
 
@@ -29,11 +32,30 @@ static char database[NAMEDATALEN];
 static OutboxState outbox_state;
 
 /*
- * Makes what steps need; once, at the start of the process.
+ * Makes what steps need, and the settings that this process needs whatever the
+ * configuration says; once, when it has connected.
  */
 void
 step_set_up(void)
 {
+	static const char *const settings[][2] = {
+		{"role", "none"},
+		{"search_path", "pg_catalog, pg_temp"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"statement_timeout", "0"},
+		{"lock_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
+		{"transaction_timeout", "0"},	/* from 17 on */
+	};
+
+	for (int i = 0; i < (int) lengthof(settings); i++)
+	{
+		if (GetConfigOption(settings[i][0], true, false) == NULL)
+			continue;
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	}
 	turn_context = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
 }
 
@@ -84,6 +106,36 @@ step_check_interrupts(void)
 }
 
 /*
+ * Returns how long to wait before what has failed with this error, or NULL, is tried
+ * again, in microseconds.
+ */
+int64
+step_pause_after(const ErrorData *error)
+{
+	return error && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ? STEP_LOCKED_PAUSE_US :
+		STEP_ERROR_PAUSE_US;
+}
+
+/*
+ * Returns whether locks are in the way for the first time, or have been for so short that
+ * nobody is to be told.
+ */
+static bool
+is_short_lock(const ErrorData *error)
+{
+	static int64 since = 0;
+	static int64 last_at = 0;
+	int64		now = clock_now();
+
+	if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
+	if (now - last_at > LOCK_TOLD_US)
+		since = now;
+	last_at = now;
+	return now - since < LOCK_TOLD_US;
+}
+
+/*
  * Logs the error of a step as a warning; one of a kind a minute, because the same again,
  * each second, tells nothing.
  */
@@ -93,7 +145,8 @@ log_error(const ErrorData *error, const char *what)
 	static int	last = 0;
 	static int64 last_at = 0;
 
-	if (error->sqlerrcode == last && clock_now() - last_at < STEP_SILENCE_US)
+	if (is_short_lock(error) ||
+		(error->sqlerrcode == last && clock_now() - last_at < STEP_SILENCE_US))
 		return;
 	last = error->sqlerrcode;
 	last_at = clock_now();
@@ -101,7 +154,10 @@ log_error(const ErrorData *error, const char *what)
 			(errcode(error->sqlerrcode),
 			 errmsg("the outbox of database \"%s\" could not %s: %s", database, what,
 					error->message),
-			 error->detail ? errdetail_internal("%s", error->detail) : 0,
+	/* that of a constraint shows the row, and with it the key's URL */
+			 error->detail && ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
+			 ERRCODE_TO_CATEGORY(ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION) ?
+			 errdetail_internal("%s", error->detail) : 0,
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
 

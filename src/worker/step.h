@@ -14,6 +14,9 @@
 /* After a step failed. */
 #define STEP_ERROR_PAUSE_US (1 * INT64CONST(1000000))
 
+/* The same, where only a lock was in the way. */
+#define STEP_LOCKED_PAUSE_US (100 * INT64CONST(1000))
+
 /* The same error again is logged so much later. */
 #define STEP_SILENCE_US (60 * INT64CONST(1000000))
 
@@ -63,6 +66,7 @@ typedef enum OutboxState
 extern void step_set_up(void);
 extern MemoryContext step_context(void);
 extern bool step_take(const Step *step);
+extern int64 step_pause_after(const ErrorData *error);
 extern OutboxState step_outbox(void);
 extern void step_check_interrupts(void);
 extern void step_read_database(void);

@@ -3,11 +3,10 @@
  * worker.c
  *	  The worker of a database: sends what is in its outbox.
  *
- * One loop.  A short transaction stores the results of the calls that have
- * ended and claims as many requests as may be sent; it commits durably, so that
- * a crash leaves a trace of every request that may have left.  Then the calls
- * are made, all at once and outside any transaction, by the same engine that a
- * session's calls use.
+ * One loop.  A short transaction stores the results of the requests that have
+ * ended, and another one claims as many as may be sent; it commits durably, so that
+ * a crash leaves a trace of every request that may have left.  Then they are sent, all
+ * at once and outside any transaction, by the same engine that a session's use.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,10 +19,12 @@
 #include "catalog/pg_type.h"
 #include "config/reload.h"
 #include "config/settings.h"
-#include "ledger/ledger.h"
 #include "logic/pace.h"
+#include "logic/outcome.h"
 #include "miscadmin.h"
+#include "outbox/upkeep.h"
 #include "outbox/work_statement.h"
+#include "outbox/writing.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -37,15 +38,17 @@
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
+#include "worker/fates.h"
 #include "worker/flights.h"
+#include "worker/intents.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
+#include "worker/recorder.h"
 #include "worker/remaining.h"
-#include "worker/results.h"
-#include "worker/rows.h"
 #include "worker/sending.h"
 #include "worker/settlement.h"
 #include "worker/step.h"
+#include "worker/storing.h"
 
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
@@ -56,11 +59,9 @@
 /* While more is to be deleted. */
 #define DELETE_PAUSE_US (100 * INT64CONST(1000))
 
-/* Cancelled requests that are told of at once. */
-#define CANCELLED_AT_ONCE 100
+/* What was issued stays for so long at least, whatever seam_ik.retention says. */
+#define KEEP_AT_LEAST_US (10 * INT64CONST(1000000))
 
-static int64 retry_at;			/* when to store again what a session's lock
-								 * was in the way of */
 static int64 paused_until;		/* after an error */
 static int64 housekeeping_at;
 static int64 intents_at;		/* when to look at sessions' calls, unasked */
@@ -75,31 +76,26 @@ PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
 /* ---------- a turn ---------- */
 
 /*
- * The step of a turn: stores what has ended, claims what may be sent.  arg: whether
- * anything may be.
+ * The step of a turn, after what has ended is stored: claims what may be sent, and takes
+ * what is to be told or written.  arg: whether anything may be sent.
  */
 static void
 turn(void *arg)
 {
 	bool		may_send = *(bool *) arg;
-	WorkRow    *rows;
 
-	/* an intent or a key must not be lost, whatever synchronous_commit says */
+	/*
+	 * that a request is on its way must not be lost, whatever
+	 * synchronous_commit says
+	 */
 	ForceSyncCommit();
-	if (!flights_store(results_store))
-		retry_at = clock_now() + RESULTS_LOCKED_PAUSE_US;
 	if (doubts_are_stale())
+	{
 		doubts_read();
+		intents_doubts_were_read();
+	}
 	if (may_send)
 		claims_take();
-	if (queues_is_due(STATUS_CANCELLED))
-	{
-		int			n = queues_claim(STATUS_CANCELLED, NULL, NULL, CANCELLED_AT_ONCE, &rows);
-
-		for (int i = 0; i < n; i++)
-			change_add_notice(&rows[i], STATUS_CANCELLED);
-	}
-	rows_claim();
 }
 
 /* ---------- the loop ---------- */
@@ -130,14 +126,21 @@ end_pauses(void)
 	TimestampTz now = GetCurrentTimestamp();
 	int64		attempt = ((int64) settings_request_timeout + settings_settle_delay) * 1000;
 
-	work_end_pauses(all, lengthof(all), now + Max(PACE_LONGEST_US, attempt), DT_NOBEGIN);
-	work_end_pauses(rows, lengthof(rows), now + ROWS_LONGEST_PAUSE_US, DT_NOBEGIN);
+	upkeep_end_pauses(all, lengthof(all), now + Max(PACE_LONGEST_US, attempt), DT_NOBEGIN);
+	upkeep_end_pauses(rows, lengthof(rows), now + WRITING_LONGEST_PAUSE_US, DT_NOBEGIN);
 	if (!clock_was_set)
 		return;
-	work_end_pauses(all, lengthof(all), now, now);
+	upkeep_end_pauses(all, lengthof(all), now, now);
 	/* not too early either, where it was set ahead */
-	work_put_off_looks(now + SETTLEMENT_LATE_US);
+	upkeep_put_off_looks(now + OUTCOME_LATE_US);
 }
+
+/* What comes of housekeeping. */
+typedef struct House
+{
+	bool		more;			/* more is to be deleted */
+	bool		rows_wait;		/* there is something for the writer */
+} House;
 
 /*
  * In a transaction: what has to be done now and then.
@@ -145,11 +148,12 @@ end_pauses(void)
 static void
 housekeeping(void *arg)
 {
-	bool	   *more = arg;
+	House	   *house = arg;
 
 	step_read_database();
-	work_warn_of_others();
+	upkeep_warn_of_others();
 	end_pauses();
+	house->rows_wait = writing_any();
 	if (settings_retention >= 0)
 	{
 		List	   *keep = NIL;
@@ -169,13 +173,13 @@ housekeeping(void *arg)
 			keep = lappend(keep, unconstify(pg_uuid_t *, &doubt->identity));
 		for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 			keep = lappend(keep, &flight->row.identity);
-		keep = worker_called_identities(keep);
+		keep = intents_identities(keep);
 		ids = palloc(Max(list_length(keep), 1) * sizeof(Datum));
 		foreach(lc, keep)
 			ids[n++] = UUIDPGetDatum(lfirst(lc));
-		*more = work_delete_old(GetCurrentTimestamp() - Max(settings_retention * USECS_PER_SEC,
-															KEEP_AT_LEAST_US),
-								work_array(ids, NULL, n, UUIDOID));
+		house->more = upkeep_delete_old(GetCurrentTimestamp() -
+										Max(settings_retention * USECS_PER_SEC, KEEP_AT_LEAST_US),
+										work_array(ids, NULL, n, UUIDOID));
 	}
 }
 
@@ -185,12 +189,14 @@ housekeeping(void *arg)
 static void
 keep_house(void)
 {
-	bool		more = false;
-	Step		step = {.run = housekeeping,.arg = &more,.what = "tidy up",.patient = true};
+	House		house = {0};
+	Step		step = {.run = housekeeping,.arg = &house,.what = "tidy up"};
 
 	if (step_take(&step))
 		clock_was_set = false;
-	housekeeping_at = clock_now() + (more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
+	if (house.rows_wait)
+		places_wake_other(PLACE_WRITER, WAKE_WORK);
+	housekeeping_at = clock_now() + (house.more ? DELETE_PAUSE_US : HOUSEKEEPING_US);
 	if (settings_retention >= 0 && settings_retention < HOUSEKEEPING_US / USECS_PER_SEC)
 		housekeeping_at = Min(housekeeping_at, clock_now() + KEEP_AT_LEAST_US);
 	queues_look_at_all();
@@ -198,45 +204,40 @@ keep_house(void)
 }
 
 /*
- * The step of a turn has committed: sends what it has claimed, and forgets what it has
- * stored.
+ * The step of a turn has committed: sends what it has claimed.
  */
 static void
 turn_committed(void *arg)
 {
-	flights_free_stored();
 	flights_start_claimed();
 	change_send_notices();
 }
 
 /*
- * The step of a turn has failed: forgets what it had claimed and stored.
+ * The step of a turn has failed: forgets what it had claimed.
  */
 static void
 turn_failed(void *arg, const ErrorData *error)
 {
 	flights_forget_claimed();
-	flights_keep_stored();
-	change_forget_notices();
-	rows_forget();
-	doubts_read_anew();
+	change_forget_notices(0);
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
 	if (error)
-		paused_until = clock_now() + STEP_ERROR_PAUSE_US;
+		paused_until = clock_now() + step_pause_after(error);
 }
 
 /*
- * Stores what has ended, and sends what may be sent.
+ * Sends what may be sent.
  */
 static void
 take_turn(void)
 {
 	bool		changed = false;
-	bool		may_send = settings_worker && worker_calls_are_known() &&
+	bool		may_send = settings_worker && recorder_has_read() &&
 	credentials_refresh(flights_flying() == 0, &changed);
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
-	.arg = &may_send,.what = "go on",.patient = true};
+	.arg = &may_send,.what = "go on"};
 
 	if (changed)
 	{
@@ -257,18 +258,16 @@ next_turn(void)
 	int64		at = intents_at;
 	int64		again_at;
 
+	again_at = flights_store_due();
+	at = Min(at, again_at);
 	if (paused_until > http)
 		return Min(at, paused_until);
-	at = Min(at, Min(housekeeping_at, retry_at));
-	if (rows_any())
-		return 0;
-	at = Min(at, local_clock_monotonic(queues_next(STATUS_ISSUED), now, http));
-	at = Min(at, local_clock_monotonic(queues_next(STATUS_CANCELLED), now, http));
-	if (!settings_worker || !worker_calls_are_known())
+	at = Min(at, housekeeping_at);
+	if (!settings_worker || !recorder_has_read())
 		return at;
 	if (credentials_are_missing(&again_at))
 		return Min(at, again_at);
-	if (sending_allowance(flights_flying(), http, &again_at) == 0)
+	if (claims_allowance(&again_at) == 0)
 	{
 		/* only when there is something to send */
 		if (doubts_unsettled() == 0 && queues_next(STATUS_PENDING) == DT_NOEND &&
@@ -344,7 +343,7 @@ log_abandoned(const char *why)
 	for (Flight *flight = flights_next(NULL); flight; flight = flights_next(flight))
 	{
 		if (flight->op == SEAM_GENERATE && (!flight->has_ended || flight->result.sqlerrcode == 0 ||
-											flight->result.in_doubt))
+											flight->result.kind == REPLY_DOUBT))
 			remaining_add(&remaining, &flight->row.identity);
 	}
 	for (const WorkRow *doubt = doubts_next(NULL); doubt; doubt = doubts_next(doubt))
@@ -380,20 +379,19 @@ leave(void)
 	if (step_outbox() == OUTBOX_GONE)
 	{
 		log_abandoned("extension seam_ik was dropped");
-		worker_log_calls("extension seam_ik was dropped");
+		fates_log("extension seam_ik was dropped");
 	}
 	else
 	{
-		worker_finish_calls();
+		recorder_finish();
 		if (places_want_exit())
-			worker_log_calls("seam_ik had to make way for a command like DROP DATABASE");
+			fates_log("seam_ik had to make way for a command like DROP DATABASE");
 		/* after any other command a successor goes on with them */
 		if (places_want_drop())
 		{
 			Step		read = {.run = read_doubts,.what = "see what is in doubt"};
 
-			if (doubts_are_stale())
-				(void) step_take(&read);
+			(void) step_take(&read);
 			log_abandoned("seam_ik had to make way for DROP DATABASE");
 		}
 	}
@@ -412,7 +410,7 @@ hear(void)
 	bool		look = calls & (1 << WAKE_JUDGE);
 
 	if (look || (calls & (1 << WAKE_INTENTS)) || intents_at <= clock_now())
-		intents_at = worker_process_intents(look);
+		intents_at = recorder_run(look);
 	if (calls == 0)
 		return false;
 	if (places_want_exit())
@@ -421,48 +419,23 @@ hear(void)
 		queues_look_at_all();
 	if (calls & (1 << WAKE_DOUBTS))
 		doubts_read_anew();
-	return calls & ~(1 << WAKE_INTENTS);
+	if (calls & (1 << WAKE_ROOM))
+		change_send_notices();
+	return calls & ~((1 << WAKE_INTENTS) | (1 << WAKE_ROOM));
 }
 
 /*
- * Settings that this process needs whatever the configuration says.
+ * Makes what the loop needs.
  */
 static void
-set_own_settings(void)
-{
-	static const char *const settings[][2] = {
-		{"role", "none"},
-		{"search_path", "pg_catalog, pg_temp"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_deferrable", "off"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
-		{"transaction_timeout", "0"},	/* from 17 on */
-	};
-
-	for (int i = 0; i < (int) lengthof(settings); i++)
-	{
-		if (GetConfigOption(settings[i][0], true, false) == NULL)
-			continue;
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
-	}
-}
-
-/*
- * Makes what the loop needs.  careful: the last worker has ended badly.
- */
-static void
-set_up(bool careful)
+set_up(void)
 {
 	step_set_up();
 	queues_set_up();
 	doubts_set_up();
-	rows_set_up(careful);
 	sending_set_up();
 	flights_set_up();
-	retry_at = PG_INT64_MAX;
+	recorder_set_up();
 	clock_was_set = true;		/* for all that we know */
 	MemoryContextSwitchTo(step_context());
 }
@@ -492,7 +465,7 @@ end_worker(SIGNAL_ARGS)
 static void
 end_now(void)
 {
-	worker_finish_calls();
+	recorder_finish();
 	ProcDiePending = InterruptPending = true;
 	CHECK_FOR_INTERRUPTS();
 }
@@ -507,19 +480,21 @@ seam_ik_worker_main(Datum main_arg)
 	int64		turn_at = 0;
 
 	STOP_POINT("worker-start");
-	start = places_attach(main_arg);
+	start = places_attach(main_arg, PLACE_MAIN);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, end_worker);
 	BackgroundWorkerUnblockSignals();
 	reload_prepare();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
-	set_own_settings();
-	set_up(start.careful);
+	set_up();
+	/* the oldest requests may be witnesses */
+	intents_at = recorder_run(true);
 	keep_house();
 	for (;;)
 	{
 		int64		wake_at;
 		long		stats_in;
+		bool		due;
 
 		step_check_interrupts();
 		MemoryContextReset(step_context());
@@ -527,19 +502,15 @@ seam_ik_worker_main(Datum main_arg)
 			local_clock_set();
 		if (ConfigReloadPending && clock_now() >= reload_at)
 			reload();
-		if ((hear() || doubts_are_stale() || flights_any_ended() ||
-			 clock_now() >= turn_at || next_turn() <= clock_now()) &&
-			paused_until <= clock_now())
+		due = hear() || doubts_are_stale() || flights_store_due() <= clock_now() ||
+			clock_now() >= turn_at || next_turn() <= clock_now();
+		if (due)
+			storing_run();
+		if (due && paused_until <= clock_now())
 		{
 			if (clock_now() >= housekeeping_at)
 				keep_house();
-			retry_at = PG_INT64_MAX;
 			take_turn();
-		}
-		if (rows_any())
-		{
-			rows_write();
-			change_send_notices();
 		}
 		if (step_outbox() != OUTBOX_OURS)
 			leave();
@@ -549,9 +520,7 @@ seam_ik_worker_main(Datum main_arg)
 		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
 			turn_at = Min(turn_at, clock_now() + Min(stats_in, STATS_MS) * 1000);
-		/* Min() would call it twice */
-		wake_at = worker_tidy_calls();
-		wake_at = Min(wake_at, turn_at);
+		wake_at = turn_at;
 		if (ConfigReloadPending)
 			wake_at = Min(wake_at, reload_at);
 		waiting = true;

@@ -1,25 +1,46 @@
 /*-------------------------------------------------------------------------
  *
  * write_back.h
- *	  Write an issued key to the row that it was issued for.
+ *	  Writes issued keys to rows of a user's table.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef SEAM_IK_WRITE_BACK_H
 #define SEAM_IK_WRITE_BACK_H
 
+#include "logic/table_pace.h"
 #include "outbox/outbox.h"
 
-typedef enum WriteBackOutcome
+/* What has come of a row. */
+typedef enum RowOutcome
 {
-	WRITE_BACK_DONE,
-	WRITE_BACK_SKIPPED,			/* nothing is to be done (any more) */
-	WRITE_BACK_LOCKED,			/* a session has locked the request */
-	WRITE_BACK_REVOKE			/* the key is not wanted there */
-} WriteBackOutcome;
+	ROW_SKIPPED,				/* nothing is to be done any more, or a
+								 * session has locked the request: its turn
+								 * comes again */
+	ROW_WRITTEN,
+	ROW_LOCKED,					/* a session has locked the row, or its table */
+	ROW_UNWANTED,				/* it does not want the key: why */
+	ROW_ALONE,					/* something is unusual, that is dealt with
+								 * when it is written alone */
+	ROW_LATER					/* the others have taken long enough */
+} RowOutcome;
 
-extern void write_back_define(void);
-extern WriteBackOutcome write_back(Outbox *outbox, int64 id, const char **reason);
+/* Rows of one table that are written together. */
+typedef struct RowBatch
+{
+	Oid			table;
+	int			n;
+	int64		ids[TABLE_PACE_ROWS];	/* of the requests */
+
+	/* what has come of it */
+	RowOutcome	outcomes[TABLE_PACE_ROWS];
+	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were
+										 * written */
+	const char *reason;			/* of ROW_LOCKED and ROW_UNWANTED */
+} RowBatch;
+
+extern void write_back(Outbox *outbox, RowBatch *batch);
 extern void write_back_clean_up(void);
+extern int64 write_back_since(void);
 
 #endif							/* SEAM_IK_WRITE_BACK_H */

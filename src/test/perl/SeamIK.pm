@@ -24,9 +24,8 @@ my $preload = abs_path(dirname(__FILE__) . '/../preload');
 use constant guest => 'd92e0c7b-72a1-4063-9ee8-2acefc240358';
 use constant CALL => "SELECT seam_generate_instant_key('" . guest . "')";
 
-# A query: how many calls, but those that are known to have committed, and requests have
-# not come to their ends.
-use constant UNSETTLED => q{SELECT (SELECT count(*) FROM seam_instant_key_call WHERE NOT owned)
+# A query: how many intents, and requests, have not come to their ends.
+use constant UNSETTLED => q{SELECT (SELECT count(*) FROM seam_instant_key_call)
 	+ (SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL)};
 
 # seam_cluster(lines of configuration): a started cluster with the extension.

@@ -49,6 +49,7 @@ sub kill_one
 	my $kill = sub { my $pid = ask($self->{node}, $_[0]); kill 'KILL', $pid if $pid; };
 	my %ways = (
 		worker => sub { $kill->("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik worker'"); },
+		writer => sub { $kill->("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'"); },
 		backend => sub { $kill->("SELECT pid $pgbench"); },
 		terminate => sub {
 			ask($self->{node},

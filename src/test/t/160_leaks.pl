@@ -83,7 +83,8 @@ sub cancelled
 		join(";\n", (CALL, $caught, $batch) x $n) . ";\nRESET statement_timeout; SET seam_ik.request_timeout = '20ms'";
 }
 
-run_in($s, "SELECT calls('$base', 40)", 'warm');
+# (as many in one transaction as later: each of them has a subtransaction, which takes memory until its end)
+run_in($s, "SELECT calls('$base', 150)", 'warm');
 run_in($s, $top, 'warm top');
 run_in($s, cancelled(20), 'warm cancelled');
 my $contexts = contexts('before');

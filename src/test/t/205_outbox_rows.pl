@@ -569,7 +569,8 @@ foreach my $tenths (2, 600)
 	my $sleepy = new_guest();
 	my $long = $tenths == 600;
 	sql("INSERT INTO sleepy (id, guest, nights) VALUES ($tenths, '$sleepy', $tenths)");
-	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker AND wait_event = 'PgSleep'") }),
+	ok(wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'
+		AND wait_event = 'PgSleep'") }),
 		'a trigger that sleeps') if $long;
 	$who = new_guest();
 	$asked = time;

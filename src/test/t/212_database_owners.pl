@@ -184,7 +184,7 @@ like($detail // '', qr/$_/, "which names $_") foreach @guests;
 
 sql('owned', 'CREATE EXTENSION seam_ik');
 ok(up('owned'), 'a worker');
-foreach my $table (qw(seam_instant_key_request seam_instant_key_call))
+foreach my $table (qw(seam_instant_key_request seam_instant_key_call seam_instant_key_writing))
 {
 	$from = -s $node->logfile;
 	my $blocked = sub { return lines('WARNING: .*the outbox of database "owned" has no worker', $from); };
@@ -194,7 +194,7 @@ foreach my $table (qw(seam_instant_key_request seam_instant_key_call))
 	ok(wait_for(sub { worker_of('owned') eq '' }), 'the worker has left');
 	# it would have come back by then: a restart waits for a second, this for three
 	sleep 3;
-	my $started = 'starting background worker process "seam_ik .* for database owned"';
+	my $started = 'starting background worker process "seam_ik (?:probe|worker) for database owned"';
 	is(scalar(lines($started, $from)), 1, 'no process is started again but one that looks');
 	works('d', 'another database goes on');
 	is(scalar($blocked->()), 1, 'there is one warning');

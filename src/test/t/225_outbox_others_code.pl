@@ -209,8 +209,17 @@ sql("INSERT INTO stubborn VALUES (1, '$stuck')");
 wait_for(sub { of($stuck) eq 'issued' });
 sql("SELECT seam_enqueue_instant_key('$next')");
 ok(wait_for(sub { of($next) eq 'issued' }), 'a trigger that catches the cancel stops the others for seconds only');
-ok(wait_for(sub { sql("SELECT next_attempt_at > now() + interval '20 s' FROM seam_instant_key_request " .
+ok(wait_for(sub { sql("SELECT next_attempt_at > now() + interval '2 s' FROM seam_instant_key_request " .
 	"WHERE user_identity_id = '$stuck'") eq 't' }), 'and its row is put off');
+ok(wait_for(sub { sql("SELECT max(stuck) > 1 FROM seam_instant_key_writing
+	WHERE not_before > now() + interval '10 s'") eq 't' }), 'for longer the next time');
+my $after = new_guest;
+sql("SELECT seam_enqueue_instant_key('$after')");
+ok(wait_for(sub { of($after) eq 'issued' }), 'others go on');
+sql('DROP TRIGGER hangs ON stubborn; SELECT seam_cancel_instant_key_request(request_id)
+	FROM seam_instant_key_request WHERE user_identity_id = ' . "'$stuck'");
+ok(settled, 'and when it is away');
+is(of($stuck) . live($stuck), 'revoked', 'all is well');
 
 $node->stop('immediate');
 done_testing();

@@ -86,10 +86,11 @@ ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant
 	"WHERE user_identity_id = '$looked'") eq 'issued' }), 'a lost answer without a key is settled');
 $node->safe_psql('neighbour', call($looked));
 $node->safe_psql('neighbour', call($forgotten));
+# the requests of calls there
 sub known
 {
-	return $node->safe_psql('neighbour',
-		"SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'");
+	return $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request " .
+		"WHERE user_identity_id = '$_[0]' AND call_id IS NOT NULL");
 }
 
 # Another database counts its calls by itself.
@@ -222,7 +223,7 @@ result_of($_) foreach $lock, $s;
 ok(quiet(), 'a call that ends while the worker waits for a lock');
 is(live($_), '', 'its key is revoked') foreach $first, $second;
 is(lists_of($_), 0, "and needs no list of Seam's") foreach $first, $second;
-# ... and if it fails it tries again
+# ... and what it cannot decide does not hold up others
 my $earlier;
 ($earlier, $first, $second) = map { new_guest } 1 .. 3;
 $s = open_call($earlier);
@@ -239,13 +240,12 @@ $s2 = background($node, "SET seam_ik.connect_timeout = '30s'; BEGIN; " . call($s
 busy_with($second);
 result_of($s);
 kill 'CONT', $worker;
-ok(wait_for(sub { slurp_file($node->logfile) =~ /could not .*: canceling statement due to lock timeout/ }),
-	'a lock that is held for longer is reported');
+ok(heard($s2, 'called'), 'a call that waited has its key');
+ok(soon(sub { live($earlier) eq '' }), 'what was rolled back is revoked');
+isnt(live($first), '', 'but what is locked');
 say_to($lock, 'COMMIT;');
 result_of($lock);
-heard($s2, 'called');
-ok(wait_for(sub { live($earlier) . live($first) eq '' }), 'when it is gone, what was rolled back is revoked');
-isnt(live($second), '', 'and who waited has his key');
+ok(soon(sub { live($first) eq '' }), 'until the lock is gone');
 say_to($s2, 'ROLLBACK;');
 result_of($s2);
 ok(quiet(), 'whose call is recorded once');
@@ -268,24 +268,17 @@ result_of($s2);
 quiet();
 # ... nor do others' answers wait
 ($first, $second) = (new_guest, new_guest);
-sub owned { return sql("SELECT owned FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
+sub journal { return sql("SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
 $s = open_call($first);
 $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
 heard($lock, 'locked');
 say_to($s, 'COMMIT;');
 sql(call($second));
-ok(wait_for(sub { owned($second) eq 't' }), 'what has committed is noted while another call is locked');
-is(owned($first), 'f', 'which is not noted');
+ok(wait_for(sub { journal($second) eq '0' }), 'what has committed leaves the journal while another call is locked');
+is(journal($first), '1', 'which stays');
 say_to($lock, 'COMMIT;');
-ok(wait_for(sub { owned($first) eq 't' }), 'until the lock is gone');
-say_to($lock,
-	"BEGIN; SELECT 'locked again' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
-heard($lock, 'locked again');
-ok(wait_for(sub { owned($second) eq '' }), 'likewise what nobody has to know of any more is forgotten');
-is(owned($first), 't', 'but what is locked');
-say_to($lock, 'COMMIT;');
-ok(wait_for(sub { owned($first) eq '' }), 'which is when it is not');
+ok(wait_for(sub { journal($first) eq '0' }), 'until the lock is gone');
 result_of($_) foreach $lock, $s;
 # ... and an answer is not lost by the next call of its session
 my @calls = map { new_guest } 1 .. 6;
@@ -303,14 +296,9 @@ heard($lock, 'locked');
 say_to($between, call(new_guest) . ';');
 $fake->release;
 busy_with($again, scalar @calls);
-# and then something else, while they go on to their ends
-my $other_lock = background($node, "BEGIN; LOCK TABLE seam_instant_key_request; SELECT 'locked';");
-heard($other_lock, 'locked');
 kill 'HUP', worker_of('postgres');
 say_to($lock, 'COMMIT;');
-wait_for(sub { sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK;'") ne '0' });
-say_to($other_lock, 'COMMIT;');
-result_of($_) foreach @sessions, $between, $lock, $other_lock;
+result_of($_) foreach @sessions, $between, $lock;
 ok(quiet(), 'two calls of a session');
 is(join('', map { live($_) } @calls, $again), '', 'both keys are revoked');
 is(join(' ', map { lists_of($_) } @calls, $again), '0 0 0 0 0 0 0', "without a list of Seam's");
@@ -321,19 +309,18 @@ ok(wait_for(sub { join('', map { live($_) } @long) eq '' }), 'a long batch leave
 cmp_ok(lists_of($long[8]), '>', 0, 'what was lost is looked for');
 is(lists_of($long[0]), 0, 'and nothing else');
 
-# A key is known for as long as a doubt needs it, and no longer.
-ok(wait_for(sub { known($forgotten) eq '0' }), 'a call that has committed is forgotten after a while');
-is(known($doubted), '1', 'but not while there is a doubt of the same identity');
-is(known($looked), '1', 'nor while its keys are to be looked for once more');
+# Whose a key is is known as long as its request is there, whatever becomes of the journal.
+ok(wait_for(sub { $node->safe_psql('neighbour', 'SELECT count(*) FROM seam_instant_key_call') eq '0' }),
+	'the journal forgets calls that have committed');
+is(known($_), '1', 'the outbox does not') foreach $forgotten, $doubted, $looked;
 $node->safe_psql('neighbour',
 	"UPDATE seam_instant_key_request SET look_again_at = now() WHERE look_again_at IS NOT NULL");
 kill 'HUP', worker_of('neighbour');
 ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request " .
-	"WHERE user_identity_id = '$looked' AND look_again_at IS NOT NULL") eq '0' }), 'they are looked for');
+	"WHERE user_identity_id = '$looked' AND look_again_at IS NOT NULL") eq '0' }), 'late keys are looked for');
 is($node->safe_psql('neighbour', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$looked'"),
-	'1', 'and nobody is told of keys that are owned');
+	'2', 'and nobody is told of keys that are owned');
 is(scalar(split /,/, live($looked)), 2, 'which are two');
-ok(wait_for(sub { known($looked) eq '0' }), 'then the call is forgotten, too');
 $fake->behave($doubted, '');
 
 # The worker is away.
@@ -341,13 +328,9 @@ my ($before, $meanwhile, $told, $wished) = map { new_guest } 1 .. 4;
 my @batch = (new_guest, new_guest);
 $s = open_call($before);
 $s2 = open_call($meanwhile);
-$fake->behave($batch[1], "$at,delay=4000", 1);
-my $s3 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . batch(@batch) . '; ROLLBACK;');
+$fake->behave($batch[1], "$at,hold", 1);
+my $s3 = background($node, "SET seam_ik.request_timeout = '60s'; BEGIN; " . batch(@batch) . '; ROLLBACK;');
 wait_sent($batch[1]);
-# the worker learns of both keys by the way
-sql(call(new_guest));
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered " .
-	"AND user_identity_ids[1] IN ('$before', '$meanwhile')") eq '2' }), 'keys of open transactions');
 my $launcher = sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'seam_ik launcher'");
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
@@ -361,6 +344,7 @@ result_of($s4);
 is(sql("SELECT count(*) FROM kept WHERE key_id = '" . live($wished) . "'"), '1', 'a call waits for its successor');
 ok(wait_for(sub { live($meanwhile) eq '' }), 'what was rolled back meanwhile is revoked');
 isnt(live($before), '', 'a transaction that is open keeps its key');
+$fake->release;
 say_to($s, 'ROLLBACK;');
 result_of($_) foreach $s, $s3;
 ok(quiet(), 'and what ends later');
@@ -369,16 +353,17 @@ is(lists_of($_), 0, "without a list of Seam's") foreach $before, $meanwhile, @ba
 
 # What ends while the worker is away is not lost: not to the next worker ...
 my ($ended, $lost) = (new_guest, new_guest);
-$fake->behave($_, "$at,delay=1500", 1) foreach $ended, $lost;
+$fake->behave($_, "$at,hold", 1) foreach $ended, $lost;
 $fake->behave($lost, "$at,hang_after", 1);
-$s = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($ended) . "; SELECT 'called';");
-$s2 = background($node, "SET seam_ik.request_timeout = '10s'; INSERT INTO kept " . call($lost) . ';');
+$s = background($node, "SET seam_ik.request_timeout = '60s'; BEGIN; " . call($ended) . "; SELECT 'called';");
+$s2 = background($node, "SET seam_ik.request_timeout = '60s'; INSERT INTO kept " . call($lost) . ';');
 wait_sent($_) foreach $ended, $lost;
 sql("SELECT seam_enqueue_instant_key('$lost')");
 wait_for(sub { keys_of($lost) == 2 });
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
 is(worker_of('postgres'), '', 'the worker is away');
+$fake->release;
 heard($s, 'called');
 result_of($s2);
 kill 'CONT', $launcher;
@@ -396,17 +381,17 @@ is(live($lost), join(',', sort map { $_->{instant_key_id} } keys_of($lost)), 'wh
 my @single = map { new_guest } 1 .. 2;
 my @batches = map { [ map { new_guest } 1 .. 3 ] } 1 .. 2;
 my $saved = new_guest;
-$fake->behave($_, "$at,delay=1500", 1) foreach $single[0], $batches[0][0];
-$s3 = background($node, 'BEGIN; SAVEPOINT a; ' . call($saved) . ';');
-ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_call WHERE answered " .
-	"AND user_identity_ids[1] = '$saved'") eq '1' }), 'a call in a savepoint');
-my $patient = "SET seam_ik.request_timeout = '10s'; SET seam_ik.connect_timeout = '30s'; BEGIN; ";
+$fake->behave($_, "$at,hold", 1) foreach $single[0], $batches[0][0];
+$s3 = background($node, 'BEGIN; SAVEPOINT a; ' . call($saved) . "; SELECT 'called';");
+ok(heard($s3, 'called'), 'a call in a savepoint');
+my $patient = "SET seam_ik.request_timeout = '60s'; SET seam_ik.connect_timeout = '60s'; BEGIN; ";
 $s = background($node, $patient . call($single[0]) . ";\n" . call($single[1]) . ";\nROLLBACK;");
 $s2 = background($node, $patient . batch(@{ $batches[0] }) . ";\n" . batch(@{ $batches[1] }) . ";\nROLLBACK;");
 wait_sent($_) foreach $single[0], $batches[0][0];
 kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
 is(worker_of('postgres'), '', 'the worker is away');
+$fake->release;
 busy_with($_) foreach $single[1], $batches[1][0];
 kill 'CONT', $launcher;
 up();
@@ -420,8 +405,6 @@ is(scalar(map { keys_of($_) } @single, map { @$_ } @batches), 8, 'which were the
 is(join(' ', map { lists_of($_) } @single), '0 0', "without a list of Seam's where there was one at a time");
 
 # ... and not to a worker of another database, where a session takes the place of one that has ended.
-$node->safe_psql($_, 'ALTER TABLE seam_instant_key_call ALTER call_id RESTART WITH 1000000')
-	foreach 'postgres', 'neighbour';
 my ($stays, $goes) = (new_guest, new_guest);
 $s = open_call($stays);
 $s2 = background($node, '\\c neighbour' . "\nBEGIN; " . call($goes) . "; SELECT 'called';");
@@ -443,9 +426,9 @@ is(lists_of($stays), 0, 'and knows what came of them');
 
 # The doubt that lasted is settled, and the key is known.
 ok(wait_for(sub { $node->safe_psql('neighbour', "SELECT status FROM seam_instant_key_request " .
-	"WHERE user_identity_id = '$doubted'") eq 'issued' }), 'a doubt that has lasted is settled');
+	"WHERE user_identity_id = '$doubted' AND call_id IS NULL") eq 'issued' }), 'a doubt that has lasted is settled');
 is(live($doubted), join(',', sort $not_doubted, $node->safe_psql('neighbour', "SELECT (instant_key).instant_key_id " .
-	"FROM seam_instant_key_request WHERE user_identity_id = '$doubted'")), 'each has its own key');
+	"FROM seam_instant_key_request WHERE user_identity_id = '$doubted' AND call_id IS NULL")), 'each has its own key');
 
 # Calls that were not recorded in time have left nothing that another worker finds.
 is(join(' ', map { lists_of($_) } $cancelled, $given_up), '0 0', 'a wish that was withdrawn is no call');
@@ -475,10 +458,10 @@ foreach my $case (@reported)
 {
 	my ($xid, $is_ours, $timeline, $why, $guest) = @$case;
 	$fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
-	sql("INSERT INTO seam_instant_key_call (transaction_id, user_identity_ids, requested_at, attempt_timeout, answered,
-		instant_key_ids, system_identifier, origin, data_directory_id, timeline_id)
-		SELECT '$xid', ARRAY['$guest'::uuid], now(), 1000, true, ARRAY['" . live($guest) .
-			"'::uuid], system_identifier, origin, CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
+	sql("INSERT INTO seam_instant_key_call (call_id, transaction_id, top_transaction_id, user_identity_ids,
+		requested_at, attempt_timeout, system_identifier, origin, data_directory_id, timeline_id)
+		SELECT gen_random_uuid(), '$xid', '$xid', ARRAY['$guest'::uuid], now(), 1000, system_identifier, origin,
+			CASE $is_ours WHEN 1 THEN data_directory_id ELSE 1 END, $timeline
 		FROM seam_instant_key_call WHERE user_identity_ids[1] = '$model'");
 }
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
@@ -540,7 +523,8 @@ wait_for(sub { sql('SHOW seam_ik.request_timeout') eq '3s' });
 my $mine = sql(call($shared));
 $fake->behave($shared, "$at,hang", 1);
 sql("SELECT seam_enqueue_instant_key('$shared')");
-wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$shared'") eq 'in_flight' });
+wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE user_identity_id = '$shared' " .
+	'AND call_id IS NULL') eq 'in_flight' });
 sql('BEGIN; LOCK TABLE seam_instant_key_call; PREPARE TRANSACTION $$reads no calls$$');
 $node->stop('immediate');
 my $end = -s $node->logfile;
@@ -552,7 +536,8 @@ is(lists_of($shared), 0, 'no list is asked for until they are');
 sql('ROLLBACK PREPARED $$reads no calls$$');
 ok(quiet(), 'a request of a guest who has a key by a call that committed');
 like(sql("SELECT status || ' ' || attempts || ' ' || ((instant_key).instant_key_id <> '$mine')
-	FROM seam_instant_key_request WHERE user_identity_id = '$shared'"), qr/^issued 2 true$/, 'gets its own');
+	FROM seam_instant_key_request WHERE user_identity_id = '$shared' AND call_id IS NULL"), qr/^issued 2 true$/,
+	'gets its own');
 is(scalar(split /,/, live($shared)), 2, 'both live');
 
 $node->stop;

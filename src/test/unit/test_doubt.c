@@ -318,7 +318,7 @@ random_case(Case *c)
 int
 main(int argc, char **argv)
 {
-	long		rounds = argc > 1 ? atol(argv[1]) : 200000;
+	long		rounds = argc > 1 ? atol(argv[1]) : 100000;
 	Doubt		doubts[DOUBTS_MAX];
 	Candidate	candidates[KEYS_MAX];
 

@@ -1,0 +1,120 @@
+# A result that cannot be stored, because a constraint or a trigger of the owner on the
+# outbox's table refuses it, stops nobody else, and is stored when it can be.
+use strict;
+use warnings;
+
+use FakeSeam;
+use Guests qw(meet new_guest sql keys_of live asked lists_of enqueue status wait_state sent wait_sent set logged);
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster(
+	"shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_unstorable'",
+	"seam_ik.endpoint = '" . $fake->url . "'", 'seam_ik.settle_delay = 1s', 'seam_ik.max_concurrency = 200');
+
+meet($node, $fake);
+my $table = 'seam_instant_key_request';
+sub enqueue_all { return sql(join '', map { "SELECT seam_enqueue_instant_key('$_');" } @_); }
+sub without_key { return sql("SELECT count(*) FROM $table WHERE status NOT IN ('issued', 'revoked')"); }
+
+# Their answers come all at once, so that they would be stored together.
+sub all_at_once
+{
+	my (@guests) = @_;
+	$fake->behave('*', 'hold', scalar(@guests));
+	enqueue_all(@guests);
+	wait_for(sub { $fake->ask('stats')->{in_flight} >= @guests }) or die 'they are not sent';
+	$fake->release;
+	return;
+}
+
+# ---------- a constraint ----------
+
+my @guests = map { new_guest } 1 .. 150;
+my @refused = @guests[ 3, 70 ];
+my $list = join ',', map { "'$_'" } @refused;
+my $log = -s $node->logfile;
+sql("ALTER TABLE $table ADD CONSTRAINT no_key CHECK (status <> 'issued' OR user_identity_id NOT IN ($list))");
+all_at_once(@guests);
+ok(wait_for(sub { without_key() eq '2' }), 'a constraint refuses two keys: the others are stored');
+is(join(' ', map { status(sql("SELECT request_id FROM $table WHERE user_identity_id = '$_'")) } @refused),
+	'in_flight in_flight', 'those two are not');
+my $guest = new_guest;
+my $id = enqueue($guest);
+ok(wait_state('postgres', $id, 'issued -'), 'what comes later is issued');
+like(logged($log), qr/WARNING: .*could not store what came of request \d+: new row .*"no_key"/, 'the log tells why');
+is(scalar(() = logged($log) =~ /could not store/g), 2, 'once for each');
+unlike(logged($log), qr/WARNING: .*\n.*ik\.seam\.co|DETAIL/, 'but nothing of the key');
+sql("ALTER TABLE $table DROP CONSTRAINT no_key");
+ok(wait_for(sub { without_key() eq '0' }), 'they are stored when they can be');
+is(join(' ', map { scalar keys_of($_) } @refused), '1 1', 'the keys that were issued');
+is(join(' ', map { lists_of($_) } @refused), '0 0', 'Seam is not asked for them again');
+
+# ---------- a trigger, and a request in doubt ----------
+
+sql("CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+	CREATE TRIGGER refuse BEFORE UPDATE ON $table FOR EACH ROW
+	WHEN (new.user_identity_id = '$refused[0]' AND new.status = 'revoked') EXECUTE FUNCTION public.refuse()");
+sql("SELECT seam_cancel_instant_key_request(request_id) FROM $table");
+ok(wait_for(sub { sql("SELECT count(*) FROM $table WHERE status <> 'revoked'") eq '1' }),
+	'a trigger refuses a revocation: the others are stored');
+is(live($refused[0]), '', 'the key is revoked');
+my $doubted = new_guest;
+$fake->behave($doubted, 'reset_after', 1);
+$id = enqueue($doubted);
+ok(wait_state('postgres', $id, 'issued -'), 'a lost answer is found meanwhile');
+is(scalar(keys_of($doubted)), 1, 'and kept');
+
+# ---------- a claim ----------
+
+# What cannot be claimed is not sent, and stops nobody either.
+sql("DROP TRIGGER refuse ON $table");
+ok(wait_for(sub { without_key() eq '0' }), 'the revocation is stored when it can be');
+@guests = map { new_guest } 1 .. 20;
+sql("CREATE TRIGGER refuse BEFORE UPDATE ON $table FOR EACH ROW
+	WHEN (new.user_identity_id = '$guests[4]' AND new.status = 'in_flight') EXECUTE FUNCTION public.refuse()");
+enqueue_all(@guests);
+ok(wait_for(sub { without_key() eq '1' }), 'a request that cannot be claimed stops no other');
+is(sent($guests[4]), 0, 'it is not sent');
+sql("DROP TRIGGER refuse ON $table");
+ok(wait_for(sub { live($guests[4]) }), 'it is when it can be');
+
+# ---------- a lock ----------
+
+# The outbox is locked, by DDL say, for longer than the worker waits for a lock.
+my $held = new_guest;
+$fake->behave($held, 'hold', 1);
+my $held_id = enqueue($held);
+wait_sent($held);
+$log = -s $node->logfile;
+my $locking = background($node, "BEGIN; LOCK TABLE $table IN ACCESS EXCLUSIVE MODE; SELECT 'locked';");
+$locking->{run}->pump until $locking->{out} =~ /locked/;
+$fake->release($held);
+ok(wait_for(sub { logged($log) =~ /could not .*lock timeout/ }), 'a lock on the outbox is told of when it lasts');
+$locking->{in} .= "COMMIT;\n";
+result_of($locking);
+$guest = new_guest;
+$id = enqueue($guest);
+ok(wait_state('postgres', $_, 'issued -'), 'the worker goes on afterwards') foreach $held_id, $id;
+is(scalar(keys_of($held)), 1, 'with the answer that came meanwhile');
+
+# ---------- a list that is too long ----------
+
+# It is an answer that cannot be used: the doubt waits for another one.
+$guest = new_guest;
+$fake->behave($guest, 'route=generate_instant_key,reset_after', 1);
+$fake->behave($guest, 'route=list,big=1200000');
+$id = enqueue($guest);
+ok(wait_for(sub { lists_of($guest) >= 2 }), 'a list of more than a megabyte is asked for again');
+ok(wait_for(sub { sql("SELECT error FROM $table WHERE request_id = $id") =~
+	/could not look for an instant key: Seam's answer is too large/ }), 'the request says why');
+is(status($id), 'in_flight', 'it is still in doubt');
+is(sent($guest), 1, 'no other key is asked for');
+$fake->behave($guest, '');
+ok(wait_state('postgres', $id, 'issued -'), 'a shorter one settles it');
+is(scalar(keys_of($guest)), 1, 'with the key that was issued');
+
+$node->stop;
+done_testing();

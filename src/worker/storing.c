@@ -1,0 +1,228 @@
+/*-------------------------------------------------------------------------
+ *
+ * storing.c
+ *	  Stores what came of flights, whatever may keep one of them from it.
+ *
+ * All that have ended are stored by one step.  Where that fails, because of a constraint
+ * or trigger of the outbox's owner, say, or a page of the table that cannot be read, each
+ * of them is stored in a subtransaction of its own.  What cannot be stored then is set
+ * aside, and tried again by itself, after pauses that double, so that it stops nobody.  Its
+ * key is in the memory of this process meanwhile; if that ends, the request is in doubt
+ * like any other whose answer was lost.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "base/clock.h"
+#include "outbox/work_statement.h"
+#include "worker/change.h"
+#include "worker/doubts.h"
+#include "worker/queues.h"
+#include "worker/results.h"
+#include "worker/sending.h"
+#include "worker/step.h"
+#include "worker/storing.h"
+
+/* Subtransactions of one transaction; other processes are told of so many at little cost. */
+#define ALONE_AT_ONCE 64
+
+/* The pauses between two tries to store a result that is set aside. */
+#define ASIDE_FIRST_US (1 * INT64CONST(1000000))
+#define ASIDE_LONGEST_US (60 * INT64CONST(1000000))
+
+/* What one step stores. */
+typedef struct Storing
+{
+	/* clock_now()'s */
+	int64		now;
+	/* those that are to be stored each in its own subtransaction */
+	bool		alone;
+} Storing;
+
+/*
+ * Returns the next flight after this one that this step stores, or NULL.
+ */
+static Flight *
+next_due(const Storing *storing, Flight *flight)
+{
+	do
+		flight = flights_next_ended(flight);
+	while (flight && (flight->stored || flight->store_at > storing->now ||
+					  (flight->store_pause > 0) != storing->alone));
+	return flight;
+}
+
+/*
+ * Stores one, if no session has its request locked.  May throw.
+ */
+static void
+store(void *arg)
+{
+	Flight	   *flight = arg;
+
+	flight->stored = results_store(flight);
+	if (!flight->stored)
+		flight->store_at = clock_now() + RESULTS_LOCKED_PAUSE_US;
+}
+
+/*
+ * A flight could not be stored because of this error: sets it aside.
+ */
+static void
+set_aside(Flight *flight, const ErrorData *error, int64 now)
+{
+	flight->stored = false;
+	flight->store_at = now + flight->store_pause;
+	if (flight->store_pause == ASIDE_FIRST_US)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("the outbox of database \"%s\" could not store what came of request "
+						INT64_FORMAT ": %s",
+						step_database(), flight->row.id, error->message),
+				 errhint("It is tried again from time to time.  Look for constraints and triggers "
+						 "on \"seam_instant_key_request\".")));
+	flight->store_pause = Min(flight->store_pause * 2, ASIDE_LONGEST_US);
+	doubts_read_anew();
+}
+
+/*
+ * In a step: stores those that are due.
+ */
+static void
+store_due(void *arg)
+{
+	Storing    *storing = arg;
+	int			n = 0;
+
+	/* a key must not be lost, whatever synchronous_commit says */
+	ForceSyncCommit();
+	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
+	{
+		int			nnotices = change_count_notices();
+		ErrorData  *error;
+
+		if (!storing->alone)
+			store(flight);
+		else if (n++ == ALONE_AT_ONCE)
+			break;
+		else if ((error = work_try(store, flight)) != NULL)
+		{
+			if (!work_is_of_one(error->sqlerrcode))
+				ReThrowError(error);
+			change_forget_notices(nnotices);
+			set_aside(flight, error, storing->now);
+		}
+	}
+}
+
+/*
+ * The step has committed: what it has stored may go, and is told of.
+ */
+static void
+stored(void *arg)
+{
+	flights_free_stored();
+	change_send_notices();
+}
+
+/*
+ * The step has failed: nothing of it is stored.  Each flight is to be stored by itself
+ * now, or all of them later.
+ */
+static void
+not_stored(void *arg, const ErrorData *error)
+{
+	Storing    *storing = arg;
+	int64		pause = step_pause_after(error);
+
+	bool		one_failed = error && !storing->alone && work_is_of_one(error->sqlerrcode);
+
+	flights_keep_stored();
+	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
+	{
+		if (one_failed)
+			flight->store_pause = ASIDE_FIRST_US;
+		else
+			flight->store_at = storing->now + pause;
+	}
+	change_forget_notices(0);
+	doubts_read_anew();
+	queues_look_again_at(DT_NOBEGIN);
+	queues_look_at_all();
+}
+
+/* Requests that get back the attempt that an outage has cost them. */
+typedef struct GivenBack
+{
+	int64		ids[PACE_ROW];
+	int			n;
+} GivenBack;
+
+/*
+ * In a step: gives it back.
+ */
+static void
+give_back(void *arg)
+{
+	GivenBack  *given_back = arg;
+
+	work_give_back(given_back->ids, given_back->n);
+}
+
+/*
+ * An outage has been recognized: what has failed before for the same reason shall not
+ * have used up an attempt.  What is under way pays for it.
+ */
+static void
+give_attempts_back(void)
+{
+	GivenBack	given_back = {.n = 0};
+	Step		step = {.run = give_back,.arg = &given_back,.what = "note that Seam is away"};
+	const int64 *ids;
+	int			n = sending_take_given_back(&ids);
+
+	for (int i = 0; i < n; i++)
+	{
+		Flight	   *flight = flights_next(NULL);
+
+		while (flight && (flight->op == SEAM_LIST || flight->row.id != ids[i]))
+			flight = flights_next(flight);
+		if (flight == NULL)
+			given_back.ids[given_back.n++] = ids[i];
+		else if (flight->has_ended)
+			flight->is_free = true;
+	}
+	if (given_back.n > 0)
+		(void) step_take(&step);
+}
+
+/*
+ * Stores what has ended and is due to be stored.  Called outside transactions.
+ */
+void
+storing_run(void)
+{
+	Storing		storing = {.now = clock_now()};
+	Step		step = {.run = store_due,.committed = stored,.failed = not_stored,
+	.arg = &storing,.what = "store its results"};
+
+	give_attempts_back();
+	if (next_due(&storing, NULL))
+	{
+		/*
+		 * why it has failed is told of each one that is not stored alone
+		 * either
+		 */
+		step.what = NULL;
+		(void) step_take(&step);
+	}
+	storing.alone = true;
+	step.what = "store its results";
+	while (next_due(&storing, NULL))
+	{
+		if (!step_take(&step))
+			break;
+	}
+}

@@ -1,0 +1,163 @@
+/*-------------------------------------------------------------------------
+ *
+ * tell.c
+ *	  Tells those who listen of the ends of requests.
+ *
+ * What the worker has stored comes through shared memory; requests that sessions have
+ * cancelled are in the outbox; and what the writer has written is told of in the same
+ * transaction.  A commit that tells holds a lock of the whole cluster.  It does not wait for
+ * the disk or a standby, because what is lost by a crash nobody has heard who is still
+ * connected, or it is done again.
+ *
+ * Nobody depends on it.  Where PostgreSQL's queue of notifications is full, because somebody
+ * who listens does not read, nothing is told for a while, and all else goes on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "base/clock.h"
+#include "commands/async.h"
+#include "lib/stringinfo.h"
+#include "shmem/notices.h"
+#include "shmem/places.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "worker/queues.h"
+#include "worker/step.h"
+#include "worker/tell.h"
+
+#define CHANNEL "seam_instant_key"
+
+/* Notices in one transaction, and cancelled requests. */
+#define AT_ONCE 1000
+
+/* When nothing is told after the queue of notifications was full. */
+#define SILENCE_US (1 * INT64CONST(1000000))
+
+static int64 silent_until;
+
+/* What a step tells. */
+typedef struct Telling
+{
+	uint64		position;		/* of the notices that were read */
+	int			n;				/* how many they are */
+} Telling;
+
+/*
+ * In a step: tells of the end of a request.  reference may be NULL.
+ */
+static void
+tell_end(int64 id, const char *reference, RequestStatus status)
+{
+	StringInfoData payload;
+
+	if (clock_now() < silent_until)
+		return;
+	initStringInfo(&payload);
+	appendStringInfo(&payload, "{\"request_id\":" INT64_FORMAT ",\"reference\":", id);
+	if (reference)
+		escape_json(&payload, reference);
+	else
+		appendStringInfoString(&payload, "null");
+	appendStringInfo(&payload, ",\"status\":\"%s\"}", status_names[status]);
+	Async_Notify(CHANNEL, payload.data);
+	pfree(payload.data);
+}
+
+/*
+ * In a step: tells of the ends of n requests: ids and references, as writing.c returns them.
+ */
+void
+tell_ends(SPITupleTable *ends, int n, RequestStatus status)
+{
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+		int64		id = DatumGetInt64(SPI_getbinval(ends->vals[i], ends->tupdesc, 1, &isnull));
+		Datum		reference = SPI_getbinval(ends->vals[i], ends->tupdesc, 2, &isnull);
+
+		tell_end(id, isnull ? NULL : TextDatumGetCString(reference), status);
+	}
+}
+
+/*
+ * After a step has failed: is that because it told of something?  Then the next ones do
+ * not, for a while.
+ */
+bool
+tell_is_in_the_way(const ErrorData *error)
+{
+	bool		was_silent = clock_now() < silent_until;
+
+	if (error == NULL || error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED || was_silent)
+		return false;
+	silent_until = clock_now() + SILENCE_US;
+	return true;
+}
+
+/*
+ * The step of tell().
+ */
+static void
+run(void *arg)
+{
+	Telling    *telling = arg;
+	Notice		notice;
+
+	telling->position = notices_begin();
+	while (telling->n < AT_ONCE && notices_get(&telling->position, &notice))
+	{
+		tell_end(notice.id, notice.has_reference ? notice.reference : NULL, notice.status);
+		telling->n++;
+	}
+	if (queues_is_due(STATUS_CANCELLED))
+	{
+		WorkRow    *rows;
+		int			n = queues_claim(STATUS_CANCELLED, NULL, NULL, AT_ONCE, &rows);
+
+		for (int i = 0; i < n; i++)
+			tell_end(rows[i].id, rows[i].reference, STATUS_CANCELLED);
+	}
+}
+
+/*
+ * The step has committed.
+ */
+static void
+told(void *arg)
+{
+	const Telling *telling = arg;
+
+	if (telling->n > 0 && notices_done(telling->position))
+		places_wake_other(PLACE_MAIN, WAKE_ROOM);
+}
+
+/*
+ * The step has failed.  Where the queue of notifications is full, the notices are dropped.
+ */
+static void
+not_told(void *arg, const ErrorData *error)
+{
+	if (tell_is_in_the_way(error))
+		told(arg);
+	queues_look_at_all();
+}
+
+/*
+ * Tells of all there is to be told.  Returns whether there was anything.
+ */
+bool
+tell(void)
+{
+	Telling		telling = {0};
+	Step		step = {.run = run,.committed = told,.failed = not_told,.arg = &telling,
+	.what = "notify of its results",.patient = true};
+	uint64		position = notices_begin();
+	Notice		notice;
+
+	if (!notices_get(&position, &notice) && !queues_is_due(STATUS_CANCELLED))
+		return false;
+	(void) step_take(&step);
+	return telling.n > 0;
+}
