@@ -36,6 +36,7 @@ FROM relation r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND N
 UNION ALL
 SELECT concat_ws(' ', 'column of type', t.typname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod))
 FROM member m JOIN pg_type t ON m.classid = 'pg_type'::regclass AND m.objid = t.oid AND t.typtype = 'c'
+	JOIN pg_class c ON c.oid = t.typrelid AND c.relkind = 'c'
 	JOIN pg_attribute a ON a.attrelid = t.typrelid AND NOT a.attisdropped
 UNION ALL
 SELECT concat_ws(' ', 'constraint', r.relname, c.conname, c.contype, c.convalidated, pg_get_constraintdef(c.oid))
