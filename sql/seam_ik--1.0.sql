@@ -176,7 +176,7 @@ COMMENT ON COLUMN seam_instant_key_request.target_partition IS
 COMMENT ON COLUMN seam_instant_key_request.target_fields IS
 	'field=column pairs: where in that row';
 COMMENT ON COLUMN seam_instant_key_request.next_attempt_at IS
-	'when the worker has to do something about the request: -infinity: at once; a time: when its pause ends; NULL: never';
+	'when the worker or the writer has to do something about the request: -infinity: at once; a time: when its pause ends; NULL: never';
 COMMENT ON COLUMN seam_instant_key_request.attempt_timeout IS
 	'milliseconds after attempted_at within which the attempt may have issued a key';
 COMMENT ON COLUMN seam_instant_key_request.call_id IS
@@ -202,7 +202,7 @@ COMMENT ON COLUMN seam_instant_key_request.look_again_from IS
 COMMENT ON COLUMN seam_instant_key_request.dismissed_at IS
 	'of what is reported: when seam_cancel_instant_key_request() took it off the view seam_instant_key_orphan';
 
--- What the worker of this origin has to do, by kind and time.
+-- What the processes of this origin have to do, by kind and time.
 CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
 	(status, origin, next_attempt_at, request_id) WHERE next_attempt_at IS NOT NULL;
 -- Counts, and what is old enough to be deleted.
@@ -249,7 +249,9 @@ CREATE TABLE seam_instant_key_call (
 ) WITH (
 	autovacuum_vacuum_threshold = 1000,
 	autovacuum_vacuum_scale_factor = 0,
-	autovacuum_vacuum_cost_delay = 0
+	autovacuum_vacuum_cost_delay = 0,
+	-- it takes a lock that calls would wait for
+	vacuum_truncate = false
 );
 COMMENT ON TABLE seam_instant_key_call IS
 	'the journal: instant keys that calls inside transactions are about to have issued, until it is known whether the transaction has committed';

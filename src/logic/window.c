@@ -140,5 +140,5 @@ window_timeout(int64 claimed_at, int64 ended_at, int settle_delay)
 int64
 window_list_at(int timeout, int64 surely_ago, int64 now)
 {
-	return now + Max((int64) timeout * 1000 - surely_ago, 0);
+	return now + (int64) timeout * 1000 - surely_ago;
 }

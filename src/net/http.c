@@ -315,7 +315,8 @@ http_check_free(void)
 	if (current != NULL && current->kept)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("Seam cannot be called by a trigger that the worker of seam_ik fires"),
+				 errmsg("Seam cannot be called by a trigger on the outbox's tables that the "
+						"worker of seam_ik fires"),
 				 errhint("Enqueue a request instead.")));
 }
 

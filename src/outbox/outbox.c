@@ -105,6 +105,8 @@ typedef struct Insertion
 } Insertion;
 
 static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static SubTransactionId inserting_in = InvalidSubTransactionId; /* in which a row is
+																 * being inserted */
 static bool warned;				/* in this transaction, that there is no
 								 * worker */
 
@@ -316,6 +318,7 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_ABORT:
 			insertion = NULL;
+			inserting_in = InvalidSubTransactionId;
 			warned = false;
 			break;
 		default:
@@ -330,8 +333,13 @@ at_transaction_end(XactEvent event, void *arg)
 static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
 {
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		close_insertion();
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	/* one within a constraint's function has nothing to do with the insertion */
+	if (inserting_in != InvalidSubTransactionId && mine > inserting_in)
+		return;
+	inserting_in = InvalidSubTransactionId;
+	close_insertion();
 }
 
 /*
@@ -341,7 +349,7 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionI
 void
 outbox_utility_begins(void)
 {
-	if (insertion && IsTransactionState())
+	if (insertion && inserting_in == InvalidSubTransactionId && IsTransactionState())
 		close_insertion();
 }
 
@@ -375,6 +383,10 @@ insert_row(Datum *values, bool *nulls)
 {
 	Insertion  *ins = insertion;
 
+	if (inserting_in != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a constraint of the outbox's table cannot insert into it")));
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
@@ -393,7 +405,9 @@ insert_row(Datum *values, bool *nulls)
 		ins->slot->tts_values[number - 1] = values[c];
 		ins->slot->tts_isnull[number - 1] = false;
 	}
+	inserting_in = GetCurrentSubTransactionId();
 	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	inserting_in = InvalidSubTransactionId;
 	ExecClearTuple(ins->slot);
 	ResetPerTupleExprContext(ins->estate);
 }

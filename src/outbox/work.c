@@ -331,9 +331,8 @@ static WorkStatement select_first =
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
  */
 static int
-take(WorkQueue *queue, WorkMark * mark, TimestampTz due, const WorkAttempt *attempt,
-	 ArrayType *held,
-	 int limit, WorkRow **rows)
+take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt,
+	 ArrayType *held, int limit, WorkRow **rows)
 {
 	static WorkStatement *const statements[STATUS_COUNT] = {
 		[STATUS_PENDING] = &select_pending,

@@ -72,7 +72,7 @@ typedef struct WorkMark
 {
 	TimestampTz time;			/* next_attempt_at */
 	int64		id;				/* request_id */
-}			WorkMark;
+} WorkMark;
 
 /*
  * The requests of a status for which there is something to do: at once, or after a

@@ -151,7 +151,7 @@ work_outbox(void)
 }
 
 /*
- * Do all tables belong to whom we are connected as?  Another owner's triggers and rules
+ * Do all tables belong to the role that we are connected as?  Another owner's triggers and rules
  * would run in our name.
  */
 bool

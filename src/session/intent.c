@@ -369,7 +369,7 @@ portion_of(const Protection *protection, int64 i)
 	return &protection->portions[p];
 }
 
-/* ---------- for who calls ---------- */
+/* ---------- for callers ---------- */
 
 /*
  * A call of a function of the extension, or a batch, is about to ask for n keys.

@@ -176,7 +176,7 @@ was_target(FunctionCallInfo fcinfo, TriggerData *td, RequestPlan *plan, const Ta
  * seam_enqueue_instant_key_trigger(), AFTER INSERT FOR EACH ROW
  *
  * Enqueues a request when there is an identity and no key yet.  Raises 55000
- * when the table has no primary key, by which the worker finds the row.
+ * when the table has no primary key, by which the writer finds the row.
  */
 Datum
 seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
@@ -199,7 +199,7 @@ seam_enqueue_instant_key_trigger(PG_FUNCTION_ARGS)
 							 "the table has no primary key, by which the row could be found again");
 	if (td->tg_relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		trigger_bad_argument(td, ERRCODE_FEATURE_NOT_SUPPORTED,
-							 "the worker cannot write to a temporary table");
+							 "the writer cannot write to a temporary table");
 	target = target_of(request_plan, td, row);
 	moved = was_target(fcinfo, td, request_plan, &target, &was);
 	identity = trigger_field(plan, td, row, F_USER_IDENTITY_ID, &no_identity);

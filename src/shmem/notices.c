@@ -113,9 +113,11 @@ notices_put(const Notice *notice)
 
 	if (ring->database != MyDatabaseId)
 	{
-		/* of a database that had the place before: nobody reads it */
-		pg_atomic_write_u64(&ring->written, 0);
-		pg_atomic_write_u64(&ring->read, 0);
+		/*
+		 * of a database that had the place before: nobody reads it. No
+		 * position goes back, because our writer may have one already.
+		 */
+		pg_atomic_write_u64(&ring->read, pg_atomic_read_u64(&ring->written));
 		pg_write_barrier();
 		ring->database = MyDatabaseId;
 	}

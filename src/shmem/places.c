@@ -310,7 +310,7 @@ places_prepared_has_ended(void)
 	if (place && has_extension)
 		place->changed = true;
 	wake_place(place, PLACE_MAIN, WAKE_WORK);
-	wake_place(place, PLACE_MAIN, WAKE_JUDGE);
+	wake_place(place, PLACE_MAIN, WAKE_FATES);
 	if (has_extension)
 		wake_place(place, PLACE_WRITER, WAKE_WORK);
 	wake_launcher();
@@ -685,6 +685,16 @@ places_calls(void)
 	if (pg_atomic_read_u32(&my_process->wakes) == 0)
 		return 0;
 	return pg_atomic_exchange_u32(&my_process->wakes, 0);
+}
+
+/*
+ * Returns whether places_calls() has anything.  To be asked before the latch is waited
+ * for: a wait for a lock or a standby, inside a transaction, resets that.
+ */
+bool
+places_is_called(void)
+{
+	return pg_atomic_read_u32(&my_process->wakes) != 0;
 }
 
 /*

@@ -102,7 +102,7 @@ typedef enum WakeKind
 	WAKE_WORK,					/* something is due */
 	WAKE_DOUBTS,				/* what is in doubt has changed */
 	WAKE_INTENTS,				/* sessions have something to tell */
-	WAKE_JUDGE,					/* a prepared transaction has ended */
+	WAKE_FATES,					/* a prepared transaction has ended */
 	WAKE_ROOM,					/* there is room again for what is to be told */
 	WAKE_KINDS
 } WakeKind;
@@ -128,6 +128,7 @@ extern int	places_my_number(void);
 extern void places_wake_other(PlaceRole role, WakeKind kind);
 extern void places_rows_due(int64 id);
 extern uint32 places_calls(void);
+extern bool places_is_called(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);

@@ -50,7 +50,8 @@ candidates_find(Flight *flight, Candidate **candidates)
 	nowned = work_owned(work_array(ids, NULL, flight->nkeys, UUIDOID), &owned);
 	nintents = intents_keys(&flight->row.identity, &intents);
 	owned = repalloc_huge(owned, (nowned + nintents + 1) * sizeof(pg_uuid_t));
-	memcpy(owned + nowned, intents, nintents * sizeof(pg_uuid_t));
+	if (nintents > 0)
+		memcpy(owned + nowned, intents, nintents * sizeof(pg_uuid_t));
 	nowned += nintents;
 	qsort(owned, nowned, sizeof(pg_uuid_t), uuid_compare);
 	for (int i = 0; i < flight->nkeys; i++)

@@ -127,7 +127,7 @@ change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 }
 
 /*
- * Have who listens told of a request's end, when the transaction has committed.
+ * Have the listeners told of a request's end, when the transaction has committed.
  */
 void
 change_add_notice(const WorkRow *row, RequestStatus status)

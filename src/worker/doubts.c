@@ -114,6 +114,23 @@ doubts_of(const pg_uuid_t *identity, int *n)
 }
 
 /*
+ * Returns whether a list that was asked for at this time, on clock_now()'s clock, may tell
+ * of all unsettled doubts of an identity.  A later one may have come meanwhile, whose key
+ * the list need not have.
+ */
+bool
+doubts_are_older(const pg_uuid_t *identity, int64 asked_at)
+{
+	for (int i = place_of(identity); i < ndoubts &&
+		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+	{
+		if (doubts[i].next_attempt_at != DT_NOEND && doubts[i].ripe_at > asked_at)
+			return false;
+	}
+	return true;
+}
+
+/*
  * Sees when Seam's list may tell of a doubt that was read just now.
  */
 static void

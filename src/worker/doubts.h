@@ -19,6 +19,7 @@ extern void doubts_read(void);
 extern void doubts_add(const WorkRow *row, const WorkChange *change);
 extern int	doubts_unsettled(void);
 extern WorkRow *doubts_of(const pg_uuid_t *identity, int *n);
+extern bool doubts_are_older(const pg_uuid_t *identity, int64 asked_at);
 extern void doubts_settled(WorkRow *doubt);
 extern const WorkRow *doubts_next(const WorkRow *doubt);
 extern const WorkRow *doubts_next_identity(const WorkRow *first, int64 *due);

@@ -22,6 +22,7 @@
 #include "config/settings.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "outbox/work_statement.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -38,6 +39,12 @@
 
 /* While a lock is in the way. */
 #define LOCKED_PAUSE_US (100 * INT64CONST(1000))
+
+/* Subtransactions of one transaction; other processes are told of so many at little cost. */
+#define ALONE_AT_ONCE 64
+
+/* Each intent is stored by itself, because it has failed for all of them. */
+static bool alone;
 
 /* When to do what, on clock_now()'s clock. */
 static int64 look_at;			/* look at all transactions */
@@ -189,7 +196,8 @@ report_of(Fate fate)
 			return "the transaction that asked for it has committed, and somebody has deleted its "
 				"request";
 		case FATE_REPORT_OLD:
-			return "the transaction that asked for it is too old to be judged";
+			return "the transaction that asked for it is too old for the commit log to "
+				"tell its end";
 		case FATE_REPORT_TIMELINE:
 			return "the transaction that asked for it ended with a promotion or restore";
 		case FATE_REPORT_COPY:
@@ -220,6 +228,98 @@ narrow_window(Intent *intent)
 }
 
 /*
+ * In a step: deletes an intent, and puts what its transaction has left into the outbox.
+ */
+static void
+store_one(void *arg)
+{
+	Intent	   *intent = arg;
+	const JournalRow *row = &intent->row;
+
+	journal_delete(&row, 1, &intent->locked);
+	if (intent->locked)
+		return;
+	narrow_window(intent);
+	journal_add_orphans(row, intent->elements, intent->keys, report_of(intent->fate));
+}
+
+/*
+ * In a step: does that for each by itself, because it has failed for all of them; a
+ * constraint of the outbox's owner may refuse one.  That one is tried again later.
+ * Returns how many of those that are stored are reports.
+ */
+static int
+store_alone(List *intents)
+{
+	static int64 told_at = 0;
+	int			reported = 0;
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, intents)
+	{
+		Intent	   *intent = lfirst(lc);
+		ErrorData  *error;
+
+		if (!leaves_requests(intent))
+			continue;
+		intent->locked = true;
+		if (n++ >= ALONE_AT_ONCE)
+			continue;
+		error = work_try(store_one, intent);
+		if (error == NULL)
+		{
+			reported += !intent->locked && intent->fate != FATE_REVOKE;
+			continue;
+		}
+		if (!work_is_of_one(error->sqlerrcode))
+			ReThrowError(error);
+		intent->locked = true;
+		if (told_at != 0 && clock_now() - told_at < STEP_SILENCE_US)
+			continue;
+		told_at = clock_now();
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("the outbox of database \"%s\" could not note what a call that rolled "
+						"back has left: %s",
+						step_database(), error->message),
+				 errhint("It is tried again from time to time.  Look for constraints and "
+						 "triggers on "
+						 "\"seam_instant_key_request\".")));
+	}
+	return reported;
+}
+
+/*
+ * In a step: does that for all at once, whose n rows these are.  Returns how many are
+ * reports.
+ */
+static int
+store_all(List *intents, const JournalRow *const *rows, int n)
+{
+	bool	   *locked = palloc(n * sizeof(bool));
+	int			reported = 0;
+	ListCell   *lc;
+
+	journal_delete(rows, n, locked);
+	n = 0;
+	foreach(lc, intents)
+	{
+		Intent	   *intent = lfirst(lc);
+
+		if (!leaves_requests(intent))
+			continue;
+		intent->locked = locked[n++];
+		if (intent->locked)
+			continue;
+		narrow_window(intent);
+		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
+		reported += intent->fate != FATE_REVOKE;
+	}
+	return reported;
+}
+
+/*
  * In a step: sees which transactions have ended, and has the keys revoked of those that
  * rolled back.
  */
@@ -228,8 +328,7 @@ decide(void *arg)
 {
 	List	   *looked_at = find_fates();
 	const JournalRow **rows = palloc((list_length(looked_at) + 1) * sizeof(JournalRow *));
-	bool	   *locked = palloc((list_length(looked_at) + 1) * sizeof(bool));
-	int			reported = 0;
+	int			reported;
 	int			n = 0;
 	ListCell   *lc;
 
@@ -244,22 +343,11 @@ decide(void *arg)
 	}
 	if (n == 0)
 		return;
-	journal_delete(rows, n, locked);
-	n = 0;
-	foreach(lc, looked_at)
-	{
-		Intent	   *intent = lfirst(lc);
-
-		if (!leaves_requests(intent))
-			continue;
-		intent->locked = locked[n++];
-		if (intent->locked)
-			continue;
-		narrow_window(intent);
-		journal_add_orphans(&intent->row, intent->elements, intent->keys, report_of(intent->fate));
-		reported += intent->fate != FATE_REVOKE;
-	}
 	ForceSyncCommit();
+	if (alone)
+		reported = store_alone(looked_at);
+	else
+		reported = store_all(looked_at, rows, n);
 	if (reported > 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
@@ -276,9 +364,11 @@ static void
 is_decided(void *arg)
 {
 	Intent	   *next;
+	bool		was_alone = alone;
 
 	STOP_POINT("worker-decided");
 	decide_at = PG_INT64_MAX;
+	alone = false;
 	for (Intent *intent = intents_next(NULL); intent; intent = next)
 	{
 		next = intents_next(intent);
@@ -288,7 +378,8 @@ is_decided(void *arg)
 			doubts_read_anew();
 		if (leaves_requests(intent) && intent->locked)
 		{
-			decide_at = clock_now() + LOCKED_PAUSE_US;
+			decide_at = clock_now() + (was_alone ? STEP_ERROR_PAUSE_US : LOCKED_PAUSE_US);
+			alone = was_alone;
 			continue;
 		}
 		intent->look = false;
@@ -312,6 +403,10 @@ static void
 not_decided(void *arg, const ErrorData *error)
 {
 	decide_at = clock_now() + STEP_ERROR_PAUSE_US;
+	if (error == NULL || alone || !work_is_of_one(error->sqlerrcode))
+		return;
+	alone = true;
+	decide_at = clock_now();
 }
 
 /*

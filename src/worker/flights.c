@@ -89,7 +89,7 @@ new_flight(SeamOp op, const WorkRow *row)
 	else
 	{
 		flight = MemoryContextAllocZero(TopMemoryContext, sizeof(Flight));
-		flight->context = AllocSetContextCreate(TopMemoryContext, "seam_ik call",
+		flight->context = AllocSetContextCreate(TopMemoryContext, "seam_ik flight",
 												ALLOCSET_SMALL_SIZES);
 	}
 	flight->op = op;

@@ -388,7 +388,7 @@ intents_read_rows(Intent *intent, JournalRows which)
 	pfree(found);
 }
 
-/* ---------- for who settles doubts ---------- */
+/* ---------- for the settlement of doubts ---------- */
 
 /*
  * Finds out what can be found out of this element now, and returns whether it is not

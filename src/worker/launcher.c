@@ -33,7 +33,6 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "base/compat.h"
-#include "executor/spi.h"
 #include "worker/launcher.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -629,7 +628,7 @@ manage_writers(void)
  * scanned?
  */
 static bool
-take_news(void)
+note_changes(void)
 {
 	bool		scan;
 
@@ -696,7 +695,7 @@ seam_ik_launcher_main(Datum main_arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		if (take_news() || clock_now() >= next_scan)
+		if (note_changes() || clock_now() >= next_scan)
 		{
 			scan_databases();
 			next_scan = clock_now() + SCAN_INTERVAL_US;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * queues.c
- *	  When something in the outbox is due, as far as the worker knows.
+ *	  When something in the outbox is due, as far as this process knows.
  *
  * The queues are the statuses in which there is something to do: at once, or after a
  * pause.  What comes of which nobody tells is found by a look at all of them, now and then.

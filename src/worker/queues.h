@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * queues.h
- *	  When something in the outbox is due, as far as the worker knows.
+ *	  When something in the outbox is due, as far as this process knows.
  *
  *-------------------------------------------------------------------------
  */

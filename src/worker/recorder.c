@@ -291,6 +291,7 @@ recorded(void *arg)
 	STOP_POINT("worker-recorded");
 	if (!delete_alone)
 		deletions_done(NULL);
+	delete_alone = false;
 	while (!dlist_is_empty(&added))
 	{
 		Intent	   *intent = dlist_container(Intent, node, dlist_pop_head_node(&added));
@@ -335,7 +336,7 @@ not_recorded(void *arg, const ErrorData *error)
 int64
 recorder_run(bool look)
 {
-	static int64 heard_at = 0;
+	static int64 any_at = 0;
 	int64		now = clock_now();
 	Step		reading = {.run = read_journal,.committed = journal_was_read,
 	.failed = forget_added,.what = "read the calls that were recorded"};
@@ -349,7 +350,7 @@ recorder_run(bool look)
 	if (!has_read && !step_take(&reading))
 		return now + STEP_ERROR_PAUSE_US;
 	if (listen(now))
-		heard_at = now;
+		any_at = now;
 	if (!dlist_is_empty(&added))
 		(void) step_take(&recording);
 	due = fates_due(&all);
@@ -365,7 +366,7 @@ recorder_run(bool look)
 	if (intents_next(NULL) == NULL)
 		return again;
 	/* one that is open for long, or prepared, costs nothing */
-	if (now < heard_at + QUIET_US || !mailbox_listen())
+	if (now < any_at + QUIET_US || !mailbox_listen())
 		again = Min(again, now + NOTES_US);
 	return again;
 }

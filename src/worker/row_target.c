@@ -257,7 +257,7 @@ row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key
 
 /*
  * Raise 55000 where one of the rows that row_target_find_keyless() found has no request of its own,
- * so that it may be the row of this one.  As the worker, who may read the outbox.
+ * so that it may be the row of this one.  Runs as the outbox's owner, which may read it.
  */
 void
 row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target, const char *reason)

@@ -543,6 +543,8 @@ not_written(void *arg, const ErrorData *error)
 	Step		step = {.run = note_error,.arg = w,.what = "note that a row could not be written",
 	.patient = true};
 
+	/* the limits of users' code are not those of what follows */
+	write_back_clean_up();
 	if (error == NULL || tell_is_in_the_way(error))
 		return;
 	if (w->batch.n > 1)

@@ -26,7 +26,6 @@
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
 #include "worker/settlement.h"
-#include "worker/step.h"
 
 /*
  * Returns what there is to know about a list.
@@ -189,9 +188,15 @@ settlement_store(Flight *flight)
 																		  1) * sizeof(Doubt));
 	int			n;
 
-	if (intents_are_open(&flight->row.identity) || credentials_have_changed(&flight->account_id))
-		return true;			/* a session issues a key for it right now, or
-								 * the account is asked that we have now */
+	/*
+	 * There will be another list where a session issues a key for the
+	 * identity right now, the account has changed, or a doubt is not known
+	 * for long enough.
+	 */
+	if (intents_are_open(&flight->row.identity) ||
+		credentials_have_changed(&flight->account_id) ||
+		!doubts_are_older(&flight->row.identity, flight->started_at))
+		return true;
 	n = lock_doubts(flight, known, ndoubts, rows, doubts, of);
 	if (n < 0)
 		return false;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * step.c
- *	  Steps of the worker: transactions of its own, and what follows from them.
+ *	  Steps of the worker and the writer: transactions of their own, and what follows from them.
  *
  * Each step begins with a look whether the outbox is there and still ours, so that
  * nothing is done to one that is not.  A step never throws: it logs its error, once a

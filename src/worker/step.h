@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * step.h
- *	  Steps of the worker: transactions of its own, and what follows from them.
+ *	  Steps of the worker and the writer: transactions of their own, and what follows from them.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,7 +61,7 @@ typedef enum OutboxState
 	OUTBOX_OURS,
 	OUTBOX_GONE,				/* the extension is */
 	OUTBOX_DISOWNED				/* its owner, or its tables', is not our role */
-}			OutboxState;
+} OutboxState;
 
 extern void step_set_up(void);
 extern MemoryContext step_context(void);

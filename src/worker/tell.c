@@ -36,6 +36,8 @@
 #define SILENCE_US (1 * INT64CONST(1000000))
 
 static int64 silent_until;
+static int64 tell_at;			/* not before, after an error: clock_now()'s
+								 * clock */
 
 /* What a step tells. */
 typedef struct Telling
@@ -141,7 +143,18 @@ not_told(void *arg, const ErrorData *error)
 {
 	if (tell_is_in_the_way(error))
 		told(arg);
+	else
+		tell_at = clock_now() + STEP_ERROR_PAUSE_US;
 	queues_look_at_all();
+}
+
+/*
+ * Returns when to tell again after an error, on clock_now()'s clock; 0: there was none.
+ */
+int64
+tell_not_before(void)
+{
+	return clock_now() < tell_at ? tell_at : 0;
 }
 
 /*
@@ -156,6 +169,8 @@ tell(void)
 	uint64		position = notices_begin();
 	Notice		notice;
 
+	if (clock_now() < tell_at)
+		return false;
 	if (!notices_get(&position, &notice) && !queues_is_due(STATUS_CANCELLED))
 		return false;
 	(void) step_take(&step);

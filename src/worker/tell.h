@@ -15,5 +15,6 @@
 extern void tell_ends(SPITupleTable *ends, int n, RequestStatus status);
 extern bool tell_is_in_the_way(const ErrorData *error);
 extern bool tell(void);
+extern int64 tell_not_before(void);
 
 #endif							/* SEAM_IK_TELL_H */

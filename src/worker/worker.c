@@ -46,7 +46,6 @@
 #include "worker/recorder.h"
 #include "worker/remaining.h"
 #include "worker/sending.h"
-#include "worker/settlement.h"
 #include "worker/step.h"
 #include "worker/storing.h"
 
@@ -76,8 +75,8 @@ PGDLLEXPORT void seam_ik_worker_main(Datum main_arg);
 /* ---------- a turn ---------- */
 
 /*
- * The step of a turn, after what has ended is stored: claims what may be sent, and takes
- * what is to be told or written.  arg: whether anything may be sent.
+ * The step of a turn, after what has ended is stored: reads the doubts anew where that is
+ * wanted, and claims what may be sent.  arg: whether anything may be.
  */
 static void
 turn(void *arg)
@@ -333,7 +332,7 @@ reload(void)
 /*
  * The extension is gone, or is about to go with its database, and with it what the calls
  * under way were for: what they have issued, or may have, and likewise those whose answers
- * were lost, is left to whom reads the log.
+ * were lost, is left to the readers of the log.
  */
 static void
 log_abandoned(const char *why)
@@ -404,10 +403,10 @@ leave(void)
  * calls to be recorded.  Returns whether there may be something else to do.
  */
 static bool
-hear(void)
+see_to_wakes(void)
 {
 	uint32		calls = places_calls();
-	bool		look = calls & (1 << WAKE_JUDGE);
+	bool		look = calls & (1 << WAKE_FATES);
 
 	if (look || (calls & (1 << WAKE_INTENTS)) || intents_at <= clock_now())
 		intents_at = recorder_run(look);
@@ -502,7 +501,7 @@ seam_ik_worker_main(Datum main_arg)
 			local_clock_set();
 		if (ConfigReloadPending && clock_now() >= reload_at)
 			reload();
-		due = hear() || doubts_are_stale() || flights_store_due() <= clock_now() ||
+		due = see_to_wakes() || doubts_are_stale() || flights_store_due() <= clock_now() ||
 			clock_now() >= turn_at || next_turn() <= clock_now();
 		if (due)
 			storing_run();
@@ -524,7 +523,7 @@ seam_ik_worker_main(Datum main_arg)
 		if (ConfigReloadPending)
 			wake_at = Min(wake_at, reload_at);
 		waiting = true;
-		flights_wait(wake_at);
+		flights_wait(places_is_called() ? 0 : wake_at);
 		waiting = false;
 		if (end_requested)
 			end_now();

@@ -101,6 +101,8 @@ next_due(void)
 	int64		rows = rows_due();
 	int64		cancelled = local_clock_monotonic(queues_next(STATUS_CANCELLED), now, clock);
 
+	if (tell_not_before() > 0)
+		cancelled = tell_not_before();
 	return Min(rows, cancelled);
 }
 
@@ -179,6 +181,7 @@ seam_ik_writer_main(Datum main_arg)
 		}
 		if (clock_now() - idle_since >= IDLE_US && next_due() - clock_now() >= IDLE_US)
 			leave(next_due());
-		wait_until(Min(next_due(), idle_since + IDLE_US));
+		if (!places_is_called())
+			wait_until(Min(next_due(), idle_since + IDLE_US));
 	}
 }

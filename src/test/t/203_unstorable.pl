@@ -52,6 +52,20 @@ ok(wait_for(sub { without_key() eq '0' }), 'they are stored when they can be');
 is(join(' ', map { scalar keys_of($_) } @refused), '1 1', 'the keys that were issued');
 is(join(' ', map { lists_of($_) } @refused), '0 0', 'Seam is not asked for them again');
 
+# ---------- what calls that rolled back have left ----------
+
+sql("ALTER TABLE $table ADD CONSTRAINT few_uses CHECK (max_use_count < 100)");
+my ($unstorable, @storable) = map { new_guest } 1 .. 3;
+$log = -s $node->logfile;
+is(($node->psql('postgres', "SELECT seam_generate_instant_key('$unstorable', 100)"))[0], 3,
+	"a constraint refuses a call's request");
+sql("BEGIN; SELECT seam_generate_instant_key('$_', 1); ROLLBACK") foreach @storable;
+ok(wait_for(sub { !grep { live($_) ne '' } @storable }), "others' keys are revoked all the same");
+isnt(live($unstorable), '', 'this one cannot be');
+like(logged($log), qr/WARNING: .*could not note what a call that rolled back has left: .*"few_uses"/, 'the log tells');
+sql("ALTER TABLE $table DROP CONSTRAINT few_uses");
+ok(wait_for(sub { live($unstorable) eq '' }), 'and is when it can be');
+
 # ---------- a trigger, and a request in doubt ----------
 
 sql("CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
