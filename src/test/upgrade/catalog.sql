@@ -1,6 +1,7 @@
--- What the extension has made in this database, as text: two databases whose lines are the
--- same have the same extension.  The order of a table's columns is left out, because what
--- an update adds comes last.
+-- What the extension has made in this database, a line each: two databases whose lines are
+-- the same have the same extension.  The order of a table's columns is left out, because
+-- what an update adds comes last.
+SELECT regexp_replace(line, '\s+', ' ', 'g') FROM (
 WITH member AS (
 	SELECT d.classid, d.objid
 	FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
@@ -55,4 +56,5 @@ FROM relation r JOIN pg_sequence s ON s.seqrelid = r.oid
 UNION ALL
 SELECT concat_ws(' ', 'dumped', c.oid::regclass, e.extcondition[c.n])
 FROM pg_extension e, unnest(e.extconfig) WITH ORDINALITY c(oid, n) WHERE e.extname = 'seam_ik'
+) made(line)
 ORDER BY 1;
