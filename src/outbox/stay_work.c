@@ -317,7 +317,8 @@ static WorkStatement insert_successor =
 {
 	.sql = "INSERT INTO %r (reference, user_identity_id, max_use_count, customization_profile_id, "
 	"target_table, target_key, target_fields, target_hash%{, target_columns, "
-	"target_numbers, target_partition%}, status, next_attempt_at, enqueued_by, system_identifier, origin, issue_at, "
+	"target_numbers, target_partition%}, status, next_attempt_at, enqueued_by, "
+	"system_identifier, origin, issue_at, "
 	"valid_until, stay_id, is_renewal, former_expires_at, wake_at, row_task, row_task_at, "
 	"replaces_key)"
 	" SELECT reference, user_identity_id, max_use_count, customization_profile_id, target_table, "

@@ -61,7 +61,8 @@ const char *const status_names[STATUS_COUNT] =
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
-	" r.call_id IS NOT NULL, r.stay_id IS NOT NULL AND r.successor_id IS NULL, r.is_renewal, r.wake_at, " \
+	" r.call_id IS NOT NULL, r.stay_id IS NOT NULL AND r.successor_id IS NULL, r.is_renewal," \
+	" r.wake_at, " \
 	"r.issue_at, r.valid_until, r.former_expires_at"
 #define ROW_NCOLUMNS 27
 

@@ -119,7 +119,8 @@ check_other_triggers(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan
 			if (fills_column(other, column))
 				ereport(ERROR,
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						 errmsg("triggers \"%s\" and \"%s\" of table \"%s\" both fill column \"%s\"",
+						 errmsg("triggers \"%s\" and \"%s\" of table \"%s\" both fill column "
+								"\"%s\"",
 								td->tg_trigger->tgname, other->tgname,
 								RelationGetRelationName(td->tg_relation), column),
 						 errhint("Give each of them columns of its own, or drop one.")));

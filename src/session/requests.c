@@ -141,7 +141,8 @@ static Statement statements[ST_COUNT] =
 		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' OR call_id IS NOT NULL THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
-		" wake_at = CASE WHEN wake_at IS NOT NULL THEN '-infinity'::timestamptz END, stay_end = NULL,"
+		" wake_at = CASE WHEN wake_at IS NOT NULL THEN '-infinity'::timestamptz END,"
+		" stay_end = NULL,"
 		" account = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND (transaction_id IS "
 		"NULL OR call_id IS NOT NULL) AND (instant_key).instant_key_id IS NULL THEN NULL ELSE "
 		"account END,"
@@ -177,7 +178,8 @@ static Statement statements[ST_COUNT] =
 		" system_identifier = $1, origin = $2, timeline_id = 0%{, target_numbers = NULL, "
 		"target_partition = NULL%},"
 		/* what sleeps sleeps on */
-		" next_attempt_at = CASE WHEN next_attempt_at IS NOT NULL THEN '-infinity' END::timestamptz, "
+		" next_attempt_at = CASE WHEN next_attempt_at IS NOT NULL THEN "
+		"'-infinity'::timestamptz END, "
 		"look_again_at = NULL"
 		" WHERE (next_attempt_at IS NOT NULL OR wake_at IS NOT NULL AND finished_at IS NULL) AND "
 		"origin <> $2",

@@ -101,7 +101,8 @@ take(const StayWork *stay, StayDue due, const StayClock *clock, TimestampTz wake
 			return false;
 		case STAY_LOST:
 			{
-				WorkRow		row = {.id = stay->id,.is_renewal = true,.reference = stay->reference};
+				WorkRow		row = {.id = stay->id,.is_renewal = true,
+				.reference = stay->reference};
 
 				stay_work_lost(stay);
 				change_needs_writer();

@@ -768,7 +768,8 @@ sub anything
 	my @simple = ("INSERT INTO part SELECT $row, $place, gen_random_uuid() WHERE NOT EXISTS (SELECT FROM part " .
 		"WHERE id = $row)") x 3;
 	push @simple, ("UPDATE part SET place = $place WHERE id = $row") x 2, "DELETE FROM part WHERE id = $row",
-		"UPDATE part SET key_id = NULL WHERE id = $row", "UPDATE part SET place = $place, key_id = NULL WHERE id = $row",
+		"UPDATE part SET key_id = NULL WHERE id = $row",
+		"UPDATE part SET place = $place, key_id = NULL WHERE id = $row",
 		"UPDATE part SET guest = gen_random_uuid() WHERE id = $row", "UPDATE part SET note = 'x' WHERE id = $row";
 	return $simple[ rand @simple ] if $inside || rand() < 0.7;
 	my ($one, $two) = (anything(1), anything(1));

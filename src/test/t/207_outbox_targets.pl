@@ -230,7 +230,8 @@ ok(meanwhile("INSERT INTO stay VALUES (1, 2, '$guest')", 'DROP TABLE stay2'), 'a
 is(of($guest) . live($guest), 'revoked', 'the key is revoked');
 # a table that becomes a partition
 $guest = new_guest();
-sql('CREATE TABLE single (key_id uuid, place int, id int, guest uuid, PRIMARY KEY (id, place));' . keeps('single') . 'DROP TABLE stay; CREATE TABLE stay (gone int, id int, place int, guest uuid, key_id uuid, ' .
+sql('CREATE TABLE single (key_id uuid, place int, id int, guest uuid, PRIMARY KEY (id, place));' .
+	keeps('single') . 'DROP TABLE stay; CREATE TABLE stay (gone int, id int, place int, guest uuid, key_id uuid, ' .
 	'PRIMARY KEY (id, place)) PARTITION BY LIST (place); ALTER TABLE stay DROP COLUMN gone');
 ok(meanwhile("INSERT INTO single VALUES (NULL, 3, 1, '$guest')",
 	'ALTER TABLE stay ATTACH PARTITION single FOR VALUES IN (3)'), 'a table is attached');
@@ -286,11 +287,13 @@ my $gone = new_guest();
 sql('DROP TABLE booking; CREATE DOMAIN guest AS uuid; ' .
 	'CREATE TABLE booking (id int PRIMARY KEY, guest guest, key_id varchar(36));' . keeps('booking'));
 ok(meanwhile("INSERT INTO booking VALUES (1, '$waiting', NULL), (2, '$gone', NULL), (3, NULL, NULL), (4, '$waiting', " .
-	"'no key'), (5, '$gone', 'no key')", 'SET session_replication_role = replica; UPDATE booking SET id = 10 WHERE id = 1; DELETE FROM booking WHERE id = 2'),
+	"'no key'), (5, '$gone', 'no key')", 'SET session_replication_role = replica; ' .
+	'UPDATE booking SET id = 10 WHERE id = 1; DELETE FROM booking WHERE id = 2'),
 	'columns of other types');
 is(of($waiting), 'issued 55000', 'the request says so');
 is(of($gone) . live($gone), 'revoked', 'and the other key is revoked');
-sql("SET session_replication_role = replica; UPDATE booking SET key_id = upper('" . live($waiting) . "') WHERE id = 10");
+sql("SET session_replication_role = replica; " .
+	"UPDATE booking SET key_id = upper('" . live($waiting) . "') WHERE id = 10");
 ok(retry($waiting), 'the key is written by hand');
 is(of($waiting), 'issued', 'which is as well');
 sql('DROP TABLE booking; DROP DOMAIN guest');

@@ -36,7 +36,8 @@ sub table
 {
 	my ($name, $columns, $more) = @_;
 	sql("CREATE TABLE $name ($columns, guest uuid, key_id uuid, url text" . ($more // '') . ";
-CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON $name FOR EACH ROW EXECUTE FUNCTION seam_keep_instant_key_trigger($fields)");
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON $name FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger($fields)");
 	return;
 }
 
@@ -160,7 +161,8 @@ result_of($s);
 
 # A temporary table is of one session.
 like(try("CREATE TEMP TABLE t (id int PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION seam_keep_instant_key_trigger($fields);
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger($fields);
 	INSERT INTO t VALUES (1, gen_random_uuid())"), qr/ERROR:  0A000: /, 'a temporary table');
 
 # What a DBA does to the table, and sessions in subtransactions.

@@ -18,7 +18,7 @@ system_or_bail('sh', '-c', "tar -cf - --exclude='*.o' --exclude='*.so' . | tar -
 	local $ENV{STAGE} = "$build/stage";
 	local $ENV{WORK} = $build;
 	system_or_bail('src/tools/stage', '-C', "$build/source", 'WERROR=1', 'with_llvm=no',
-		'COPT=-DSEAM_IK_LEAST_RENEWAL_MS=1000');
+		'COPT=-DSEAM_IK_LEAST_RENEWAL_MS=1000 -DSEAM_IK_STOP_POINTS');
 }
 my $fake = FakeSeam->start;
 my $node = seam_cluster(slurp_file("$build/stage.conf"), "shared_preload_libraries = 'seam_ik'",
@@ -169,9 +169,11 @@ is(statuses($who), 'revoked over', 'for that');
 
 # ---------- an answer that comes too late ----------
 
-sql("CREATE TABLE written (id int, key_id uuid); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET " .
-	"search_path = public AS 'BEGIN INSERT INTO written VALUES (NEW.id, NEW.key_id); RETURN NEW; END'; CREATE TRIGGER " .
-	"note AFTER UPDATE OF key_id ON booking FOR EACH ROW WHEN (NEW.key_id IS NOT NULL) EXECUTE FUNCTION note()");
+sql(q{CREATE TABLE written (id int, key_id uuid);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+	'BEGIN INSERT INTO written VALUES (NEW.id, NEW.key_id); RETURN NEW; END';
+CREATE TRIGGER note AFTER UPDATE OF key_id ON booking FOR EACH ROW WHEN (NEW.key_id IS NOT NULL)
+	EXECUTE FUNCTION note()});
 my $ended = background($node, 'LISTEN seam_instant_key;');
 my ($over, $put_off) = (new_guest(), new_guest());
 $fake->behave($_, 'route=generate_instant_key,hold', 2) for $over, $put_off;
@@ -182,7 +184,14 @@ ok(wait_for(sub { sent($over) + sent($put_off) >= 3 }), 'requests under way');
 sql("UPDATE booking SET check_out = now() WHERE id = $over_b; " .
 	"UPDATE booking SET check_in = now() + interval '30 days' WHERE id = $put_off_b");
 wait_for(sub { sql("SELECT now() > valid_until FROM seam_instant_key_request WHERE request_id = $single") eq 't' });
+# held when it has stored an answer, the worker has not ended the stay yet
+my $stop = $node->data_dir . '/seam_ik_stop';
+mkdir $stop or die $!;
+append_to_file("$stop/worker-stored", '');
 $fake->release;
+ok(wait_for(sub { glob "$stop/worker-stored.*" }), 'an answer is stored');
+for (my $n = 0; $n < 20 && sql('SELECT count(*) FROM written') == 0; $n++) { sleep 0.1; }
+unlink glob "$stop/worker-stored.*";
 ok(wait_for(sub { statuses($over) =~ /revoked over.*revoked over/ && statuses($put_off) eq 'revoked, pending' }),
 	'whose stays are over, or put off, when the answers come: revoked');
 is(live($over) . live($put_off), '', 'none lives');
@@ -234,7 +243,8 @@ my $without = 0;
 my $until = time + 40;
 while (time < $until)
 {
-	my ($shown, $over) = split /\|/, sql("SELECT coalesce(key_id::text, '-'), check_out <= now() FROM booking WHERE id = $b");
+	my ($shown, $over) = split /\|/, sql("SELECT coalesce(key_id::text, '-'), check_out <= now() FROM booking " .
+		"WHERE id = $b");
 	$seen{$shown} = 1;
 	last if $over eq 't' && $shown eq '-';
 	$without++ if $shown eq '-' && $over ne 't';
@@ -279,7 +289,8 @@ $who = new_guest();
 $b = booking($who, "now() + interval '2 s'", 'NULL');
 my $from = -s $node->logfile;
 sql('ALTER TABLE booking DISABLE TRIGGER stay');
-ok(wait_for(sub { logged($from) =~ /instant keys for rows of table "booking".*wait/ }), 'a trigger that is off: a warning');
+ok(wait_for(sub { logged($from) =~ /instant keys for rows of table "booking".*wait/ }),
+	'a trigger that is off: a warning');
 is(sent($who), 0, 'and it waits');
 sql('ALTER TABLE booking ENABLE TRIGGER stay');
 sql("UPDATE seam_instant_key_request SET row_task_at = '-infinity' WHERE row_task = 'look'");

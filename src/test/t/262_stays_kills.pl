@@ -31,7 +31,8 @@ my $node = seam_cluster(slurp_file("$build/stage.conf"), "shared_preload_librari
 meet($node, $fake);
 $fake->life(9);
 sql(q{
-CREATE TABLE booking (id int PRIMARY KEY, guest uuid, check_in timestamptz, check_out timestamptz, key_id uuid, url text);
+CREATE TABLE booking (id int PRIMARY KEY, guest uuid, check_in timestamptz, check_out timestamptz, key_id uuid,
+	url text);
 CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
 	seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in', 'valid_until=check_out',
 	'instant_key_id=key_id', 'instant_key_url=url');

@@ -143,7 +143,8 @@ test_changes(void)
 #define RENEWAL .is_renewal = true,.issue_at = DT_NOBEGIN,.valid_until = DT_NOEND
 
 /* A key of 48 hours that was issued so long ago. */
-#define KEY(age) .phase = STAY_HAS_KEY,.created_at = NOW - (age),.expires_at = NOW - (age) + 48 * HOUR
+#define KEY(age) \
+	.phase = STAY_HAS_KEY,.created_at = NOW - (age),.expires_at = NOW - (age) + 48 * HOUR
 
 typedef struct DueCase
 {
@@ -159,7 +160,8 @@ static const DueCase dues[] = {
 	.has_row = true}, STAY_SEND, 0},
 	{"in a month", {STAY_WAITS,.issue_at = NOW + 30 * DAY, ENDLESS,.is_fresh = true}, STAY_SLEEP,
 	NOW + 30 * DAY},
-	{"its time has come, of a row", {STAY_WAITS,.issue_at = NOW, ENDLESS,.has_row = true}, STAY_LOOK, 0},
+	{"its time has come, of a row",
+	{STAY_WAITS,.issue_at = NOW, ENDLESS,.has_row = true}, STAY_LOOK, 0},
 	{"its time has come, without a row", {STAY_WAITS,.issue_at = NOW, ENDLESS}, STAY_SEND, 0},
 	{"never", {STAY_WAITS,.issue_at = DT_NOEND, ENDLESS}, STAY_SLEEP, DT_NOEND},
 	{"over before it has begun", {STAY_WAITS,.issue_at = NOW - 2 * DAY,.valid_until = NOW - DAY,
@@ -167,19 +169,22 @@ static const DueCase dues[] = {
 	{"over at this moment", {STAY_WAITS, AT_ONCE,.valid_until = NOW}, STAY_END, 0},
 	{"it is queued", {STAY_WAITS,.issue_at = NOW - DAY,.valid_until = NOW + DAY,.is_queued = true},
 	STAY_SLEEP, NOW + DAY},
-	{"it is queued, and moved ahead", {STAY_WAITS,.issue_at = NOW + DAY,.valid_until = NOW + 2 * DAY,
+	{"it is queued, and moved ahead",
+		{STAY_WAITS,.issue_at = NOW + DAY,.valid_until = NOW + 2 * DAY,
 	.is_queued = true}, STAY_HOLD, NOW + DAY},
 	{"its row is looked at", {STAY_WAITS,.issue_at = NOW - DAY, ENDLESS,.has_row = true,
 	.is_looked_at = true}, STAY_SLEEP, DT_NOEND},
 
 	{"it flies", {STAY_FLIES, AT_ONCE,.valid_until = NOW + DAY}, STAY_SLEEP, NOW + DAY},
 	{"it flies, and is over", {STAY_FLIES, AT_ONCE,.valid_until = NOW - 1}, STAY_END, 0},
-	{"it flies, and was moved ahead", {STAY_FLIES,.issue_at = NOW + DAY, ENDLESS}, STAY_POSTPONE, 0},
+	{"it flies, and was moved ahead",
+	{STAY_FLIES,.issue_at = NOW + DAY, ENDLESS}, STAY_POSTPONE, 0},
 
 	{"a new key", {KEY(0), AT_ONCE, ENDLESS}, STAY_SLEEP, NOW + 42 * HOUR},
 	{"42 hours later", {KEY(42 * HOUR), AT_ONCE, ENDLESS}, STAY_RENEW, 0},
 	{"a moment before", {KEY(42 * HOUR - 1), AT_ONCE, ENDLESS}, STAY_SLEEP, NOW + 1},
-	{"the stay ends with the key", {KEY(42 * HOUR), AT_ONCE,.valid_until = NOW + 6 * HOUR}, STAY_SLEEP,
+	{"the stay ends with the key",
+		{KEY(42 * HOUR), AT_ONCE,.valid_until = NOW + 6 * HOUR}, STAY_SLEEP,
 	NOW + 6 * HOUR},
 	{"the stay lasts a second longer", {KEY(42 * HOUR), AT_ONCE,.valid_until = NOW + 6 * HOUR +
 	USECS_PER_SEC}, STAY_RENEW, 0},
@@ -190,8 +195,10 @@ static const DueCase dues[] = {
 	.is_unwritten = true}, STAY_SLEEP, NOW + 9 * DAY},
 	{"a key that is being written", {KEY(42 * HOUR), AT_ONCE, ENDLESS,.is_being_written = true},
 	STAY_SLEEP, NOW + MINUTE},
-	{"moved ahead", {KEY(HOUR),.issue_at = NOW + DAY,.valid_until = NOW + 2 * DAY}, STAY_POSTPONE, 0},
-	{"moved ahead by a moment", {KEY(HOUR),.issue_at = NOW + USECS_PER_SEC,.valid_until = NOW + DAY},
+	{"moved ahead",
+	{KEY(HOUR),.issue_at = NOW + DAY,.valid_until = NOW + 2 * DAY}, STAY_POSTPONE, 0},
+	{"moved ahead by a moment",
+		{KEY(HOUR),.issue_at = NOW + USECS_PER_SEC,.valid_until = NOW + DAY},
 	STAY_SLEEP, NOW + DAY},
 	{"over", {KEY(HOUR), AT_ONCE,.valid_until = NOW - HOUR}, STAY_END, 0},
 
@@ -204,9 +211,11 @@ static const DueCase dues[] = {
 	{"a renewal is moved ahead", {STAY_WAITS,.is_renewal = true,.issue_at = NOW + DAY, ENDLESS,
 	.former_expires_at = NOW + HOUR}, STAY_POSTPONE, 0},
 
-	{"a failed one is kept", {STAY_FAILED, AT_ONCE,.valid_until = NOW + DAY}, STAY_SLEEP, NOW + DAY},
+	{"a failed one is kept",
+	{STAY_FAILED, AT_ONCE,.valid_until = NOW + DAY}, STAY_SLEEP, NOW + DAY},
 	{"until its stay is over", {STAY_FAILED, AT_ONCE,.valid_until = NOW}, STAY_FORGET, 0},
-	{"so is one that was cancelled", {STAY_ENDED, STAY_CANCELLED, AT_ONCE, ENDLESS}, STAY_SLEEP, DT_NOEND},
+	{"so is one that was cancelled",
+	{STAY_ENDED, STAY_CANCELLED, AT_ONCE, ENDLESS}, STAY_SLEEP, DT_NOEND},
 };
 
 /* How long a key lives, and when it is renewed. */
@@ -249,7 +258,8 @@ test_dues(void)
 		unit_check(stay_due(&key, &clock, &wake_at) == STAY_SLEEP &&
 				   wake_at == NOW + lives[i].expected, "life %d", i);
 	}
-	unit_check(stay_clock_estimate(NOW, 1000, NOW + 400000) == NOW + 400000, "the local clock fits");
+	unit_check(stay_clock_estimate(NOW, 1000, NOW + 400000) == NOW + 400000,
+			   "the local clock fits");
 	unit_check(stay_clock_estimate(NOW, 1000, NOW + 40 * DAY) == NOW + USECS_PER_SEC + 1000,
 			   "the local clock is ahead");
 	unit_check(stay_clock_estimate(NOW, 1000, NOW - 40 * DAY) == NOW, "the local clock is behind");
@@ -587,7 +597,8 @@ judge(int stay)
 	unit_check(!must || good > 0, "stay %d: no key lives", stay);
 	unit_check(good <= 2, "stay %d: %d keys live", stay, good);
 	if (must && good > 0)
-		unit_check(row.shown == nrequests - 1 && newest()->alive, "stay %d: the row shows the newest",
+		unit_check(row.shown == nrequests - 1 && newest()->alive,
+				   "stay %d: the row shows the newest",
 				   stay);
 }
 
