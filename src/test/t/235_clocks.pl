@@ -123,7 +123,8 @@ sub settled_late_enough
 {
 	my ($guest, $name) = @_;
 	my ($call) = asked($guest, 'generate_instant_key');
-	my ($list) = asked($guest, 'list');
+	# (while Seam seemed to be away the guest's keys may have been asked for to see whether it is back)
+	my ($list) = grep { $_->{time} > $call->{time} } asked($guest, 'list');
 
 	cmp_ok($list->{time} - $call->{time}, '>', 2.9, "$name: a lost answer was not looked after too early");
 	return;
