@@ -177,27 +177,25 @@ read_requests(Writing *w)
 	{
 		HeapTuple	row = found->vals[f];
 		TupleDesc	desc = found->tupdesc;
-		RowTarget  *target = NULL;
+		RowTarget  *target;
 		HeapTupleHeader key;
 		HeapTupleData key_tuple;
 		Datum		value;
 		bool		isnull;
 		int64		id = DatumGetInt64(SPI_getbinval(row, desc, WRITING_REQUEST_ID, &isnull));
+		int			i = 0;
 
-		for (int i = 0; i < batch->n && target == NULL; i++)
-		{
-			if (batch->ids[i] != id)
-				continue;
-			target = &w->targets[i];
-			batch->outcomes[i] = ROW_LATER;
-			read_task(row, desc, &w->targets[i]);
-			batch->looks[i] = w->targets[i].looks;
-			batch->clears[i] = w->targets[i].clears;
-			batch->hashes[i] = w->targets[i].hash;
-			batch->stays[i] = w->targets[i].stay_id;
-		}
-		if (target == NULL)
+		while (i < batch->n && batch->ids[i] != id)
+			i++;
+		if (i == batch->n)
 			continue;
+		target = &w->targets[i];
+		read_task(row, desc, target);
+		batch->outcomes[i] = ROW_LATER;
+		batch->looks[i] = target->looks;
+		batch->clears[i] = target->clears;
+		batch->hashes[i] = target->hash;
+		batch->stays[i] = target->stay_id;
 		target->id = id;
 		target->key = SPI_getbinval(row, desc, WRITING_TARGET_KEY, &isnull);
 		target->fields = SPI_getbinval(row, desc, WRITING_TARGET_FIELDS, &isnull);
