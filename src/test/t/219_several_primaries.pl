@@ -43,7 +43,11 @@ foreach my $pair ([qw(east west)], [qw(west east)])
 sub at { my ($name, $sql) = @_; return $node{$name}->safe_psql('postgres', $sql); }
 sub other { return $_[0] eq 'east' ? 'west' : 'east'; }
 # key_at(primary, house, id): the key that the booking has there, or ''
-sub key_at { my ($name, $house, $id) = @_; return at($name, "SELECT key_id FROM booking WHERE (house, id) = ('$house', $id)"); }
+sub key_at
+{
+	my ($name, $house, $id) = @_;
+	return at($name, "SELECT key_id FROM booking WHERE (house, id) = ('$house', $id)");
+}
 
 my (%guest, %key);
 foreach my $house (qw(east west))
@@ -58,7 +62,8 @@ foreach my $house (qw(east west))
 	ok(wait_for(sub { !grep { key_at($there, $house, $_) eq '' } 1 .. 4 }), "$house: $there sees the keys");
 	foreach my $id (1 .. 4)
 	{
-		is(key_at($there, $house, $id), join(' ', live_keys($guest{$house}[$id - 1])), "$house, $id: the one that there is");
+		is(key_at($there, $house, $id), join(' ', live_keys($guest{$house}[$id - 1])),
+			"$house, $id: the one that there is");
 		is(sent($guest{$house}[$id - 1]), 1, "$house, $id: and that was asked for once");
 	}
 	is(at($there, "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id IN ('"
@@ -67,8 +72,10 @@ foreach my $house (qw(east west))
 	# who has issued a key has it revoked; and so does who has not
 	at($house, "DELETE FROM booking WHERE (house, id) = ('$house', 1)");
 	at($there, "DELETE FROM booking WHERE (house, id) = ('$house', 2)");
-	ok(wait_for(sub { live_keys($guest{$house}[$_ - 1]) == 0 }), "$house, $_: deleted, its key is revoked") foreach 1, 2;
-	ok(wait_for(sub { at($there, "SELECT count(*) FROM booking WHERE house = '$house'") eq '2' }), "$there has followed");
+	ok(wait_for(sub { live_keys($guest{$house}[$_ - 1]) == 0 }), "$house, $_: deleted, its key is revoked")
+		foreach 1, 2;
+	ok(wait_for(sub { at($there, "SELECT count(*) FROM booking WHERE house = '$house'") eq '2' }),
+		"$there has followed");
 	is(scalar(live_keys($guest{$house}[$_ - 1])), 1, "$house, $_: the others live") foreach 3, 4;
 }
 foreach my $name (sort keys %node)
@@ -84,7 +91,8 @@ at('west', 'ALTER SYSTEM SET seam_ik.worker = off; SELECT pg_reload_conf()');
 ok(wait_for(sub { at('west', 'SHOW seam_ik.worker') eq 'off' }), 'west is in trouble');
 my $waiting = new_guest;
 at('west', "INSERT INTO booking VALUES ('west', 9, '$waiting')");
-ok(wait_for(sub { at('east', "SELECT count(*) FROM booking WHERE id = 9") eq '1' }), 'a booking of it arrives, without a key');
+ok(wait_for(sub { at('east', 'SELECT count(*) FROM booking WHERE id = 9') eq '1' }),
+	'a booking of it arrives, without a key');
 $node{west}->stop('immediate');
 is(at('east', "SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$waiting'"), 0,
 	'nobody in the east asks for one');
