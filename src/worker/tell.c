@@ -32,6 +32,9 @@
 /* Notices in one transaction, and cancelled requests. */
 #define AT_ONCE 1000
 
+/* Where PostgreSQL raises that the queue of notifications is full. */
+#define QUEUE_FILE "async.c"
+
 /* When nothing is told after the queue of notifications was full. */
 #define SILENCE_US (1 * INT64CONST(1000000))
 
@@ -85,14 +88,16 @@ tell_ends(SPITupleTable *ends, int n, RequestStatus status)
 
 /*
  * After a step has failed: is that because it told of something?  Then the next ones do
- * not, for a while.
+ * not, for a while.  A user's trigger may raise that SQLSTATE, too, but not from the file of
+ * PostgreSQL's sources that has the queue.
  */
 bool
 tell_is_in_the_way(const ErrorData *error)
 {
 	bool		was_silent = clock_now() < silent_until;
 
-	if (error == NULL || error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED || was_silent)
+	if (error == NULL || was_silent || error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		error->filename == NULL || strcmp(error->filename, QUEUE_FILE) != 0)
 		return false;
 	silent_until = clock_now() + SILENCE_US;
 	return true;

@@ -43,14 +43,14 @@ static int64 reload_at;			/* not before, after it failed */
 PGDLLEXPORT void seam_ik_writer_main(Datum main_arg);
 
 /*
- * before_shmem_exit callback: it ends, and has not crashed.
+ * before_shmem_exit callback: it ends, and has not crashed.  Nothing is done here that takes
+ * its time or may fail, because nothing could interrupt it, and an error would be FATAL.
  */
 static void
 at_exit(int code, Datum arg)
 {
-	AbortOutOfAnyTransaction();
 	STOP_POINT("writer-end");
-	rows_leave();
+	rows_note_stuck();
 }
 
 /*
@@ -60,6 +60,7 @@ at_exit(int code, Datum arg)
 pg_noreturn static void
 leave(int64 due)
 {
+	rows_leave();
 	places_write_at(due == PG_INT64_MAX ? 0 : due);
 	places_expect_exit();
 	proc_exit(0);

@@ -79,6 +79,10 @@ ok(wait_written('picky', 24), 'one row fails, and those that were written with i
 ok(settled, 'settled');
 is(errors('picky', 'P0001'), 6, 'its request says why');
 is(sql('SELECT count(*) FROM picky WHERE id % 5 <> 0 AND key_id IS NULL'), 0, 'each other has its key');
+# an SQLSTATE that PostgreSQL raises when its queue of notifications is full
+table('limited', q{RAISE EXCEPTION 'too much' USING ERRCODE = '54000';});
+book('limited', 2);
+ok(wait_for(sub { errors('limited', '54000') eq '2' }), 'a trigger raises what a full queue of notifications does');
 sql(q{CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE deferred (id int PRIMARY KEY, guest uuid, key_id uuid,
 	late int DEFAULT 1 REFERENCES late DEFERRABLE INITIALLY DEFERRED);
 CREATE TRIGGER enqueue AFTER INSERT ON deferred FOR EACH ROW EXECUTE FUNCTION
@@ -128,6 +132,16 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	is(errors('held', '55P03'), 0, 'without an error');
 }
 
+# Code that fails as if something were locked: that is tried again, for as long as it takes.
+sql('CREATE SEQUENCE tries');
+table('contended', q{DECLARE n bigint := nextval('public.tries'); BEGIN IF n <= 12 THEN RAISE EXCEPTION 'not now'
+	USING ERRCODE = (ARRAY['55P03', '40P01', '40001'])[n % 3 + 1]; END IF; END;});
+book('contended', 1);
+ok(wait_for(sub { sql('SELECT last_value FROM tries') >= 7 }), 'locks, deadlocks and serialization failures');
+is(sql('SELECT coalesce(sum(crashes + stuck), 0) FROM seam_instant_key_writing'), '0', 'nothing is counted');
+ok(wait_written('contended', 1), 'in the end the row is written');
+is(sql('SELECT last_value FROM tries'), '13', 'after each of them');
+
 # ---------- the writer is ended ----------
 
 sql('ALTER TABLE slow ALTER note SET DEFAULT 0');
@@ -149,6 +163,29 @@ foreach my $signal (qw(TERM KILL))
 	is(ask($node, "SELECT count(*) FROM seam_instant_key_request r JOIN slow ON guest = user_identity_id
 		WHERE (instant_key).instant_key_id IS DISTINCT FROM key_id"), 0, 'and no key is another one');
 }
+sub counted { return ask($node, 'SELECT coalesce(sum(crashes), 0) FROM seam_instant_key_writing'); }
+# ... while a session has the table locked in which it notes what it writes to
+my $written = written('slow');
+book('slow', 2);
+ok(wait_for(sub { ask($node, "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'")
+	eq 'PgSleep' }), 'a trigger runs');
+$session = background($node, 'BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 1;');
+wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
+my $was = writer();
+my $counted = counted();
+kill 'TERM', $was;
+ok(wait_for(sub { (writer() || $was) ne $was }), 'the writer is ended while its marks are locked: it goes');
+$session->{in} .= "COMMIT;\n";
+result_of($session);
+ok(wait_written('slow', $written + 2), 'another one writes the rows');
+is(counted(), $counted, 'and counts no crash');
+# ... and with the server
+book('slow', 2);
+ok(wait_for(sub { ask($node, "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'")
+	eq 'PgSleep' }), 'a trigger runs');
+$node->restart;
+ok(wait_written('slow', $written + 4), 'the server is restarted meanwhile: the rows are written');
+is(counted(), '0', 'that is no crash either');
 sql('DROP TRIGGER code ON slow');
 
 # ---------- users' code that crashes the server ----------

@@ -206,6 +206,21 @@ ok(quiet(), 'and settled');
 is(still_live(@batch), 0, 'no key of it lives');
 is(lists_for(@batch), 1, 'only what is not known is looked for');
 
+# A batch whose answers are all there, or lost, is done with: the transaction that goes on
+# does not make the time longer within which a lost key can have been created.
+my @done = map { new_guest } 1 .. 3;
+$fake->behave($done[1], "$at,reset_after", 1);
+$s = background($node, "BEGIN; SELECT 'began ' || clock_timestamp(); SELECT count(*) FROM seam_generate_instant_keys(
+	ARRAY['" . join("','", @done) . "']::uuid[]); SELECT 'ended ' || clock_timestamp(); SELECT pg_sleep(3), 'slept';");
+ok(heard($s, 'slept'), 'a batch with a lost answer in a transaction that goes on for long');
+say_to($s, 'ROLLBACK;');
+result_of($s);
+my ($from, $to) = map { $s->{out} =~ /$_ (.*)/ } 'began', 'ended';
+ok(quiet(), 'and rolls back');
+is(sql("SELECT attempt_timeout <= 1002 + 1000 * extract(epoch FROM timestamptz '$to' - timestamptz '$from')
+	FROM seam_instant_key_request WHERE user_identity_id = '$done[1]'"), 't', 'its key is looked for in the time of the call');
+is(still_live(@done), 0, 'no key of it lives');
+
 # ---------- DDL on the outbox ----------
 
 my ($before, $after, $later) = map { new_guest } 1 .. 3;
