@@ -101,14 +101,15 @@ foreach my $how ("ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')
 		"CREATE CONSTRAINT TRIGGER refuses AFTER INSERT ON $journal DEFERRABLE INITIALLY DEFERRED FOR EACH ROW " .
 		"WHEN (new.user_identity_ids[1] = '$bad') EXECUTE FUNCTION public.refuses()");
 	kill 'STOP', $worker;
-	my $refused = background($node, "SELECT seam_generate_instant_key('$bad');");
 	my $bench = IPC::Run::start([ 'pgbench', '-n', '-c', CALLS, '-t', 1, '-f', $others, $node->connstr('postgres') ],
 		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
+	wait_for(sub { waiting() == CALLS });
+	my $refused = background($node, "SELECT seam_generate_instant_key('$bad');");
 	ok(wait_for(sub { waiting() == CALLS + 1 }), "many calls wait to be recorded, and one cannot be: $how");
 	kill 'CONT', $worker;
 	$bench->finish;
 	like($out, qr{processed: ${\ CALLS}/${\ CALLS}}, 'the others are made');
-	like((result_of($refused))[0], qr/^ERROR:  55000: the worker of seam_ik could not record the call: .*\brefuses\b/,
+	like((result_of($refused))[0], qr/ERROR:  55000: the worker of seam_ik could not record the call: .*\brefuses\b/,
 		'that one is refused, and told why');
 	is(scalar(calls($last, $bad)), 0, 'nothing was sent for it');
 	sql($how =~ /^ADD/ ? "ALTER TABLE $journal DROP CONSTRAINT refuses" : "DROP TRIGGER refuses ON $journal");

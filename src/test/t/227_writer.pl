@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call settled logged wait_sent);
+use Guests qw(meet new_guest sql call settled logged wait_sent say_to printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -81,8 +81,14 @@ is(errors('picky', 'P0001'), 6, 'its request says why');
 is(sql('SELECT count(*) FROM picky WHERE id % 5 <> 0 AND key_id IS NULL'), 0, 'each other has its key');
 # an SQLSTATE that PostgreSQL raises when its queue of notifications is full
 table('limited', q{RAISE EXCEPTION 'too much' USING ERRCODE = '54000';});
-book('limited', 2);
-ok(wait_for(sub { errors('limited', '54000') eq '2' }), 'a trigger raises what a full queue of notifications does');
+my $listener = background($node, "LISTEN seam_instant_key; SELECT 'listens';");
+printed($listener, 'listens');
+book('limited', 3);
+ok(wait_for(sub { errors('limited', '54000') eq '3' }), 'a trigger raises what a full queue of notifications does');
+my @limited = split /\n/, sql("SELECT request_id FROM seam_instant_key_request WHERE sqlstate = '54000'");
+ok(wait_for(sub { say_to($listener, 'SELECT;'); @limited == grep { $listener->{out} =~ /"request_id":$_,/ } @limited }),
+	'those who listen are told of each all the same');
+result_of($listener);
 sql(q{CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE deferred (id int PRIMARY KEY, guest uuid, key_id uuid,
 	late int DEFAULT 1 REFERENCES late DEFERRABLE INITIALLY DEFERRED);
 CREATE TRIGGER enqueue AFTER INSERT ON deferred FOR EACH ROW EXECUTE FUNCTION
@@ -98,7 +104,7 @@ is(sql('SELECT string_agg(id::text, \',\' ORDER BY id) FROM deferred WHERE key_i
 # ---------- locks ----------
 
 my $session = background($node, 'BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 1;');
-wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
+printed($session, qr/1\n/);
 table('third');
 sql('INSERT INTO third (note) VALUES (1)');
 ok(wait_written('third', 1), '(a row)');
@@ -121,7 +127,7 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	sql(join '', map { "INSERT INTO held VALUES ($_, '$who[$_ - 1]');" } 1 .. 3);
 	wait_sent($_) for @who;
 	$session = background($node, "BEGIN; $lock; SELECT 1;");
-	wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
+	printed($session, qr/1\n/);
 	$fake->release;
 	ok(wait_for(sub { errors('held', '55P03') > 0 }), "$lock: the request says that it is locked");
 	ok(wait_written('held', 2), 'the other rows are written') if $lock =~ /^SELECT/;
@@ -169,10 +175,10 @@ my $written = written('slow');
 book('slow', 2);
 ok(wait_for(sub { ask($node, "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'")
 	eq 'PgSleep' }), 'a trigger runs');
-$session = background($node, 'BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 1;');
-wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
-my $was = writer();
 my $counted = counted();
+$session = background($node, 'BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 1;');
+printed($session, qr/1\n/);
+my $was = writer();
 kill 'TERM', $was;
 ok(wait_for(sub { (writer() || $was) ne $was }), 'the writer is ended while its marks are locked: it goes');
 $session->{in} .= "COMMIT;\n";

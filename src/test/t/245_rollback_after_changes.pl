@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql answers call keys_of live asked quiet worker_of up);
+use Guests qw(meet new_guest sql answers call keys_of live asked quiet worker_of up printed open_call);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -39,14 +39,6 @@ sub reported
 		$db, "SELECT status || ': ' || last_error FROM seam_instant_key_orphan WHERE user_identity_id = '$guest'");
 }
 sub logged { my ($what) = @_; return wait_for(sub { slurp_file($node->logfile) =~ $what }); }
-# An open transaction with a key.
-sub open_call
-{
-	my ($db, $guest) = @_;
-	my $s = background($node, 'BEGIN; ' . call($guest) . "; SELECT 'called';", $db);
-	wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /called/ });
-	return $s;
-}
 
 foreach my $db (qw(one two again forced slow changed))
 {
@@ -189,7 +181,7 @@ is(worker_of('postgres'), $worker, 'the worker is the same');
 my ($locked, @others) = map { new_guest } 1 .. 9;
 $s = open_call('postgres', $locked);
 my $locker = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call FOR UPDATE;");
-wait_for(sub { $locker->{run}->pump_nb; $locker->{out} =~ /locked/ });
+printed($locker, 'locked');
 $s->{in} .= "COMMIT;\n";
 my ($locked_key) = (result_of($s))[0] =~ /^([0-9a-f-]{36}\n)/;
 is(join(' ', map { try('postgres', call($_)) } @others), join(' ', map { live($_) } @others),
