@@ -88,6 +88,9 @@ typedef struct WorkQueue
 								 * turn */
 	int64		next_full;		/* when to begin before the marks again, on
 								 * clock_now()'s clock */
+	bool		careful;		/* a read has failed: read around what cannot
+								 * be read */
+	bool		damaged;		/* there was something since next_full */
 } WorkQueue;
 
 /* The attempt that is about to be made. */

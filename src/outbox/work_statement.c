@@ -214,6 +214,19 @@ work_key_type(void)
 }
 
 /*
+ * An int8[] of ids, in CurrentMemoryContext.
+ */
+Datum
+work_ids(const int64 *ids, int n)
+{
+	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(work_array(values, NULL, n, INT8OID));
+}
+
+/*
  * An array of n values, or NULLs, in CurrentMemoryContext.
  */
 ArrayType *

@@ -34,6 +34,7 @@ extern ErrorData *work_try(void (*function) (void *arg), void *arg);
 extern bool work_is_of_one(int sqlerrcode);
 extern Outbox *work_outbox(void);
 extern bool work_is_ours(void);
+extern Datum work_ids(const int64 *ids, int n);
 extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);
 extern void work_execute(WorkStatement *statement, Datum *args, const char *nulls);
 extern int	work_uuids(pg_uuid_t **ids);

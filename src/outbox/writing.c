@@ -25,19 +25,6 @@
 	" status = 'issued' AND CASE WHEN next_attempt_at IS NULL THEN false ELSE true END "
 #define TO_TELL " RETURNING request_id, reference"
 
-/*
- * An int8[] of ids, in CurrentMemoryContext.
- */
-static Datum
-id_array(const int64 *ids, int n)
-{
-	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(ids[i]);
-	return PointerGetDatum(work_array(values, NULL, n, INT8OID));
-}
-
 static WorkStatement lock_requests =
 {
 	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key"
@@ -58,7 +45,7 @@ writing_lock(Oid table, const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = ObjectIdGetDatum(table);
 	work_execute(&lock_requests, args, NULL);
 	return SPI_tuptable;
@@ -80,7 +67,7 @@ writing_written(const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	work_execute(&note_written, args, NULL);
 	return SPI_tuptable;
 }
@@ -103,7 +90,7 @@ writing_row_locked(const int64 *ids, int n, const char *error)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = CStringGetTextDatum(error);
 	args[4] = TimestampTzGetDatum(GetCurrentTimestamp());
 	work_execute(&note_locked, args, NULL);
@@ -167,7 +154,7 @@ writing_put_off(const int64 *ids, int n, TimestampTz until)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = TimestampTzGetDatum(until);
 	work_execute(&put_off, args, NULL);
 }
@@ -188,7 +175,7 @@ writing_hold(const int64 *ids, int n, const char *error)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
 	args[4] = CStringGetTextDatum(error);
 	work_execute(&hold, args, NULL);

@@ -215,6 +215,7 @@ sort_due(void *arg)
 static void
 not_read(void *arg, const ErrorData *error)
 {
+	queues_be_careful(error);
 	take_a_break();
 }
 

@@ -149,7 +149,10 @@ not_told(void *arg, const ErrorData *error)
 	if (tell_is_in_the_way(error))
 		told(arg);
 	else
+	{
 		tell_at = clock_now() + STEP_ERROR_PAUSE_US;
+		queues_be_careful(error);
+	}
 	queues_look_at_all();
 }
 

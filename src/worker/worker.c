@@ -214,6 +214,7 @@ static void
 turn_failed(void *arg, const ErrorData *error)
 {
 	flights_forget_claimed();
+	queues_be_careful(error);
 	change_forget_notices(0);
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
