@@ -3,8 +3,12 @@
 #   make, make install, make installcheck    as for every PGXS extension
 #   make demo      bookings and their Instant Keys, in a throwaway cluster
 #   make test      every test, in throwaway clusters
+#   make test-matrix  the same on each release of PostgreSQL, in root folders of its own
 #   make unit      those of the decisions alone, without a server, in seconds
 #   make bench     speed, next to other ways of calling HTTP from a database
+#   make deb       Debian packages for what PostgreSQL the distribution has, in build-deb
+#   make dist      the archive that goes to PGXN
+#   make test-install  a bare Debian gets a key as README.md says, by package and by source
 #   make counts    what a warm call takes, in instructions, allocations, system calls
 #   make pictures  draws the pictures of the pages anew, from src/doc/pictures
 #   make lint      formatting and static analysis; "make indent" reformats
@@ -28,13 +32,21 @@ REGRESS = contract settings errors formats encodings batch life triggers
 REGRESS_OPTS = --encoding=UTF8 --no-locale
 
 # These do not need PostgreSQL or libcurl to be there already.
-DEV_TARGETS = demo test unit bench counts pictures lint indent memcheck
+DEV_TARGETS = demo test test-matrix test-install unit bench deb dist counts pictures lint indent memcheck
 .PHONY: $(DEV_TARGETS)
 
 demo:
 	@src/demo/run
 test:
 	@src/test/run
+test-matrix:
+	@src/test/matrix
+test-install:
+	@src/test/newcomer
+deb:
+	@src/tools/deb
+dist:
+	@src/tools/dist
 memcheck:
 	@src/test/run --memcheck
 unit:
@@ -58,7 +70,11 @@ top := $(if $(VPATH),$(VPATH)/)
 HOUSE = base net logic seam shmem config outbox session worker
 OBJS = $(patsubst $(top)%.c,%.o,$(sort $(wildcard $(top)src/*.c $(HOUSE:%=$(top)src/%/*.c))))
 DATA = $(patsubst $(top)%,%,$(sort $(wildcard $(top)sql/$(EXTENSION)--*.sql)))
-DOCS = README.md $(patsubst $(top)%,%,$(sort $(wildcard $(top)src/doc/*.md $(top)src/doc/*.svg)))
+# The pages lie below $(pg_config --docdir)/seam_ik as they lie here, so that their links
+# hold; other extensions have a README.md, too.
+DOCS = README.md
+PAGES = $(patsubst $(top)%,%,$(sort $(wildcard $(top)src/doc/*.md $(top)src/doc/*.svg)))
+override docmoduledir := $(EXTENSION)
 
 # The control file is the one place that states the version.
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" $(top)$(EXTENSION).control)
@@ -103,6 +119,16 @@ endif
 include $(PGXS)
 
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(HOUSE:%=$(top)src/%/*.h)) $(top)$(EXTENSION).control $(top)Makefile
+
+pagesdir = $(DESTDIR)$(docdir)/$(docmoduledir)/src/doc
+install: install-pages
+uninstall: uninstall-pages
+.PHONY: install-pages uninstall-pages
+install-pages:
+	$(MKDIR_P) '$(pagesdir)'
+	$(INSTALL_DATA) $(addprefix $(top),$(PAGES)) '$(pagesdir)'/
+uninstall-pages:
+	rm -f $(addprefix '$(pagesdir)'/, $(notdir $(PAGES)))
 
 ifdef VPATH
 $(shell mkdir -p src $(HOUSE:%=src/%))

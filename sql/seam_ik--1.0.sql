@@ -3,6 +3,13 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION seam_ik" to load this file. \quit
 
+-- A library that is older than this script, because the server still has it from before
+-- an upgrade of the files, refuses here.
+CREATE FUNCTION seam_ik_requires(script text) RETURNS void
+AS 'MODULE_PATHNAME', 'seam_ik_requires' LANGUAGE C STRICT;
+SELECT seam_ik_requires('1.0');
+DROP FUNCTION seam_ik_requires(text);
+
 CREATE TYPE seam_instant_key AS (
 	instant_key_id uuid,
 	instant_key_url text,

@@ -26,6 +26,7 @@ from common import (API_KEY, ANSWER, BODY, IDENTITY, Cluster, Failure, Floor,
                     Machine, command, free_ports, rotated, wait_for)
 from outbox import Outbox
 from protection import Protection
+from report import Report
 
 HERE = pathlib.Path(__file__).resolve().parent
 LATENCY_MS = 50
@@ -126,6 +127,7 @@ class Bench:
         self.parts = options.parts or PARTS
         self.work = work
         self.machine = Machine(options.let_sleep)
+        self.report = Report()
         self.headers = [
             'User-Agent: seam_ik', 'Accept: application/json',
             'Content-Type: application/json', 'Authorization: Bearer ' + API_KEY,
@@ -164,6 +166,9 @@ class Bench:
             Protection(self, self.serve).run(LATENCY_MS)
         if 'outbox' in self.parts:
             Outbox(self, LATENCY_MS, BATCH_CONCURRENCY).run()
+        folder = self.work / 'keep' / 'bench'
+        folder.mkdir()
+        self.report.write(folder)
 
     def serve(self, delay_ms, *log):
         """Start a server that answers after a delay, and return its URL."""
@@ -213,6 +218,7 @@ class Bench:
     def introduce(self):
         machine = self.machine
         curl = command('curl-config', '--version').split()[1]
+        self.report.measured_on(self.cluster.version, curl)
         print('%s, libcurl %s, nginx on loopback' % (self.cluster.version, curl))
         if machine.server_cpu == machine.client_cpu:
             print('servers and clients share the one processor')
@@ -306,6 +312,7 @@ class Bench:
                 mine, floor = times[label, scheme], times['floor', scheme]
                 ratio = statistics.median(a / b for a, b in zip(mine, floor))
                 row += '%10.1f %6.3fx' % (statistics.median(mine), ratio)
+                self.report.add('warm', label, scheme, statistics.median(mine))
             print(row)
         print(flush=True)
 
@@ -403,6 +410,8 @@ class Bench:
         print('%-20s%18s%18s' % ('', 'first call', 'reconnect'))
         for label in ('floor', 'seam_ik', 'plpython3u', 'pgsql-http'):
             if label in first:
+                self.report.add('connect', label, 'first call', first[label])
+                self.report.add('connect', label, 'later', again[label])
                 print('%-20s%18.2f%18.2f%s' % (
                     label, first[label], again[label],
                     '    ' + wanted if label == 'seam_ik' else ''))
@@ -448,6 +457,10 @@ class Bench:
                 session.close()
         print('%-20s' % 'floor' + ''.join(
             '%18.0f' % statistics.median(floors[case]) for case in cases))
+        for label, times in (('floor', floors), ('seam_ik', mine)):
+            for case in cases:
+                if times[case]:
+                    self.report.add('batch', label, case, statistics.median(times[case]))
         if self.has_batch:
             row = '%-20s' % 'seam_ik'
             for case in cases:
@@ -465,6 +478,7 @@ class Bench:
             each = float(session.ask(
                 loop(self.pgsql_http_call(base), count))[0][0])
             session.close()
+            self.report.add('batch', 'pgsql-http', 'slow http', each * BATCH_SIZE / 1000)
             print('pgsql-http, row by row, on the slow server over http: %.0f ms'
                   ' (%d calls, taken times %d)'
                   % (each * BATCH_SIZE / 1000, count, BATCH_SIZE // count))

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "outbox/key.h"
 #include "outbox/outbox.h"
+#include "outbox/script.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
@@ -115,7 +116,8 @@ static bool warned;				/* in this transaction, that there is no
  * of another server (a system identifier), from that of a database made from this one
  * (its OID), and from that of an extension that was dropped and created anew (the
  * number that its installation has).  A standby has the same.  Raises 42P01 when
- * somebody has dropped the sequence that holds the number.
+ * somebody has dropped the sequence that holds the number, and what script_check()
+ * raises.
  */
 static int64
 origin_of(const Outbox *outbox)
@@ -128,6 +130,7 @@ origin_of(const Outbox *outbox)
 
 	if (outbox->table == known_table)
 		return known;
+	script_check();
 	sequence = get_relname_relid("seam_instant_key_installation", outbox->schema);
 	if (!OidIsValid(sequence))
 		ereport(ERROR,

@@ -182,16 +182,16 @@ sql('postgres', "DROP DATABASE IF EXISTS $_") for qw(copy copy2 copy3);
 
 # ---------- commands about the extension ----------
 
-# Another version, which alters the table and adds something.
+# Another version (a later one the library would refuse), which alters the table and adds something.
 my $scripts = $ENV{STAGE} . $node->config_data('--sharedir') . '/extension';
-append_to_file("$scripts/seam_ik--1.0--1.1.sql", "LOCK TABLE seam_instant_key_request IN ACCESS EXCLUSIVE " .
+append_to_file("$scripts/seam_ik--1.0--0.8.sql", "LOCK TABLE seam_instant_key_request IN ACCESS EXCLUSIVE " .
 	"MODE;\nCREATE FUNCTION seam_more() RETURNS int LANGUAGE sql AS 'SELECT 1';\n");
-append_to_file("$scripts/seam_ik--1.1--1.0.sql", "DROP FUNCTION seam_more();\n");
+append_to_file("$scripts/seam_ik--0.8--1.0.sql", "DROP FUNCTION seam_more();\n");
 my ($guest, $id) = busy('a');
-quick('ALTER EXTENSION UPDATE with a busy worker', 'a', "ALTER EXTENSION seam_ik UPDATE TO '1.1'");
+quick('ALTER EXTENSION UPDATE with a busy worker', 'a', "ALTER EXTENSION seam_ik UPDATE TO '0.8'");
 works('a', 'and it goes on');
 sql('a', "ALTER EXTENSION seam_ik UPDATE TO '1.0'");
-unlink "$scripts/seam_ik--1.0--1.1.sql", "$scripts/seam_ik--1.1--1.0.sql";
+unlink "$scripts/seam_ik--1.0--0.8.sql", "$scripts/seam_ik--0.8--1.0.sql";
 $fake->behave($guest, '');
 ok(wait_issued('a', $id), 'so does what hung');
 
