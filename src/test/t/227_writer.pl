@@ -103,8 +103,8 @@ is(sql('SELECT string_agg(id::text, \',\' ORDER BY id) FROM deferred WHERE key_i
 
 # ---------- locks ----------
 
-my $session = background($node, 'BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 1;');
-printed($session, qr/1\n/);
+my $session = background($node, "BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 'locked';");
+printed($session, 'locked');
 table('third');
 sql('INSERT INTO third (note) VALUES (1)');
 ok(wait_written('third', 1), '(a row)');
@@ -126,8 +126,8 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	$fake->behave($_, 'route=generate_instant_key,hold', 1) for @who;
 	sql(join '', map { "INSERT INTO held VALUES ($_, '$who[$_ - 1]');" } 1 .. 3);
 	wait_sent($_) for @who;
-	$session = background($node, "BEGIN; $lock; SELECT 1;");
-	printed($session, qr/1\n/);
+	$session = background($node, "BEGIN; $lock; SELECT 'locked';");
+	printed($session, 'locked');
 	$fake->release;
 	ok(wait_for(sub { errors('held', '55P03') > 0 }), "$lock: the request says that it is locked");
 	ok(wait_written('held', 2), 'the other rows are written') if $lock =~ /^SELECT/;
@@ -176,8 +176,8 @@ book('slow', 2);
 ok(wait_for(sub { ask($node, "SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'seam_ik writer'")
 	eq 'PgSleep' }), 'a trigger runs');
 my $counted = counted();
-$session = background($node, 'BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 1;');
-printed($session, qr/1\n/);
+$session = background($node, "BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 'locked';");
+printed($session, 'locked');
 my $was = writer();
 kill 'TERM', $was;
 ok(wait_for(sub { (writer() || $was) ne $was }), 'the writer is ended while its marks are locked: it goes');
