@@ -320,11 +320,11 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		}
 	}
 	if (full)
-	{
-		queue->careful = queue->damaged;
 		queue->next_full = clock_now() + (queue->damaged ? DAMAGED_PAUSE_US :
 										  FULL_READ_SHARE * (clock_now() - begin));
-	}
+	/* all of it was read */
+	if (n < limit)
+		queue->careful = queue->damaged;
 	return n;
 }
 

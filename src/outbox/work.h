@@ -90,7 +90,8 @@ typedef struct WorkQueue
 								 * clock_now()'s clock */
 	bool		careful;		/* a read has failed: read around what cannot
 								 * be read */
-	bool		damaged;		/* there was something since next_full */
+	bool		damaged;		/* there was something since the queue was
+								 * last read from its beginning */
 } WorkQueue;
 
 /* The attempt that is about to be made. */
