@@ -22,19 +22,6 @@
 /* Of those that cannot be claimed, only one is told of in so long a time. */
 #define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
 
-/*
- * An int8[] of the rows' ids, in CurrentMemoryContext.
- */
-Datum
-claim_ids(const WorkRow *rows, int n)
-{
-	int64	   *ids = palloc(Max(n, 1) * sizeof(int64));
-
-	for (int i = 0; i < n; i++)
-		ids[i] = rows[i].id;
-	return work_ids(ids, n);
-}
-
 static WorkStatement claim_pending =
 {
 	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
@@ -66,7 +53,7 @@ typedef struct Claim
 	RequestStatus status;		/* of all of them */
 	const WorkAttempt *attempt; /* that is about to be made */
 	TimestampTz now;			/* when it is */
-	WorkRow    *rows;			/* these */
+	const int64 *ids;			/* these */
 	int			n;				/* how many there are */
 } Claim;
 
@@ -82,7 +69,7 @@ claim_all(void *arg)
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = claim_ids(claim->rows, claim->n);
+	args[2] = work_ids(claim->ids, claim->n);
 	if (claim->status == STATUS_CANCELLED)
 	{
 		work_execute(&note_told, args, nulls);
@@ -129,38 +116,29 @@ warn_of_unclaimed(int64 id, const ErrorData *error)
 }
 
 /*
- * Claims rows that are locked, for this attempt.  Where that fails, each of them by itself,
- * as far as a transaction may have subtransactions at little cost.  Returns how many are
- * claimed, which come first then.
+ * Claims n requests that are locked, for this attempt, which is made now.  Where that fails,
+ * each of them by itself, as far as a transaction may have subtransactions at little cost.
+ * Sets claimed[i] for those that are claimed, and clears the others.
  */
-int
-claim_rows(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+void
+claim_requests(RequestStatus status, const WorkAttempt *attempt, TimestampTz now,
+			   const int64 *ids, int n, bool *claimed)
 {
-	Claim		all = {status, attempt, GetCurrentTimestamp(), rows, n};
+	Claim		all = {status, attempt, now, ids, n};
 	ErrorData  *error = work_try(claim_all, &all);
 
-	if (error)
+	memset(claimed, error == NULL, n * sizeof(bool));
+	n = Min(n, CLAIM_ALONE_MAX);
+	for (int i = 0; i < n && !claimed[i]; i++)
 	{
-		int			most = Min(n, CLAIM_ALONE_MAX);
+		Claim		one = {status, attempt, now, &ids[i], 1};
 
-		n = 0;
-		for (int i = 0; i < most; i++)
-		{
-			Claim		one = {status, attempt, all.now, &rows[i], 1};
-
-			if (error && !work_is_of_one(error->sqlerrcode))
-				ReThrowError(error);
-			error = work_try(claim_all, &one);
-			if (error)
-				warn_of_unclaimed(rows[i].id, error);
-			else
-				rows[n++] = rows[i];
-		}
+		if (error && !work_is_of_one(error->sqlerrcode))
+			ReThrowError(error);
+		error = work_try(claim_all, &one);
+		if (error)
+			warn_of_unclaimed(ids[i], error);
+		else
+			claimed[i] = true;
 	}
-	for (int i = 0; i < n && status != STATUS_CANCELLED; i++)
-	{
-		rows[i].attempts++;
-		rows[i].attempted_at = all.now;
-	}
-	return n;
 }

@@ -8,7 +8,14 @@
 #ifndef SEAM_IK_DAMAGE_H
 #define SEAM_IK_DAMAGE_H
 
-#include "outbox/work.h"
+#include "datatype/timestamp.h"
+
+/* How far a queue has been read: its next_attempt_at and request_id. */
+typedef struct WorkMark
+{
+	TimestampTz time;			/* next_attempt_at */
+	int64		id;				/* request_id */
+} WorkMark;
 
 /*
  * Reads at most limit rows of a queue that come after the mark, and returns how many; keep:

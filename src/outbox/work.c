@@ -20,8 +20,6 @@
 #include "base/clock.h"
 #include "access/htup_details.h"
 #include "funcapi.h"
-#include "outbox/claim.h"
-#include "outbox/damage.h"
 #include "outbox/key.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -134,6 +132,19 @@ get_rows(WorkRow **rows)
 	return n;
 }
 
+/*
+ * Returns the rows' ids, in CurrentMemoryContext.
+ */
+static int64 *
+row_ids(const WorkRow *rows, int n)
+{
+	int64	   *ids = palloc(Max(n, 1) * sizeof(int64));
+
+	for (int i = 0; i < n; i++)
+		ids[i] = rows[i].id;
+	return ids;
+}
+
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
 #define DUE(condition, lock) \
 	"SELECT" ROW_COLUMNS " FROM %r r" \
@@ -229,6 +240,34 @@ read_rows(void *arg, WorkMark *mark, int limit, bool keep)
 }
 
 /*
+ * Claims rows that are locked, for this attempt.  Returns how many are claimed, which come
+ * first then.
+ */
+static int
+claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool	   *claimed = palloc(n * sizeof(bool));
+	int			nclaimed = 0;
+
+	claim_requests(status, attempt, now, row_ids(rows, n), n, claimed);
+	for (int i = 0; i < n; i++)
+	{
+		WorkRow		row = rows[i];
+
+		if (!claimed[i])
+			continue;
+		if (status != STATUS_CANCELLED)
+		{
+			row.attempts++;
+			row.attempted_at = now;
+		}
+		rows[nclaimed++] = row;
+	}
+	return nclaimed;
+}
+
+/*
  * Of the requests of a queue that come after the mark, and are due at this time (or
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
  */
@@ -243,8 +282,9 @@ take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attem
 	else if (damage_read(read_rows, &reading, mark, due, limit))
 		queue->damaged = true;
 	*rows = reading.rows;
-	return queue->status == STATUS_ISSUED || reading.n == 0 ? reading.n :
-		claim_rows(queue->status, attempt, reading.rows, reading.n);
+	if (queue->status == STATUS_ISSUED || reading.n == 0)
+		return reading.n;
+	return claim(queue->status, attempt, reading.rows, reading.n);
 }
 
 /*
@@ -641,7 +681,7 @@ work_look_again(int limit, WorkRow **rows, TimestampTz *next)
 	n = get_rows(rows);
 	if (n > 0)
 	{
-		args[2] = claim_ids(*rows, n);
+		args[2] = work_ids(row_ids(*rows, n), n);
 		args[3] = TimestampTzGetDatum(now + LOOK_AGAIN_RETRY_S * USECS_PER_SEC);
 		work_execute(&claim_again, args, NULL);
 	}

@@ -144,7 +144,7 @@ single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_
  */
 void
 functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
-		  SeamKeyConsumer consume, void *arg, SeamResult *result)
+			   SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
 	Single		single = {
 		.exchange = {
@@ -335,7 +335,7 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
 	functions_call(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
-			  &result);
+				   &result);
 	return (Datum) 0;
 }
 

@@ -15,6 +15,6 @@
 extern const pg_uuid_t *functions_user_identity(FunctionCallInfo fcinfo, int arg);
 extern int	functions_max_use_count(FunctionCallInfo fcinfo, int arg);
 extern void functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
-					  SeamKeyConsumer consume, void *arg, SeamResult *result);
+						   SeamKeyConsumer consume, void *arg, SeamResult *result);
 
 #endif							/* SEAM_IK_FUNCTIONS_H */

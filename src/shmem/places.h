@@ -60,8 +60,8 @@ typedef struct Place
 									 * have become due since it looked */
 	pg_atomic_uint64 users_code_at; /* since when it runs users' code, on
 									 * clock_now()'s clock; 0: it does not */
-	bool		marks_counted;	/* what its marks tell of a crash of the server
-								 * is counted: later ones tell of none */
+	bool		marks_counted;	/* what its marks tell of a crash of the
+								 * server is counted: later ones tell of none */
 	Oid			stuck_table;	/* whose code did not let the last one go, or
 								 * InvalidOid */
 

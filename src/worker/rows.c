@@ -262,7 +262,7 @@ static void
 count_crashes(void *arg)
 {
 	Oid			stuck = places_stuck_table();
-	Oid		   *counted;
+	Oid		   *counted = NULL;
 	int			n = 0;
 
 	step_read_database();

@@ -103,7 +103,8 @@ is(sql('SELECT string_agg(id::text, \',\' ORDER BY id) FROM deferred WHERE key_i
 
 # ---------- locks ----------
 
-my $session = background($node, "BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 'locked';");
+my $session = background($node,
+	"BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 'locked';");
 printed($session, 'locked');
 table('third');
 sql('INSERT INTO third (note) VALUES (1)');
