@@ -22,6 +22,7 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "outbox/insertion.h"
 #include "outbox/journal.h"
 #include "outbox/key.h"
 #include "outbox/work.h"
@@ -141,106 +142,103 @@ new_column(int n)
 	return MemoryContextAllocHuge(CurrentMemoryContext, Max(n, 1) * sizeof(Datum));
 }
 
-/*
- * Returns the identities of all the intents' elements as one array, and in *starts where
- * each one's start in it, and where the last one's end; in CurrentMemoryContext.
- */
-static ArrayType *
-all_identities(JournalRow **rows, int n, ArrayType **starts)
+/* The columns of the journal, in their order. */
+enum
 {
-	Datum	   *start = new_column(n + 1);
-	Datum	   *identities;
-	int			nidentities = 0;
+	CALL_ID,
+	CALL_TRANSACTION,
+	CALL_TOP_TRANSACTION,
+	CALL_IDENTITIES,
+	CALL_MAX_USE_COUNT,
+	CALL_PROFILE,
+	CALL_REQUESTED_AT,
+	CALL_TIMEOUT,
+	CALL_SEAM_TIME,
+	CALL_ACCOUNT,
+	CALL_SYSTEM_IDENTIFIER,
+	CALL_ORIGIN,
+	CALL_TIMELINE,
+	CALL_DATA_DIRECTORY,
+	CALL_API_KEY_HASH,
+	CALL_NCOLUMNS
+};
 
-	for (int i = 0; i < n; i++)
-	{
-		start[i] = Int32GetDatum(nidentities + 1);
-		nidentities += rows[i]->n;
-	}
-	start[n] = Int32GetDatum(nidentities + 1);
-	*starts = work_array(start, NULL, n + 1, INT4OID);
-	identities = new_column(nidentities);
-	nidentities = 0;
-	for (int i = 0; i < n; i++)
-	{
-		for (int j = 0; j < rows[i]->n; j++)
-			identities[nidentities++] = UUIDPGetDatum(&rows[i]->identities[j]);
-	}
-	return work_array(identities, NULL, nidentities, UUIDOID);
-}
-
-static WorkStatement insert_intents =
+static const InsertionColumn columns[CALL_NCOLUMNS] =
 {
-	.sql = "INSERT INTO %c (call_id, transaction_id, top_transaction_id, user_identity_ids,"
-	" max_use_count, customization_profile_id, attempt_timeout, account, api_key_hash, seam_time,"
-	" requested_at, timeline_id, data_directory_id, system_identifier, origin)"
-	" SELECT $3[i], $4[i], $5[i], $6[$7[i] : $7[i + 1] - 1], nullif($8[i], 0), $9[i], $10[i],"
-	" $11[i], $12[i], $13[i], $14, $15, $16, $1, $2 FROM generate_series(1, array_length($3, 1)) i",
-	.types = {UUIDARRAYOID, XID8ARRAYOID, XID8ARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID,
-		UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID,
-	TIMESTAMPTZOID, INT4OID, INT8OID}
+	[CALL_ID] = {"call_id", UUIDOID},
+	[CALL_TRANSACTION] = {"transaction_id", XID8OID},
+	[CALL_TOP_TRANSACTION] = {"top_transaction_id", XID8OID},
+	[CALL_IDENTITIES] = {"user_identity_ids", UUIDARRAYOID},
+	[CALL_MAX_USE_COUNT] = {"max_use_count", INT4OID},
+	[CALL_PROFILE] = {"customization_profile_id", UUIDOID},
+	[CALL_REQUESTED_AT] = {"requested_at", TIMESTAMPTZOID},
+	[CALL_TIMEOUT] = {"attempt_timeout", INT4OID},
+	[CALL_SEAM_TIME] = {"seam_time", TIMESTAMPTZOID},
+	[CALL_ACCOUNT] = {"account", INT8OID},
+	[CALL_SYSTEM_IDENTIFIER] = {"system_identifier", INT8OID},
+	[CALL_ORIGIN] = {"origin", INT8OID},
+	[CALL_TIMELINE] = {"timeline_id", INT4OID},
+	[CALL_DATA_DIRECTORY] = {"data_directory_id", INT8OID},
+	[CALL_API_KEY_HASH] = {"api_key_hash", INT8OID},
 };
 
 /*
- * Records n intents, at least one, in one statement, and sets the time of the requests
- * to now.
+ * Returns the identities of an intent's elements as an array, in CurrentMemoryContext.
+ */
+static ArrayType *
+identities_of(const JournalRow *row)
+{
+	Datum	   *identities = new_column(row->n);
+
+	for (int i = 0; i < row->n; i++)
+		identities[i] = UUIDPGetDatum(&row->identities[i]);
+	return work_array(identities, NULL, row->n, UUIDOID);
+}
+
+/*
+ * Records n intents, and sets the time of the requests to now.  Raises what
+ * insertion_open() and insertion_row() raise.
  */
 void
 journal_insert(JournalRow **rows, int n, TimestampTz now)
 {
-	Datum		args[WORK_MAX_ARGS];
-	Datum	   *ids = new_column(n);
-	Datum	   *transactions = new_column(n);
-	Datum	   *tops = new_column(n);
-	ArrayType  *starts;
-	Datum	   *max_use_counts = new_column(n);
-	Datum	   *profiles = new_column(n);
-	bool	   *no_profile = palloc(n * sizeof(bool));
-	Datum	   *timeouts = new_column(n);
-	Datum	   *accounts = new_column(n);
-	Datum	   *api_keys = new_column(n);
-	Datum	   *seam_times = new_column(n);
-	bool	   *no_seam_time = palloc(n * sizeof(bool));
+	const Outbox *outbox = work_outbox();
 	int			timeline = (int) GetWALInsertionTimeLine();
+	Insertion	insertion;
+	Datum		values[CALL_NCOLUMNS];
+	bool		nulls[CALL_NCOLUMNS] = {false};
 
+	insertion_open(&insertion, get_relname_relid("seam_instant_key_call", outbox->schema),
+				   columns, CALL_NCOLUMNS);
+	values[CALL_REQUESTED_AT] = TimestampTzGetDatum(now);
+	values[CALL_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
+	values[CALL_ORIGIN] = Int64GetDatum(outbox->origin);
+	values[CALL_TIMELINE] = Int32GetDatum(timeline);
+	values[CALL_DATA_DIRECTORY] = data_directory_id();
 	for (int i = 0; i < n; i++)
 	{
 		JournalRow *row = rows[i];
 
 		row->requested_at = now;
 		row->timeline = timeline;
-		ids[i] = UUIDPGetDatum(&row->call_id);
-		transactions[i] = FullTransactionIdGetDatum(row->transaction);
-		tops[i] = FullTransactionIdGetDatum(row->top);
-		max_use_counts[i] = Int32GetDatum(row->max_use_count);
-		profiles[i] = UUIDPGetDatum(&row->profile);
-		no_profile[i] = !row->has_profile;
-		timeouts[i] = Int32GetDatum(row->timeout);
-		accounts[i] = Int64GetDatum((int64) row->account.account);
-		api_keys[i] = Int64GetDatum((int64) row->account.api_key);
-		seam_times[i] = TimestampTzGetDatum(row->seam_time);
-		no_seam_time[i] = !row->has_seam_time;
+		values[CALL_ID] = UUIDPGetDatum(&row->call_id);
+		values[CALL_TRANSACTION] = FullTransactionIdGetDatum(row->transaction);
+		values[CALL_TOP_TRANSACTION] = FullTransactionIdGetDatum(row->top);
+		values[CALL_IDENTITIES] = PointerGetDatum(identities_of(row));
+		values[CALL_MAX_USE_COUNT] = Int32GetDatum(row->max_use_count);
+		nulls[CALL_MAX_USE_COUNT] = row->max_use_count == 0;
+		values[CALL_PROFILE] = UUIDPGetDatum(&row->profile);
+		nulls[CALL_PROFILE] = !row->has_profile;
+		values[CALL_TIMEOUT] = Int32GetDatum(row->timeout);
+		values[CALL_SEAM_TIME] = TimestampTzGetDatum(row->seam_time);
+		nulls[CALL_SEAM_TIME] = !row->has_seam_time;
+		values[CALL_ACCOUNT] = Int64GetDatum((int64) row->account.account);
+		values[CALL_API_KEY_HASH] = Int64GetDatum((int64) row->account.api_key);
+		insertion_row(&insertion, values, nulls);
 	}
-	args[2] = PointerGetDatum(work_array(ids, NULL, n, UUIDOID));
-	args[3] = PointerGetDatum(work_array(transactions, NULL, n, XID8OID));
-	args[4] = PointerGetDatum(work_array(tops, NULL, n, XID8OID));
-	args[5] = PointerGetDatum(all_identities(rows, n, &starts));
-	args[6] = PointerGetDatum(starts);
-	args[7] = PointerGetDatum(work_array(max_use_counts, NULL, n, INT4OID));
-	args[8] = PointerGetDatum(work_array(profiles, no_profile, n, UUIDOID));
-	args[9] = PointerGetDatum(work_array(timeouts, NULL, n, INT4OID));
-	args[10] = PointerGetDatum(work_array(accounts, NULL, n, INT8OID));
-	args[11] = PointerGetDatum(work_array(api_keys, NULL, n, INT8OID));
-	args[12] = PointerGetDatum(work_array(seam_times, no_seam_time, n, TIMESTAMPTZOID));
-	args[13] = TimestampTzGetDatum(now);
-	args[14] = Int32GetDatum(timeline);
-	args[15] = data_directory_id();
-	work_execute(&insert_intents, args, NULL);
-	if (SPI_processed != (uint64) n)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg("a trigger or rule keeps calls from being recorded in "
-						"\"seam_instant_key_call\"")));
+	insertion_close(&insertion);
+	/* this transaction's later statements see them */
+	CommandCounterIncrement();
 }
 
 /*

@@ -25,6 +25,7 @@
 #include "executor/executor.h"
 #include "shmem/places.h"
 #include "miscadmin.h"
+#include "outbox/insertion.h"
 #include "outbox/key.h"
 #include "outbox/outbox.h"
 #include "outbox/script.h"
@@ -39,17 +40,8 @@
 #include "utils/typcache.h"
 #include "utils/xid8.h"
 
-/*
- * What the columns must be.  A later one than the first script made may be missing:
- * until ALTER EXTENSION UPDATE the table is as the former version made it.
- */
-static const struct
-{
-	const char *name;			/* of the column */
-	Oid			type;			/* InvalidOid: seam_instant_key */
-	bool		later;			/* it may be missing */
-}			columns[REQ_NCOLUMNS] =
-
+/* What the columns must be. */
+static const InsertionColumn columns[REQ_NCOLUMNS] =
 {
 	[REQ_REQUEST_ID] = {"request_id", INT8OID, false},
 	[REQ_REFERENCE] = {"reference", TEXTOID, false},
@@ -87,24 +79,20 @@ static const struct
 };
 
 /* The table, open for insertion, in this transaction. */
-typedef struct Insertion
+typedef struct RequestInsertion
 {
-	Relation	table;			/* with a lock for the transaction */
-	AttrNumber	numbers[REQ_NCOLUMNS];	/* of the columns in it; 0: missing */
+	Insertion	rows;			/* of requests */
 	Oid			sequence;		/* of request_id */
 	int64		origin;			/* of what is inserted */
-	EState	   *estate;			/* the executor's, for the next two */
-	ResultRelInfo *result;		/* the table, with its indexes */
-	TupleTableSlot *slot;		/* the row to insert */
 	Datum		pending;		/* a status, as text */
 	Datum		revoking;		/* the other status of a new request */
 	Datum		issued;			/* of a call's request */
 	Datum		in_flight;		/* of one whose answer was lost */
 	Datum		lost;			/* that one's SQLSTATE */
 	TupleDesc	key_desc;		/* of type seam_instant_key, or NULL */
-} Insertion;
+} RequestInsertion;
 
-static Insertion *insertion;	/* in TopTransactionContext, or NULL */
+static RequestInsertion *insertion; /* in TopTransactionContext, or NULL */
 static SubTransactionId inserting_in = InvalidSubTransactionId; /* in which a row is
 																 * being inserted */
 static bool warned;				/* in this transaction, that there is no
@@ -188,49 +176,6 @@ outbox_of_function(Oid function)
 }
 
 /*
- * Find the columns by their names: a DBA may have added others, which are left NULL.
- * Each is looked for behind the one before it first.  Raises 42703 when one is missing
- * that we cannot do without, and 42804 when one is of another type.
- */
-static void
-find_columns(Insertion *ins, Oid schema)
-{
-	TupleDesc	desc = RelationGetDescr(ins->table);
-	int			next = 0;
-
-	for (int c = 0; c < REQ_NCOLUMNS; c++)
-	{
-		Form_pg_attribute att = NULL;
-		Oid			type = columns[c].type;
-
-		for (int i = 0; i < desc->natts && att == NULL; i++)
-		{
-			att = TupleDescAttr(desc, (next + i) % desc->natts);
-			if (att->attisdropped || strcmp(NameStr(att->attname), columns[c].name) != 0)
-				att = NULL;
-		}
-		ins->numbers[c] = att ? att->attnum : InvalidAttrNumber;
-		if (att == NULL && columns[c].later)
-			continue;
-		if (att == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("table seam_instant_key_request of extension seam_ik has no column "
-							"\"%s\"", columns[c].name)));
-		if (!OidIsValid(type))
-			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-								   CStringGetDatum("seam_instant_key"), ObjectIdGetDatum(schema));
-		if (att->atttypid != type)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" of table seam_instant_key_request is not of the type "
-							"that extension seam_ik made it of",
-							columns[c].name)));
-		next = att->attnum;
-	}
-}
-
-/*
  * Open the table for insertion, in the whole transaction's name: a
  * subtransaction may roll back, and the next one goes on with it.
  */
@@ -239,7 +184,7 @@ open_insertion(Outbox *outbox)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(TopTransactionContext);
 	ResourceOwner old_owner = CurrentResourceOwner;
-	Insertion  *ins = palloc0(sizeof(Insertion));
+	RequestInsertion *ins = palloc0(sizeof(RequestInsertion));
 
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	PG_TRY();
@@ -247,37 +192,23 @@ open_insertion(Outbox *outbox)
 		ins->origin = outbox->origin;
 		ins->sequence = get_relname_relid("seam_instant_key_request_request_id_seq",
 										  outbox->schema);
-		ins->table = table_open(outbox->table, RowExclusiveLock);
 		if (!OidIsValid(ins->sequence))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("sequence seam_instant_key_request_request_id_seq of extension seam_ik "
 							"does not exist")));
-		find_columns(ins, outbox->schema);
-		ins->estate = CreateExecutorState();
-		MemoryContextSwitchTo(ins->estate->es_query_cxt);
-		ins->result = makeNode(ResultRelInfo);
-		/* 0: it is in no range table */
-		InitResultRelInfo(ins->result, ins->table, 0, NULL, 0);
-		/* no trigger runs with what the caller is granted by EXECUTE alone */
-		ins->result->ri_TrigDesc = NULL;
-		ExecOpenIndices(ins->result, false);
-		ins->slot = MakeSingleTupleTableSlot(RelationGetDescr(ins->table), &TTSOpsVirtual);
 		ins->pending = CStringGetTextDatum("pending");
 		ins->revoking = CStringGetTextDatum("revoking");
 		ins->issued = CStringGetTextDatum("issued");
 		ins->in_flight = CStringGetTextDatum("in_flight");
 		ins->lost = CStringGetTextDatum(unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
+		insertion_open(&ins->rows, outbox->table, columns, REQ_NCOLUMNS);
 	}
-	PG_CATCH();
+	PG_FINALLY();
 	{
-		if (ins->table)
-			table_close(ins->table, NoLock);
 		CurrentResourceOwner = old_owner;
-		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	CurrentResourceOwner = old_owner;
 	MemoryContextSwitchTo(old_context);
 	insertion = ins;
 }
@@ -289,16 +220,13 @@ static void
 close_insertion(void)
 {
 	ResourceOwner old_owner = CurrentResourceOwner;
-	Insertion  *ins = insertion;
+	RequestInsertion *ins = insertion;
 
 	if (ins == NULL)
 		return;
 	insertion = NULL;
 	CurrentResourceOwner = TopTransactionResourceOwner;
-	ExecDropSingleTupleTableSlot(ins->slot);
-	ExecCloseIndices(ins->result);
-	table_close(ins->table, NoLock);
-	FreeExecutorState(ins->estate);
+	insertion_close(&ins->rows);
 	CurrentResourceOwner = old_owner;
 }
 
@@ -381,8 +309,6 @@ begin_insertion(Outbox *outbox)
 static void
 insert_row(Datum *values, bool *nulls)
 {
-	Insertion  *ins = insertion;
-
 	if (inserting_in != InvalidSubTransactionId)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
@@ -390,26 +316,14 @@ insert_row(Datum *values, bool *nulls)
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
-	values[REQ_ORIGIN] = Int64GetDatum(ins->origin);
+	values[REQ_ORIGIN] = Int64GetDatum(insertion->origin);
 	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
 		nulls[REQ_ENQUEUED_BY] = nulls[REQ_SYSTEM_IDENTIFIER] = nulls[REQ_ORIGIN] =
 		nulls[REQ_STATUS] = false;
 
-	ExecStoreAllNullTuple(ins->slot);
-	for (int c = 0; c < REQ_NCOLUMNS; c++)
-	{
-		AttrNumber	number = ins->numbers[c];
-
-		if (nulls[c] || number == InvalidAttrNumber)
-			continue;
-		ins->slot->tts_values[number - 1] = values[c];
-		ins->slot->tts_isnull[number - 1] = false;
-	}
 	inserting_in = GetCurrentSubTransactionId();
-	ExecSimpleRelationInsert(ins->result, ins->estate, ins->slot);
+	insertion_row(&insertion->rows, values, nulls);
 	inserting_in = InvalidSubTransactionId;
-	ExecClearTuple(ins->slot);
-	ResetPerTupleExprContext(ins->estate);
 }
 
 /*
@@ -494,8 +408,8 @@ find_key_type(void)
 
 	if (insertion->key_desc)
 		return;
-	att = TupleDescAttr(RelationGetDescr(insertion->table),
-						insertion->numbers[REQ_INSTANT_KEY] - 1);
+	att = TupleDescAttr(RelationGetDescr(insertion->rows.table),
+						insertion->rows.numbers[REQ_INSTANT_KEY] - 1);
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
 	MemoryContextSwitchTo(old);
