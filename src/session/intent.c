@@ -258,7 +258,7 @@ wait_until_recorded(const Protection *protection, Portion *portion)
 				 errmsg("the worker of seam_ik could not record the call: %s", reply.refusal),
 				 errdetail("The request was not made: the key could not be revoked if the "
 						   "transaction rolled back."),
-				 errhint("Look for constraints and triggers on \"seam_instant_key_call\".")));
+				 errhint("Look for constraints and indexes on \"seam_instant_key_call\".")));
 	portion->has_seam_time = reply.has_seam_time;
 	portion->seam_time = reply.seam_time;
 }

@@ -7,8 +7,8 @@
  * A session waits only for the record of its intent: one commit for all that wish for
  * one, which also deletes intents about which is decided.
  *
- * Where that fails, because of a constraint or trigger of the outbox's owner, say, each
- * wish is recorded in a subtransaction of its own, and the session is told whose is refused.
+ * Where that fails, because of a constraint of the outbox's owner, say, each wish is
+ * recorded in a subtransaction of its own, and the session is told whose is refused.
  *
  * Nothing here waits for a lock longer than 20 ms, or for one that a session may hold
  * while it waits for the worker: a record takes locks of the journal only.

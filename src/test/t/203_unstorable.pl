@@ -88,7 +88,8 @@ ok(wait_for(sub { live($unstorable) eq '' }), 'and is when it can be');
 my $journal = 'seam_instant_key_call';
 sub waiting { return sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT seam%'
 	AND wait_event_type = 'Extension'"); }
-foreach my $how ("ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')", 'a trigger that is deferred')
+foreach my $how ("ALTER TABLE $journal ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')",
+	"CREATE INDEX refuses ON $journal ((1 / (user_identity_ids[1] <> 'GUEST')::int))")
 {
 	my $bad = new_guest;
 	my $others = PostgreSQL::Test::Utils::tempdir() . '/calls';
@@ -97,9 +98,7 @@ foreach my $how ("ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')
 	my $last = mark();
 
 	append_to_file($others, "SELECT seam_generate_instant_key(gen_random_uuid());\n");
-	sql($how =~ /^ADD/ ? "ALTER TABLE $journal " . $how =~ s/GUEST/$bad/r :
-		"CREATE CONSTRAINT TRIGGER refuses AFTER INSERT ON $journal DEFERRABLE INITIALLY DEFERRED FOR EACH ROW " .
-		"WHEN (new.user_identity_ids[1] = '$bad') EXECUTE FUNCTION public.refuses()");
+	sql($how =~ s/GUEST/$bad/r);
 	kill 'STOP', $worker;
 	my $bench = IPC::Run::start([ 'pgbench', '-n', '-c', CALLS, '-t', 1, '-f', $others, $node->connstr('postgres') ],
 		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
@@ -109,10 +108,11 @@ foreach my $how ("ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')
 	kill 'CONT', $worker;
 	$bench->finish;
 	like($out, qr{processed: ${\ CALLS}/${\ CALLS}}, 'the others are made');
-	like((result_of($refused))[0], qr/ERROR:  55000: the worker of seam_ik could not record the call: .*\brefuses\b/,
+	like((result_of($refused))[0],
+		qr/ERROR:  55000: the worker of seam_ik could not record the call: (new row .*"refuses"|division by zero)/,
 		'that one is refused, and told why');
 	is(scalar(calls($last, $bad)), 0, 'nothing was sent for it');
-	sql($how =~ /^ADD/ ? "ALTER TABLE $journal DROP CONSTRAINT refuses" : "DROP TRIGGER refuses ON $journal");
+	sql($how =~ /^ALTER/ ? "ALTER TABLE $journal DROP CONSTRAINT refuses" : 'DROP INDEX refuses');
 	ok(quiet(), 'all is settled');
 	like(sql(call($bad)), qr/^[0-9a-f-]{36}$/, 'it is made when it can be');
 }
