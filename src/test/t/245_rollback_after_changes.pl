@@ -4,7 +4,8 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql answers call keys_of live asked quiet worker_of up printed open_call);
+use Guests qw(meet new_guest sql answers call keys_of live asked quiet worker_of up printed
+	open_call intents_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -159,23 +160,27 @@ ok(logged(qr/User identities: .*$forced/), 'the log tells what a dropped databas
 
 # ---------- others' triggers and locks on the table of calls ----------
 
-my ($unrecorded, $recorded) = (new_guest, new_guest);
+my ($unrecorded, $recorded, $patient) = map { new_guest } 1 .. 3;
 $worker = worker_of('postgres');
 sql('postgres', q{
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER nothing BEFORE INSERT ON seam_instant_key_call FOR EACH ROW EXECUTE FUNCTION nothing();
 });
+$s = open_call('postgres', $recorded);
+is(intents_of('postgres', $recorded), '1', 'no trigger keeps a call from being recorded');
+result_of($s);
+sql('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
+my $holder = background($node, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
+printed($holder, 'locked');
 like(try('postgres', 'SET seam_ik.connect_timeout = 500; ' . call($unrecorded)), qr/ERROR:  55000: /,
-	'a call fails that a trigger keeps from being recorded');
+	'a call fails that a lock keeps from being recorded');
 is(scalar(asked($unrecorded)), 0, 'nothing is sent');
-my $patient = new_guest;
 $s = background($node, "SET seam_ik.connect_timeout = '20s'; " . call($patient) . ';');
 answers('postgres',
 	"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%$patient%' AND wait_event_type = 'Extension'", '1');
 sleep 0.5;						# the worker has tried by then
-sql('postgres', 'DROP TRIGGER nothing ON seam_instant_key_call');
-is((result_of($s))[0], live($patient) . "\n", 'a call that waits goes on without the trigger');
-is(sql('postgres', call($recorded)), live($recorded), 'all is well without the trigger');
+result_of($holder);
+is((result_of($s))[0], live($patient) . "\n", 'a call that waits goes on when the lock has gone');
 is(worker_of('postgres'), $worker, 'the worker is the same');
 
 my ($locked, @others) = map { new_guest } 1 .. 9;
