@@ -16,9 +16,6 @@
 #include "outbox/work_statement.h"
 #include "utils/timestamp.h"
 
-/* Those that are claimed each by itself, because together they cannot be. */
-#define CLAIM_ALONE_MAX 64
-
 /* Of those that cannot be claimed, only one is told of in so long a time. */
 #define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
 
@@ -128,7 +125,7 @@ claim_requests(RequestStatus status, const WorkAttempt *attempt, TimestampTz now
 	ErrorData  *error = work_try(claim_all, &all);
 
 	memset(claimed, error == NULL, n * sizeof(bool));
-	n = Min(n, CLAIM_ALONE_MAX);
+	n = Min(n, WORK_ALONE_AT_ONCE);
 	for (int i = 0; i < n && !claimed[i]; i++)
 	{
 		Claim		one = {status, attempt, now, &ids[i], 1};

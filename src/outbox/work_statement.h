@@ -15,6 +15,12 @@
 
 #define WORK_MAX_ARGS STATEMENT_MAX_ARGS
 
+/*
+ * So many times work_try() is called in one transaction: other processes are told of so
+ * many subtransactions at little cost.
+ */
+#define WORK_ALONE_AT_ONCE 64
+
 /* Every statement's first arguments are this system's id and our rows' origin. */
 #define WORK_OUR_ARGS 2
 #define OURS " origin = $2 "

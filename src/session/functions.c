@@ -164,7 +164,6 @@ functions_call(Oid function, const SeamAccount *account, const SeamRequest *requ
 	};
 
 	set_limits(&single.exchange);
-	http_check_free();
 	if (request->op == SEAM_GENERATE)
 		single.protection = intent_begin(function, account, request, 1, single_identity, request,
 										 check_interrupts, &single.exchange);
@@ -640,7 +639,6 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	{
 		if (batch->exchange.n > 0)
 		{
-			http_check_free();
 			batch->protection = intent_begin(fcinfo->flinfo->fn_oid, &account, &batch->request,
 											 batch->exchange.n, batch_identity, batch,
 											 check_interrupts, &batch->exchange);

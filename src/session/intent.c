@@ -411,9 +411,9 @@ portion_of(const Protection *protection, int64 i)
  * and account must live as long.  check(check_arg) is called while the session waits,
  * and may throw.
  *
- * Raises 25006 in a transaction that is READ ONLY (on a standby it is not protected),
- * 25000 in a parallel one, and what the outbox's table raises that is not as the
- * extension made it.
+ * Raises 0A000 in the worker, 25006 in a transaction that is READ ONLY (on a standby it
+ * is not protected), 25000 in a parallel one, and what the outbox's table raises that is
+ * not as the extension made it.
  */
 Protection *
 intent_begin(Oid function, const SeamAccount *account, const SeamRequest *request, int64 n,
@@ -443,6 +443,8 @@ intent_begin(Oid function, const SeamAccount *account, const SeamRequest *reques
 						 "warning.");
 		return NULL;
 	}
+	/* the worker would wait for itself */
+	http_check_free();
 	if (!registered)
 	{
 		RegisterXactCallback(at_transaction_end, NULL);

@@ -49,9 +49,6 @@
 /* While a lock is in the way. */
 #define LOCKED_PAUSE_US (100 * INT64CONST(1000))
 
-/* Subtransactions of one transaction; other processes are told of so many at little cost. */
-#define ALONE_AT_ONCE 64
-
 static bool has_read;			/* what a former worker has recorded */
 static bool see_all = true;		/* whatever the mailboxes' counts say */
 static uint32 *seen;			/* mailbox_count() of each, as it was looked
@@ -207,7 +204,7 @@ listen(int64 now)
 		pg_read_barrier();
 		intents_read_slot(slot);
 		take_note(slot, now);
-		if (alone && nadded == ALONE_AT_ONCE)
+		if (alone && nadded == WORK_ALONE_AT_ONCE)
 			all = false;
 		if (all)
 		{
