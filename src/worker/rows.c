@@ -267,17 +267,19 @@ count_crashes(void *arg)
 
 	step_read_database();
 	MemoryContextSwitchTo(step_context());
+	if (OidIsValid(stuck))
+	{
+		int			before;
+
+		look_at_code(NULL);
+		before = table_of(stuck)->pace.stuck;
+		mark_stuck(stuck, GetCurrentTimestamp() + table_pace_pause(before + 1));
+	}
 	if (!places_tell_of_crash())
 		mark_leave();
 	else
 		n = mark_count_crashes(&counted);
 	look_at_code(NULL);
-	if (OidIsValid(stuck))
-	{
-		mark_stuck(stuck, GetCurrentTimestamp() + table_pace_pause(table_of(stuck)->pace.stuck +
-																   1));
-		look_at_code(NULL);
-	}
 	for (int i = 0; i < n; i++)
 	{
 		Table	   *table = table_of(counted[i]);
