@@ -35,6 +35,7 @@ class Report:
         'warm': ('A call in a warm session, row and all', 'µs'),
         'connect': ('A call that needs a new TLS connection', 'ms'),
         'batch': ('1,000 keys, 100 at once', 'ms'),
+        'hour': ('Keys that a worker sustains, row and all', 'thousands an hour'),
     }
 
     def __init__(self):

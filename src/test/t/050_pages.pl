@@ -1,5 +1,5 @@
 # Every block of SQL in README.md and the pages runs, in order, as a reader would run it;
-# and what the pages link to is there.
+# and what the pages link to is there, also where they are installed.
 use strict;
 use warnings;
 
@@ -20,6 +20,7 @@ CONF
 $node->start;
 
 my @pages = ('README.md', sort glob 'src/doc/*.md');
+my $installed = $ENV{STAGE} . $node->config_data('--docdir') . '/seam_ik';
 foreach my $page (@pages)
 {
 	my $text = slurp_file($page);
@@ -38,11 +39,14 @@ foreach my $page (@pages)
 		unlike($err, qr/WARNING/, "$page, line $line: no warning");
 		$line += ($sql =~ tr/\n//) + 1;
 	}
+	ok(-s "$installed/$page", "$page is installed");
 	my ($dir) = $page =~ m{^(.*/)?};
 	foreach my $target ($text =~ /(?:\]\(|srcset="|src=")([^)"#]+)/g)
 	{
 		next if $target =~ m{^https?://};
 		ok(-e ($dir // '') . $target, "$page links to $target, which is there");
+		next if $target !~ /\.(md|svg)$/ || $target =~ /worker/;	# (that one is about the sources)
+		ok(-s "$installed/" . ($dir // '') . $target, "$page links to $target, which is installed");
 	}
 	my @wide = grep { length > 120 && !/^\|/ } split /\n/, $text;
 	is_deeply(\@wide, [], "$page has no line over 120 columns");
