@@ -4,8 +4,8 @@
  *	  What outlives a crash of which users' tables the writer writes to.
  *
  * A mark is a row of seam_instant_key_writing.  "writing" is set, durably, before code of
- * the table runs; a writer that finds it set when it starts knows that the one before it
- * crashed meanwhile, for one that ends in any other way unsets it.
+ * the table runs.  The first writer of a database after a crash of the server counts what it
+ * finds set: what writers leave that end in any other way the next one unsets.
  *
  * A table that nothing is known against is marked once, when the writer first writes to it,
  * and stays so until the writer ends.  That costs one flush of the WAL for each writer and
@@ -261,21 +261,29 @@ mark_retry(Oid table, int crashes)
 }
 
 /*
- * The writer ends, and has not crashed.  The code of the table "stuck", unless that is
- * InvalidOid, did not let it go, and the table is to wait until this time.
+ * The code of this table, which is marked, did not let the writer go: it is to wait until
+ * this time.
  */
 void
-mark_leave(Oid stuck, TimestampTz until)
+mark_stuck(Oid table, TimestampTz until)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = ObjectIdGetDatum(table);
+	args[3] = TimestampTzGetDatum(until);
+	work_execute(&note_stuck, args, NULL);
+}
+
+/*
+ * No code runs of any table: the marks go of those that nothing is known against, and no
+ * other one tells of a crash.
+ */
+void
+mark_leave(void)
 {
 	Datum		args[WORK_MAX_ARGS];
 
 	commit_durably();
-	if (OidIsValid(stuck))
-	{
-		args[2] = ObjectIdGetDatum(stuck);
-		args[3] = TimestampTzGetDatum(until);
-		work_execute(&note_stuck, args, NULL);
-	}
 	work_execute(&leave, args, NULL);
 	work_execute(&leave_others, args, NULL);
 }

@@ -31,6 +31,7 @@ extern void mark_begin(Oid table);
 extern void mark_end_suspect(Oid table);
 extern void mark_forget(Oid table);
 extern void mark_retry(Oid table, int crashes);
-extern void mark_leave(Oid stuck, TimestampTz until);
+extern void mark_stuck(Oid table, TimestampTz until);
+extern void mark_leave(void);
 
 #endif							/* SEAM_IK_MARK_H */

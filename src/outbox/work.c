@@ -19,11 +19,8 @@
 
 #include "base/clock.h"
 #include "access/htup_details.h"
-#include "access/xlog.h"
-#include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "outbox/key.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
@@ -34,11 +31,8 @@
 /* A whole read of a queue may take this share of the time. */
 #define FULL_READ_SHARE 20
 
-/* Those that are claimed each by itself, because together they cannot be. */
-#define CLAIM_ALONE_MAX 64
-
-/* Of those that cannot be claimed, only one is told of in so long a time. */
-#define UNCLAIMED_SILENCE_US (60 * INT64CONST(1000000))
+/* What cannot be read of a queue is tried again so soon. */
+#define DAMAGED_PAUSE_US (60 * INT64CONST(1000000))
 
 /* A key could not be looked for once more: it is tried again so soon. */
 #define LOOK_AGAIN_RETRY_S 60
@@ -147,146 +141,16 @@ get_rows(WorkRow **rows)
 }
 
 /*
- * An int8[] of the rows' ids.
+ * Returns the rows' ids, in CurrentMemoryContext.
  */
-static ArrayType *
+static int64 *
 row_ids(const WorkRow *rows, int n)
 {
-	Datum	   *ids = palloc(Max(n, 1) * sizeof(Datum));
+	int64	   *ids = palloc(Max(n, 1) * sizeof(int64));
 
 	for (int i = 0; i < n; i++)
-		ids[i] = Int64GetDatum(rows[i].id);
-	return work_array(ids, NULL, n, INT8OID);
-}
-
-static WorkStatement claim_pending =
-{
-	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
-	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, "
-	"timeline_id = $7,"
-	" account = $8, api_key_hash = $9, workspace_id = $10"
-	" WHERE request_id = ANY ($3)",
-	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID,
-	UUIDOID}
-};
-
-static WorkStatement claim_revoking =
-{
-	.sql = "UPDATE %r SET attempts = attempts + 1, attempted_at = $4, next_attempt_at = $4 + $5 * "
-	"interval '1 ms'"
-	" WHERE request_id = ANY ($3)",
-	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID}
-};
-
-static WorkStatement note_told =
-{
-	.sql = "UPDATE %r SET next_attempt_at = NULL WHERE request_id = ANY ($3)",
-	.types = {INT8ARRAYOID}
-};
-
-/* Rows that are locked, and are to be claimed. */
-typedef struct Claim
-{
-	RequestStatus status;		/* of all of them */
-	const WorkAttempt *attempt; /* that is about to be made */
-	TimestampTz now;			/* when it is */
-	WorkRow    *rows;			/* these */
-	int			n;				/* how many there are */
-} Claim;
-
-/*
- * Claims them.
- */
-static void
-claim_all(void *arg)
-{
-	const Claim *claim = arg;
-	const WorkAttempt *attempt = claim->attempt;
-	Datum		args[WORK_MAX_ARGS];
-	char		nulls[WORK_MAX_ARGS];
-
-	memset(nulls, ' ', sizeof(nulls));
-	args[2] = PointerGetDatum(row_ids(claim->rows, claim->n));
-	if (claim->status == STATUS_CANCELLED)
-	{
-		work_execute(&note_told, args, nulls);
-		return;
-	}
-	args[3] = TimestampTzGetDatum(claim->now);
-	args[4] = Int32GetDatum(attempt->timeout);
-	if (claim->status == STATUS_REVOKING)
-	{
-		args[4] = Int32GetDatum(attempt->revoke_timeout);
-		work_execute(&claim_revoking, args, nulls);
-		return;
-	}
-	args[5] = TimestampTzGetDatum(attempt->seam_time);
-	if (!attempt->has_seam_time)
-		nulls[5] = 'n';
-	args[6] = Int32GetDatum((int32) GetWALInsertionTimeLine());
-	args[7] = Int64GetDatum((int64) attempt->account.account);
-	args[8] = Int64GetDatum((int64) attempt->account.api_key);
-	args[9] = UUIDPGetDatum(&attempt->account.workspace);
-	if (!attempt->account.has_workspace)
-		nulls[9] = 'n';
-	work_execute(&claim_pending, args, nulls);
-}
-
-/*
- * A request could not be claimed because of this error.
- */
-static void
-warn_of_unclaimed(int64 id, const ErrorData *error)
-{
-	static int64 tell_at = 0;	/* not before, on clock_now()'s clock */
-
-	if (clock_now() < tell_at)
-		return;
-	tell_at = clock_now() + UNCLAIMED_SILENCE_US;
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("the outbox of database \"%s\" could not begin with request " INT64_FORMAT
-					": %s",
-					get_database_name(MyDatabaseId), id, error->message),
-			 errhint("It is tried again from time to time.  Look for constraints and triggers on "
-					 "\"seam_instant_key_request\".")));
-}
-
-/*
- * Claims rows that are locked, for this attempt.  Where that fails, each of them by itself,
- * as far as a transaction may have subtransactions at little cost.  Returns how many are
- * claimed, which come first then.
- */
-static int
-claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
-{
-	Claim		all = {status, attempt, GetCurrentTimestamp(), rows, n};
-	ErrorData  *error = work_try(claim_all, &all);
-
-	if (error)
-	{
-		int			most = Min(n, CLAIM_ALONE_MAX);
-
-		n = 0;
-		for (int i = 0; i < most; i++)
-		{
-			Claim		one = {status, attempt, all.now, &rows[i], 1};
-
-			if (error && !work_is_of_one(error->sqlerrcode))
-				ReThrowError(error);
-			error = work_try(claim_all, &one);
-			if (error)
-				warn_of_unclaimed(rows[i].id, error);
-			else
-				rows[n++] = rows[i];
-		}
-	}
-	for (int i = 0; i < n && status != STATUS_CANCELLED; i++)
-	{
-		rows[i].attempts++;
-		rows[i].attempted_at = all.now;
-	}
-	return n;
+		ids[i] = rows[i].id;
+	return ids;
 }
 
 /* The due ones of a queue: $3 now, $4 and $5 the mark, $6 how many. */
@@ -334,6 +198,83 @@ static WorkStatement select_first =
 	.types = {TEXTOID}
 };
 
+/* What take() reads. */
+typedef struct Reading
+{
+	const WorkQueue *queue;		/* of it */
+	TimestampTz due;			/* what is due then */
+	ArrayType  *held;			/* not for these identities */
+	WorkRow    *rows;			/* what was read, in the context of the first
+								 * read */
+	int			n;				/* how many these are */
+	MemoryContext context;		/* that one */
+} Reading;
+
+/*
+ * DamageRead: reads rows of a queue.
+ */
+static int
+read_rows(void *arg, WorkMark *mark, int limit, bool keep)
+{
+	static WorkStatement *const statements[STATUS_COUNT] = {
+		[STATUS_PENDING] = &select_pending,
+		[STATUS_REVOKING] = &select_revoking,
+		[STATUS_ISSUED] = &select_issued,
+		[STATUS_CANCELLED] = &select_cancelled,
+	};
+	Reading    *reading = arg;
+	MemoryContext old = MemoryContextSwitchTo(reading->context);
+	Datum		args[WORK_MAX_ARGS];
+	WorkRow    *rows;
+	int			n;
+
+	args[2] = TimestampTzGetDatum(reading->due);
+	args[3] = TimestampTzGetDatum(mark->time);
+	args[4] = Int64GetDatum(mark->id);
+	args[5] = Int64GetDatum(limit);
+	args[6] = PointerGetDatum(reading->held);
+	work_execute(statements[reading->queue->status], args, NULL);
+	n = get_rows(&rows);
+	if (keep && n > 0)
+	{
+		mark->time = rows[n - 1].next_attempt_at;
+		mark->id = rows[n - 1].id;
+		reading->rows = repalloc(reading->rows, (reading->n + n) * sizeof(WorkRow));
+		memcpy(reading->rows + reading->n, rows, n * sizeof(WorkRow));
+		reading->n += n;
+	}
+	MemoryContextSwitchTo(old);
+	return n;
+}
+
+/*
+ * Claims rows that are locked, for this attempt.  Returns how many are claimed, which come
+ * first then.
+ */
+static int
+claim(RequestStatus status, const WorkAttempt *attempt, WorkRow *rows, int n)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool	   *claimed = palloc(n * sizeof(bool));
+	int			nclaimed = 0;
+
+	claim_requests(status, attempt, now, row_ids(rows, n), n, claimed);
+	for (int i = 0; i < n; i++)
+	{
+		WorkRow		row = rows[i];
+
+		if (!claimed[i])
+			continue;
+		if (status != STATUS_CANCELLED)
+		{
+			row.attempts++;
+			row.attempted_at = now;
+		}
+		rows[nclaimed++] = row;
+	}
+	return nclaimed;
+}
+
 /*
  * Of the requests of a queue that come after the mark, and are due at this time (or
  * before, DT_NOBEGIN: at once), claim at most limit; see work_claim().
@@ -342,30 +283,16 @@ static int
 take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt,
 	 ArrayType *held, int limit, WorkRow **rows)
 {
-	static WorkStatement *const statements[STATUS_COUNT] = {
-		[STATUS_PENDING] = &select_pending,
-		[STATUS_REVOKING] = &select_revoking,
-		[STATUS_ISSUED] = &select_issued,
-		[STATUS_CANCELLED] = &select_cancelled,
-	};
-	Datum		args[WORK_MAX_ARGS];
-	int			n;
+	Reading		reading = {queue, due, held, palloc(sizeof(WorkRow)), 0, CurrentMemoryContext};
 
-	args[2] = TimestampTzGetDatum(due);
-	args[3] = TimestampTzGetDatum(mark->time);
-	args[4] = Int64GetDatum(mark->id);
-	args[5] = Int64GetDatum(limit);
-	args[6] = PointerGetDatum(held);
-	work_execute(statements[queue->status], args, NULL);
-	n = get_rows(rows);
-	if (n > 0)
-	{
-		mark->time = (*rows)[n - 1].next_attempt_at;
-		mark->id = (*rows)[n - 1].id;
-		if (queue->status != STATUS_ISSUED)
-			n = claim(queue->status, attempt, *rows, n);
-	}
-	return n;
+	if (!queue->careful)
+		(void) read_rows(&reading, mark, limit, true);
+	else if (damage_read(read_rows, &reading, mark, due, limit))
+		queue->damaged = true;
+	*rows = reading.rows;
+	if (queue->status == STATUS_ISSUED || reading.n == 0)
+		return reading.n;
+	return claim(queue->status, attempt, reading.rows, reading.n);
 }
 
 /*
@@ -390,6 +317,7 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 
 	if (full)
 	{
+		queue->damaged = false;
 		queue->at_once = (WorkMark)
 		{
 			DT_NOBEGIN, PG_INT64_MIN
@@ -419,6 +347,8 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		/* nothing more after the marks; before them there may be something */
 		queue->next_due = now + Max(queue->next_full - begin, 0);
 	}
+	else if (queue->damaged)
+		queue->next_due = now + DAMAGED_PAUSE_US;
 	else
 	{
 		Datum		args[WORK_MAX_ARGS];
@@ -438,7 +368,11 @@ work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 		}
 	}
 	if (full)
-		queue->next_full = clock_now() + FULL_READ_SHARE * (clock_now() - begin);
+		queue->next_full = clock_now() + (queue->damaged ? DAMAGED_PAUSE_US :
+										  FULL_READ_SHARE * (clock_now() - begin));
+	/* all of it was read */
+	if (n < limit)
+		queue->careful = queue->damaged;
 	return n;
 }
 
@@ -478,11 +412,8 @@ void
 work_give_back(const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
-	Datum	   *values = palloc(n * sizeof(Datum));
 
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(ids[i]);
-	args[2] = PointerGetDatum(work_array(values, NULL, n, INT8OID));
+	args[2] = work_ids(ids, n);
 	work_execute(&give_back_attempts, args, NULL);
 }
 
@@ -769,7 +700,7 @@ work_look_again(int limit, WorkRow **rows, TimestampTz *next)
 	n = get_rows(rows);
 	if (n > 0)
 	{
-		args[2] = PointerGetDatum(row_ids(*rows, n));
+		args[2] = work_ids(row_ids(*rows, n), n);
 		args[3] = TimestampTzGetDatum(now + LOOK_AGAIN_RETRY_S * USECS_PER_SEC);
 		work_execute(&claim_again, args, NULL);
 	}

@@ -12,6 +12,8 @@
 #include "seam/keys.h"
 #include "datatype/timestamp.h"
 #include "logic/outcome.h"
+#include "outbox/claim.h"
+#include "outbox/damage.h"
 #include "outbox/outbox.h"
 #include "utils/array.h"
 
@@ -80,13 +82,6 @@ typedef struct WorkChange
 	TimestampTz wake_at;
 } WorkChange;
 
-/* How far a queue has been read: its next_attempt_at and request_id. */
-typedef struct WorkMark
-{
-	TimestampTz time;			/* next_attempt_at */
-	int64		id;				/* request_id */
-} WorkMark;
-
 /*
  * The requests of a status for which there is something to do: at once, or after a
  * pause.
@@ -101,17 +96,11 @@ typedef struct WorkQueue
 								 * turn */
 	int64		next_full;		/* when to begin before the marks again, on
 								 * clock_now()'s clock */
+	bool		careful;		/* a read has failed: read around what cannot
+								 * be read */
+	bool		damaged;		/* there was something since the queue was
+								 * last read from its beginning */
 } WorkQueue;
-
-/* The attempt that is about to be made. */
-typedef struct WorkAttempt
-{
-	int			timeout;		/* milliseconds */
-	int			revoke_timeout; /* of a revocation */
-	bool		has_seam_time;	/* Seam's clock is known */
-	TimestampTz seam_time;		/* if so: what it says */
-	AccountId	account;		/* that it is made with */
-} WorkAttempt;
 
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);

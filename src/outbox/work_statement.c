@@ -14,6 +14,7 @@
 #include "access/xlog.h"
 #include "base/as_owner.h"
 #include "catalog/pg_class.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -94,14 +95,16 @@ work_end(void)
 }
 
 /*
- * Runs a function in a subtransaction of its own.  Returns NULL when it is done, or else,
- * in CurrentMemoryContext, the error that has undone it.
+ * Runs a function in a subtransaction of its own, at whose end deferred constraints are
+ * checked.  Returns NULL when it is done, or else, in CurrentMemoryContext, the error that
+ * has undone it.
  */
 ErrorData *
 work_try(void (*function) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	ConstraintsSetStmt immediate = {.type = T_ConstraintsSetStmt};
 	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
@@ -109,6 +112,7 @@ work_try(void (*function) (void *arg), void *arg)
 	PG_TRY();
 	{
 		function(arg);
+		AfterTriggerSetState(&immediate);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -207,6 +211,19 @@ Oid
 work_key_type(void)
 {
 	return set.row_type;
+}
+
+/*
+ * An int8[] of ids, in CurrentMemoryContext.
+ */
+Datum
+work_ids(const int64 *ids, int n)
+{
+	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
+
+	for (int i = 0; i < n; i++)
+		values[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(work_array(values, NULL, n, INT8OID));
 }
 
 /*

@@ -15,6 +15,12 @@
 
 #define WORK_MAX_ARGS STATEMENT_MAX_ARGS
 
+/*
+ * So many times work_try() is called in one transaction: other processes are told of so
+ * many subtransactions at little cost.
+ */
+#define WORK_ALONE_AT_ONCE 64
+
 /* Every statement's first arguments are this system's id and our rows' origin. */
 #define WORK_OUR_ARGS 2
 #define OURS " origin = $2 "
@@ -34,6 +40,7 @@ extern ErrorData *work_try(void (*function) (void *arg), void *arg);
 extern bool work_is_of_one(int sqlerrcode);
 extern Outbox *work_outbox(void);
 extern bool work_is_ours(void);
+extern Datum work_ids(const int64 *ids, int n);
 extern ArrayType *work_array(Datum *values, bool *nulls, int n, Oid type);
 extern void work_execute(WorkStatement *statement, Datum *args, const char *nulls);
 extern int	work_uuids(pg_uuid_t **ids);

@@ -26,19 +26,6 @@
 #define TO_TELL " RETURNING request_id, reference, is_renewal, target_table::text, " \
 	"target_key::text"
 
-/*
- * An int8[] of ids, in CurrentMemoryContext.
- */
-static Datum
-id_array(const int64 *ids, int n)
-{
-	Datum	   *values = palloc(Max(n, 1) * sizeof(Datum));
-
-	for (int i = 0; i < n; i++)
-		values[i] = Int64GetDatum(ids[i]);
-	return PointerGetDatum(work_array(values, NULL, n, INT8OID));
-}
-
 static WorkStatement lock_requests =
 {
 	/*
@@ -72,7 +59,7 @@ writing_lock(Oid table, const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = ObjectIdGetDatum(table);
 	work_execute(&lock_requests, args, NULL);
 	return SPI_tuptable;
@@ -94,7 +81,7 @@ writing_written(const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	work_execute(&note_written, args, NULL);
 	return SPI_tuptable;
 }
@@ -117,7 +104,7 @@ writing_row_locked(const int64 *ids, int n, const char *error)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = CStringGetTextDatum(error);
 	args[4] = TimestampTzGetDatum(GetCurrentTimestamp());
 	work_execute(&note_locked, args, NULL);
@@ -181,7 +168,7 @@ writing_put_off(const int64 *ids, int n, TimestampTz until)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = TimestampTzGetDatum(until);
 	work_execute(&put_off, args, NULL);
 }
@@ -202,7 +189,7 @@ writing_hold(const int64 *ids, int n, const char *error)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
 	args[4] = CStringGetTextDatum(error);
 	work_execute(&hold, args, NULL);
@@ -313,7 +300,7 @@ writing_looked(const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	work_execute(&note_looked, args, NULL);
 }
 
@@ -335,7 +322,7 @@ writing_cleared(const int64 *ids, int n, const char *error)
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	if (error)
 		args[3] = CStringGetTextDatum(error);
 	else
@@ -360,7 +347,7 @@ writing_put_off_tasks(const int64 *ids, int n, TimestampTz until, const char *er
 	char		nulls[WORK_MAX_ARGS];
 
 	memset(nulls, ' ', sizeof(nulls));
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	args[3] = TimestampTzGetDatum(until);
 	if (error)
 		args[4] = CStringGetTextDatum(error);
@@ -388,7 +375,7 @@ writing_ends(const int64 *ids, int n)
 {
 	Datum		args[WORK_MAX_ARGS];
 
-	args[2] = id_array(ids, n);
+	args[2] = work_ids(ids, n);
 	work_execute(&select_ends, args, NULL);
 	return SPI_tuptable;
 }

@@ -143,8 +143,8 @@ single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_
  * list go to consume().
  */
 void
-call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
-		  SeamKeyConsumer consume, void *arg, SeamResult *result)
+functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
+			   SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
 	Single		single = {
 		.exchange = {
@@ -164,7 +164,6 @@ call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
 	};
 
 	set_limits(&single.exchange);
-	http_check_free();
 	if (request->op == SEAM_GENERATE)
 		single.protection = intent_begin(function, account, request, 1, single_identity, request,
 										 check_interrupts, &single.exchange);
@@ -206,7 +205,7 @@ key_row_type(FunctionCallInfo fcinfo)
  * The argument user_identity_id, which must not be NULL.
  */
 const pg_uuid_t *
-get_user_identity(FunctionCallInfo fcinfo, int arg)
+functions_user_identity(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
 		ereport(ERROR,
@@ -220,7 +219,7 @@ get_user_identity(FunctionCallInfo fcinfo, int arg)
  * The argument max_use_count: 0 for a NULL, which is left out of a request.
  */
 int
-get_max_use_count(FunctionCallInfo fcinfo, int arg)
+functions_max_use_count(FunctionCallInfo fcinfo, int arg)
 {
 	if (PG_ARGISNULL(arg))
 		return 0;
@@ -248,13 +247,13 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 	SeamResult	result;
 	TupleDesc	desc;
 
-	request.user_identity_id = get_user_identity(fcinfo, 0);
-	request.max_use_count = get_max_use_count(fcinfo, 1);
+	request.user_identity_id = functions_user_identity(fcinfo, 0);
+	request.max_use_count = functions_max_use_count(fcinfo, 1);
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
 		request.customization_profile_id = PG_GETARG_UUID_P(2);
 	desc = key_row_type(fcinfo);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -271,7 +270,7 @@ seam_get_instant_key_by_id(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
 
@@ -297,7 +296,7 @@ seam_get_instant_key_by_url(PG_FUNCTION_ARGS)
 	else
 		request.instant_key_url = pg_server_to_any(url, strlen(url), PG_UTF8);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	error_context_stack = outer;
 	PG_RETURN_DATUM(key_row(desc, &result.key));
 }
@@ -334,8 +333,8 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	key_check_type(((ReturnSetInfo *) fcinfo->resultinfo)->setDesc);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
-			  &result);
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
+				   &result);
 	return (Datum) 0;
 }
 
@@ -351,7 +350,7 @@ seam_delete_instant_key(PG_FUNCTION_ARGS)
 
 	request.instant_key_id = PG_GETARG_UUID_P(0);
 	settings_account(&account);
-	call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	PG_RETURN_BOOL(result.deleted);
 }
 
@@ -595,7 +594,7 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 				 errmsg("user_identity_ids must not be NULL"),
 				 errhint("Give an array of ids of user identities at Seam; it may be empty.")));
 	batch->request.op = SEAM_GENERATE;
-	batch->request.max_use_count = get_max_use_count(fcinfo, 1);
+	batch->request.max_use_count = functions_max_use_count(fcinfo, 1);
 	if (!PG_ARGISNULL(2))
 		batch->request.customization_profile_id = PG_GETARG_UUID_P(2);
 	InitMaterializedSRF(fcinfo, 0);
@@ -640,7 +639,6 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	{
 		if (batch->exchange.n > 0)
 		{
-			http_check_free();
 			batch->protection = intent_begin(fcinfo->flinfo->fn_oid, &account, &batch->request,
 											 batch->exchange.n, batch_identity, batch,
 											 check_interrupts, &batch->exchange);

@@ -12,9 +12,9 @@
 #include "fmgr.h"
 #include "seam/answer.h"
 
-extern const pg_uuid_t *get_user_identity(FunctionCallInfo fcinfo, int arg);
-extern int	get_max_use_count(FunctionCallInfo fcinfo, int arg);
-extern void call_seam(Oid function, const SeamAccount *account, const SeamRequest *request,
-					  SeamKeyConsumer consume, void *arg, SeamResult *result);
+extern const pg_uuid_t *functions_user_identity(FunctionCallInfo fcinfo, int arg);
+extern int	functions_max_use_count(FunctionCallInfo fcinfo, int arg);
+extern void functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
+						   SeamKeyConsumer consume, void *arg, SeamResult *result);
 
 #endif							/* SEAM_IK_FUNCTIONS_H */

@@ -53,8 +53,10 @@ typedef struct Portion
 {
 	/* The first of them; those of the next portion are not in this one. */
 	int64		first;
-	/* How many were recorded. */
+	/* How many were recorded and not recorded anew. */
 	int			n;
+	/* Of how many of these the request has come to its end. */
+	int			nended;
 	/* Their intent. */
 	pg_uuid_t	call_id;
 	/* When they were recorded, or a little before. */
@@ -204,44 +206,61 @@ extension_is_new(void)
 }
 
 /*
+ * Raise 55000: the worker has not recorded the call, so no request was made.
+ */
+pg_noreturn static void
+raise_unrecorded(void)
+{
+	bool		is_new = extension_is_new();
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the worker of seam_ik has not recorded the call within "
+					"seam_ik.connect_timeout"),
+			 errdetail("The request was not made: the key could not be revoked if the "
+					   "transaction rolled back."),
+			 is_new ?
+			 errhint("The extension was created or altered by this transaction: the worker "
+					 "sees it when the transaction has been committed.") :
+			 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server "
+					 "log; max_worker_processes may be too low. A superuser can turn "
+					 "seam_ik.revoke_on_rollback off.")));
+}
+
+/*
  * Wait until the worker has recorded the intent.  Raises 55000 when it has not
- * within seam_ik.connect_timeout.
+ * within seam_ik.connect_timeout, or cannot.
  */
 static void
 wait_until_recorded(const Protection *protection, Portion *portion)
 {
 	static uint32 wait_event = 0;
 	int64		give_up = clock_now() + (int64) settings_connect_timeout * 1000;
+	MailboxAnswer answer;
+	MailboxReply reply;
 
 	if (wait_event == 0)
 		wait_event = wait_event_seam();
-	while (!mailbox_is_recorded(&portion->has_seam_time, &portion->seam_time))
+	while ((answer = mailbox_answer(&reply)) == MAILBOX_WAITS)
 	{
 		int64		left = give_up - clock_now();
 
 		if (left <= 0)
-		{
-			bool		is_new = extension_is_new();
-
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("the worker of seam_ik has not recorded the call within "
-							"seam_ik.connect_timeout"),
-					 errdetail("The request was not made: the key could not be revoked if the "
-							   "transaction rolled back."),
-					 is_new ?
-					 errhint("The extension was created or altered by this transaction: the worker "
-							 "sees it when the transaction has been committed.") :
-					 errhint("Look for \"seam_ik worker\" in pg_stat_activity and in the server "
-							 "log; max_worker_processes may be too low. A superuser can turn "
-							 "seam_ik.revoke_on_rollback off.")));
-		}
+			raise_unrecorded();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 (long) (left / 1000) + 1, wait_event);
 		ResetLatch(MyLatch);
 		protection->check(protection->check_arg);
 	}
-	pg_read_barrier();
+	if (answer == MAILBOX_REFUSED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the worker of seam_ik could not record the call: %s", reply.refusal),
+				 errdetail("The request was not made: the key could not be revoked if the "
+						   "transaction rolled back."),
+				 errhint("Look for constraints and indexes on \"seam_instant_key_call\".")));
+	portion->has_seam_time = reply.has_seam_time;
+	portion->seam_time = reply.seam_time;
 }
 
 /*
@@ -309,6 +328,17 @@ fill_in_wish(Protection *protection, Portion *portion, MailboxWish *wish)
 }
 
 /*
+ * If all requests of a portion have come to their ends, notes the time: what is in doubt
+ * of them was created before, or soon after, however long the transaction goes on.
+ */
+static void
+note_end(const Portion *portion)
+{
+	if (portion->nended == portion->n)
+		mailbox_hint_ended(&portion->call_id, GetCurrentTimestamp());
+}
+
+/*
  * Have the worker record that this (sub)transaction is about to ask for keys for the
  * elements from this one on.  Raises what wait_until_recorded() raises: then no request
  * may be made.
@@ -333,6 +363,8 @@ record_portion(Protection *protection, int64 first)
 		int			sent = (int) (first - portion[-1].first);
 
 		mailbox_hint_none(&portion[-1].call_id, sent, portion[-1].n - sent);
+		portion[-1].n = sent;
+		note_end(&portion[-1]);
 	}
 	memset(portion, 0, sizeof(Portion));
 	portion->first = first;
@@ -379,9 +411,9 @@ portion_of(const Protection *protection, int64 i)
  * and account must live as long.  check(check_arg) is called while the session waits,
  * and may throw.
  *
- * Raises 25006 in a transaction that is READ ONLY (on a standby it is not protected),
- * 25000 in a parallel one, and what the outbox's table raises that is not as the
- * extension made it.
+ * Raises 0A000 in the worker, 25006 in a transaction that is READ ONLY (on a standby it
+ * is not protected), 25000 in a parallel one, and what the outbox's table raises that is
+ * not as the extension made it.
  */
 Protection *
 intent_begin(Oid function, const SeamAccount *account, const SeamRequest *request, int64 n,
@@ -411,6 +443,8 @@ intent_begin(Oid function, const SeamAccount *account, const SeamRequest *reques
 						 "warning.");
 		return NULL;
 	}
+	/* the worker would wait for itself */
+	http_check_free();
 	if (!registered)
 	{
 		RegisterXactCallback(at_transaction_end, NULL);
@@ -495,6 +529,8 @@ intent_ended(Protection *protection, int64 i, const SeamResult *result, const Ht
 	};
 
 	STOP_POINT("answer");
+	portion->nended++;
+	note_end(portion);
 	request.user_identity_id = protection->identity(protection->arg, i);
 	if (protection->n == 1)
 	{

@@ -498,8 +498,8 @@ seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 	Datum		reference = (Datum) 0;
 	bool		is_stay;
 
-	request.user_identity_id = get_user_identity(fcinfo, 0);
-	request.max_use_count = get_max_use_count(fcinfo, 1);
+	request.user_identity_id = functions_user_identity(fcinfo, 0);
+	request.max_use_count = functions_max_use_count(fcinfo, 1);
 	if (!PG_ARGISNULL(2))
 		request.customization_profile_id = PG_GETARG_UUID_P(2);
 	if (!PG_ARGISNULL(3))

@@ -120,7 +120,7 @@ issue_for_row(Oid function, TriggerPlan *plan, TriggerData *td, HeapTuple row,
 
 	trigger_request(plan, td, row, identity, &request);
 	settings_account(&account);
-	call_seam(function, &account, &request, NULL, NULL, &result);
+	functions_call(function, &account, &request, NULL, NULL, &result);
 
 	callback.callback = issued_context;
 	callback.arg = &result.key;
@@ -211,7 +211,7 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 		SeamResult	result;
 
 		settings_account(&account);
-		call_seam(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+		functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	}
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);

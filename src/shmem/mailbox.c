@@ -44,6 +44,7 @@
 #define WISH_NONE 0
 #define WISH_RECORD 1			/* record the intent */
 #define WISH_RECORDED 2			/* that was done */
+#define WISH_REFUSED 3			/* it cannot be done */
 #define WISH_MASK 3
 
 /* An intent that a session has wished for, and what became of it. */
@@ -83,10 +84,8 @@ typedef struct Slot
 	Oid			database;
 	/* The session that waits. */
 	Latch	   *latch;
-	/* Was Seam's time known when the intent was recorded? */
-	bool		has_seam_time;
-	/* Then it was this. */
-	TimestampTz seam_time;
+	/* What it is told. */
+	MailboxReply reply;
 	/* A worker sleeps until it is woken for a note. */
 	bool		listening;
 	/* How many hints there were ever: the next one's serial, and its place. */
@@ -194,21 +193,20 @@ mailbox_wish(const MailboxWish *wish, Latch *latch)
 }
 
 /*
- * Has the wish of this session been fulfilled?  Then *seam_time is Seam's time of
- * the record, where that was known.
+ * Returns what has become of this session's wish; then *reply tells more.
  */
-bool
-mailbox_is_recorded(bool *has_seam_time, TimestampTz *seam_time)
+MailboxAnswer
+mailbox_answer(MailboxReply *reply)
 {
 	Slot	   *slot = &slots[MY_PROC_NUMBER];
+	uint32		state = pg_atomic_read_u32(&slot->state) & WISH_MASK;
 
-	if ((pg_atomic_read_u32(&slot->state) & WISH_MASK) != WISH_RECORDED)
-		return false;
+	if (state != WISH_RECORDED && state != WISH_REFUSED)
+		return MAILBOX_WAITS;
 	SpinLockAcquire(&slot->lock);
-	*has_seam_time = slot->has_seam_time;
-	*seam_time = slot->seam_time;
+	*reply = slot->reply;
 	SpinLockRelease(&slot->lock);
-	return true;
+	return state == WISH_RECORDED ? MAILBOX_RECORDED : MAILBOX_REFUSED;
 }
 
 /*
@@ -303,6 +301,20 @@ mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key)
 	kept->serial = hint->serial;
 	kept->key.element = element;
 	kept->key.key = *key;
+	unlock_hint();
+}
+
+/*
+ * The calls of an intent have ended, at this time or before.
+ */
+void
+mailbox_hint_ended(const pg_uuid_t *call_id, TimestampTz at)
+{
+	KeptHint   *hint = lock_hint(call_id);
+
+	if (hint == NULL)
+		return;
+	hint->ended_at = at;
 	unlock_hint();
 }
 
@@ -465,12 +477,11 @@ mailbox_read_wish(int i, uint32 *state)
 }
 
 /*
- * Tells a session that its wish, as it was read in this state, is fulfilled, and Seam's
- * time of the record, where that was known.  Returns false when the wish was withdrawn:
- * then no call is made.
+ * Tells a session what has become of its wish, as it was read in this state, and wakes it.
+ * Returns false when the wish was withdrawn.
  */
-bool
-mailbox_fulfil(int i, uint32 state, bool has_seam_time, TimestampTz seam_time)
+static bool
+tell_session(int i, uint32 state, uint32 outcome, const MailboxReply *reply)
 {
 	Slot	   *slot = &slots[i];
 	Latch	   *latch = NULL;
@@ -478,15 +489,40 @@ mailbox_fulfil(int i, uint32 state, bool has_seam_time, TimestampTz seam_time)
 	SpinLockAcquire(&slot->lock);
 	if (pg_atomic_read_u32(&slot->state) == state)
 	{
-		slot->has_seam_time = has_seam_time;
-		slot->seam_time = seam_time;
+		slot->reply = *reply;
 		latch = slot->latch;
-		pg_atomic_write_u32(&slot->state, (state & ~WISH_MASK) | WISH_RECORDED);
+		pg_atomic_write_u32(&slot->state, (state & ~WISH_MASK) | outcome);
 	}
 	SpinLockRelease(&slot->lock);
 	if (latch)
 		SetLatch(latch);
 	return latch != NULL;
+}
+
+/*
+ * Tells a session that its wish, as it was read in this state, is fulfilled, and Seam's
+ * time of the record, where that was known.  Returns false when the wish was withdrawn:
+ * then no call is made.
+ */
+bool
+mailbox_fulfil(int i, uint32 state, bool has_seam_time, TimestampTz seam_time)
+{
+	MailboxReply reply = {.has_seam_time = has_seam_time,.seam_time = seam_time};
+
+	return tell_session(i, state, WISH_RECORDED, &reply);
+}
+
+/*
+ * Tells a session that its wish, as it was read in this state, cannot be fulfilled, and
+ * why, in at most MAILBOX_REFUSAL - 1 bytes.
+ */
+void
+mailbox_refuse(int i, uint32 state, const char *why)
+{
+	MailboxReply reply = {0};
+
+	strlcpy(reply.refusal, why, sizeof(reply.refusal));
+	(void) tell_session(i, state, WISH_REFUSED, &reply);
 }
 
 /*

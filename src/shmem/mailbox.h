@@ -16,6 +16,28 @@
 /* The most elements that one intent is for. */
 #define MAILBOX_ELEMENTS 256
 
+/* Bytes of what a session is told of a wish that is refused, with the NUL. */
+#define MAILBOX_REFUSAL 256
+
+/* What has become of a wish. */
+typedef enum MailboxAnswer
+{
+	MAILBOX_WAITS,				/* nothing yet */
+	MAILBOX_RECORDED,			/* the intent is in the journal */
+	MAILBOX_REFUSED				/* it cannot be */
+} MailboxAnswer;
+
+/* What a session is told of its wish. */
+typedef struct MailboxReply
+{
+	/* Recorded: is Seam's time of the record known? */
+	bool		has_seam_time;
+	/* Then it is this. */
+	TimestampTz seam_time;
+	/* Refused: why. */
+	char		refusal[MAILBOX_REFUSAL];
+} MailboxReply;
+
 /* A session's wish: this intent is to be recorded. */
 typedef struct MailboxWish
 {
@@ -97,11 +119,12 @@ extern void mailbox_startup_shared(void);
 /* for sessions */
 extern bool mailbox_is_there(void);
 extern void mailbox_wish(const MailboxWish *wish, Latch *latch);
-extern bool mailbox_is_recorded(bool *has_seam_time, TimestampTz *seam_time);
+extern MailboxAnswer mailbox_answer(MailboxReply *reply);
 extern void mailbox_withdraw(void);
 extern void mailbox_hint_begun(const pg_uuid_t *call_id, int element);
 extern void mailbox_hint_none(const pg_uuid_t *call_id, int element, int n);
 extern void mailbox_hint_key(const pg_uuid_t *call_id, int element, const pg_uuid_t *key);
+extern void mailbox_hint_ended(const pg_uuid_t *call_id, TimestampTz at);
 extern void mailbox_hints_ended(TimestampTz at);
 extern bool mailbox_note_ended(uint64 top, bool rolled_back);
 extern void mailbox_note_aborted(uint64 top, uint64 transaction);
@@ -112,6 +135,7 @@ extern int	mailbox_nslots(void);
 extern uint32 mailbox_count(int slot);
 extern MailboxWish *mailbox_read_wish(int slot, uint32 *state);
 extern bool mailbox_fulfil(int slot, uint32 state, bool has_seam_time, TimestampTz seam_time);
+extern void mailbox_refuse(int slot, uint32 state, const char *why);
 extern bool mailbox_take_note(int slot, MailboxNote *note);
 extern bool mailbox_read_hint(int slot, const pg_uuid_t *call_id, MailboxHint *hint);
 extern bool mailbox_listen(void);

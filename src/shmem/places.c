@@ -25,6 +25,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "common/controldata_utils.h"
 #include "base/compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -87,6 +88,22 @@ places_request_shared(void)
 }
 
 /*
+ * In the postmaster, before recovery: has the server crashed, or is this a copy of one that
+ * was running?
+ */
+static bool
+server_has_crashed(void)
+{
+	bool		is_good;
+	ControlFileData *control = get_controlfile(DataDir, &is_good);
+	bool		clean = is_good && (control->state == DB_SHUTDOWNED ||
+									control->state == DB_SHUTDOWNED_IN_RECOVERY);
+
+	pfree(control);
+	return !clean;
+}
+
+/*
  * shmem_startup_hook: also called in the postmaster after a crash, when
  * everything begins anew.
  */
@@ -101,6 +118,7 @@ places_startup_shared(void)
 		memset(places, 0, shared_size());
 		places->lock = &GetNamedLWLockTranche("seam_ik")->lock;
 		places->nplaces = places_number();
+		places->crashed = server_has_crashed();
 		ConditionVariableInit(&places->left);
 		SpinLockInit(&places->clock.lock);
 	}
@@ -132,6 +150,7 @@ places_get(Oid database, bool make)
 	pg_atomic_init_u64(&spare->write_from, PG_INT64_MAX);
 	pg_atomic_init_u64(&spare->users_code_at, 0);
 	pg_atomic_init_u64(&spare->seam_offset, 0);
+	spare->marks_counted = !places->crashed;
 	spare->database = database;
 	return spare;
 }
@@ -706,6 +725,44 @@ places_write_at(int64 at)
 	LWLockAcquire(places->lock, LW_EXCLUSIVE);
 	my_place->writer_at = at;
 	LWLockRelease(places->lock);
+}
+
+/*
+ * Do marks that the writer finds tell of a crash?  All that were set after this server
+ * started are of writers that have ended in another way.
+ */
+bool
+places_tell_of_crash(void)
+{
+	return !my_place->marks_counted;
+}
+
+/*
+ * The writer has seen to the marks of those before it, and to what is stuck.
+ */
+void
+places_crash_counted(void)
+{
+	my_place->marks_counted = true;
+	my_place->stuck_table = InvalidOid;
+}
+
+/*
+ * The table whose code did not let the last writer go, or InvalidOid.
+ */
+Oid
+places_stuck_table(void)
+{
+	return my_place->stuck_table;
+}
+
+/*
+ * The code of this table does not let this writer go.  Never throws.
+ */
+void
+places_note_stuck(Oid table)
+{
+	my_place->stuck_table = table;
 }
 
 /*

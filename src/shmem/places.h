@@ -60,6 +60,10 @@ typedef struct Place
 									 * have become due since it looked */
 	pg_atomic_uint64 users_code_at; /* since when it runs users' code, on
 									 * clock_now()'s clock; 0: it does not */
+	bool		marks_counted;	/* what its marks tell of a crash of the
+								 * server is counted: later ones tell of none */
+	Oid			stuck_table;	/* whose code did not let the last one go, or
+								 * InvalidOid */
 
 	/*
 	 * from clock_now()'s clock to Seam's, as the worker knows it; 0: it does
@@ -87,6 +91,7 @@ typedef struct Places
 	LWLock	   *lock;			/* of all that follows */
 	Latch	   *launcher;		/* NULL: there is none now */
 	bool		scan;			/* databases came or went */
+	bool		crashed;		/* the server has, before it started */
 	ConditionVariable left;		/* a process has left its database */
 	ClockWatch	clock;			/* has a lock of its own */
 	uint64		tickets;		/* how many were given out */
@@ -146,6 +151,10 @@ extern void places_report(bool has_extension, bool may_login, bool owns_tables, 
 extern int64 places_write_from(void);
 extern void places_in_users_code(bool begins);
 extern void places_write_at(int64 at);
+extern bool places_tell_of_crash(void);
+extern void places_crash_counted(void);
+extern Oid	places_stuck_table(void);
+extern void places_note_stuck(Oid table);
 
 /* for the launcher */
 extern Places *places;

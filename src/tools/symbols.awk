@@ -3,8 +3,7 @@
 #   nm -A -f sysv OBJECT... | awk -v known="NAME..." -v shared="NAME..." -f symbols.awk
 #
 # known: functions that the server calls by name.  shared: data that several files
-# write.  knots: lists of files, with semicolons between them, that count as one
-# file each.  Prints what is wrong: a function that no
+# write.  Prints what is wrong: a function that no
 # other file calls and that is external all the same, data that other files could
 # write, files that call each other in a circle.  Exits with 1 when something is.
 
@@ -64,21 +63,6 @@ END {
 		if (writable[name] && name !~ /^settings_/ && index(" " shared " ", " " name " ") == 0)
 			complain(owner[name] ".c: " name " could be written by other files: they should ask a function")
 	}
-	# The files of a knot count as one.
-	n = split(knots, knot, ";")
-	for (i = 1; i <= n; i++) {
-		m = split(knot[i], files, " ")
-		for (j = 1; j <= m; j++)
-			whole[files[j]] = files[1]
-	}
-	for (file in whole)
-		if (whole[file] != file) {
-			takes[whole[file]] = takes[whole[file]] takes[file]
-			delete takes[file]
-		}
-	for (name in owner)
-		if (owner[name] in whole)
-			owner[name] = whole[owner[name]]
 	for (file in takes)
 		if (state[file] == 0)
 			visit(file, 1)

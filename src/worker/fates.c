@@ -40,9 +40,6 @@
 /* While a lock is in the way. */
 #define LOCKED_PAUSE_US (100 * INT64CONST(1000))
 
-/* Subtransactions of one transaction; other processes are told of so many at little cost. */
-#define ALONE_AT_ONCE 64
-
 /* Each intent is stored by itself, because it has failed for all of them. */
 static bool alone;
 
@@ -264,7 +261,7 @@ store_alone(List *intents)
 		if (!leaves_requests(intent))
 			continue;
 		intent->locked = true;
-		if (n++ >= ALONE_AT_ONCE)
+		if (n++ >= WORK_ALONE_AT_ONCE)
 			continue;
 		error = work_try(store_one, intent);
 		if (error == NULL)

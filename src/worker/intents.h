@@ -52,6 +52,12 @@ typedef struct Intent
 	uint32		wish;
 	/* What a former worker has recorded for the same wish, or NULL. */
 	struct Intent *former;
+
+	/*
+	 * Why the step under way cannot record it, in step_context(); NULL: it
+	 * can.
+	 */
+	char	   *refusal;
 	/* Somebody has told that its transaction has ended. */
 	bool		look;
 	/* What the step under way has found of its transaction. */

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "base/clock.h"
+#include "outbox/work_statement.h"
 #include "utils/timestamp.h"
 #include "worker/queues.h"
 
@@ -53,6 +54,20 @@ queues_read_in_full(void)
 	for (int i = 0; i < (int) lengthof(queued); i++)
 		queues[queued[i]].next_full = 0;
 	queues_look_at_all();
+}
+
+/*
+ * A read of the queues has failed with this error: from now on what cannot be read is read
+ * around, if it may be the fault of single rows.
+ */
+void
+queues_be_careful(const ErrorData *error)
+{
+	for (int i = 0; error && i < (int) lengthof(queued) && work_is_of_one(error->sqlerrcode); i++)
+	{
+		queues[queued[i]].careful = true;
+		queues[queued[i]].next_full = 0;
+	}
 }
 
 /*

@@ -13,6 +13,7 @@
 extern void queues_set_up(void);
 extern void queues_look_at_all(void);
 extern void queues_read_in_full(void);
+extern void queues_be_careful(const ErrorData *error);
 extern void queues_due_at(RequestStatus status, TimestampTz time);
 extern void queues_at_once(RequestStatus status, int64 id);
 extern bool queues_is_due(RequestStatus status);

@@ -7,6 +7,9 @@
  * A session waits only for the record of its intent: one commit for all that wish for
  * one, which also deletes intents about which is decided.
  *
+ * Where that fails, because of a constraint of the outbox's owner, say, each wish is
+ * recorded in a subtransaction of its own, and the session is told whose is refused.
+ *
  * Nothing here waits for a lock longer than 20 ms, or for one that a session may hold
  * while it waits for the worker: a record takes locks of the journal only.
  *
@@ -18,7 +21,9 @@
 #include "access/xact.h"
 #include "base/clock.h"
 #include "base/stop_point.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "outbox/work_statement.h"
 #include "port/atomics.h"
 #include "shmem/mailbox.h"
 #include "utils/guc.h"
@@ -49,7 +54,9 @@ static bool see_all = true;		/* whatever the mailboxes' counts say */
 static uint32 *seen;			/* mailbox_count() of each, as it was looked
 								 * at */
 static dlist_head added = DLIST_STATIC_INIT(added); /* in the step under way */
-static bool delete_alone;		/* not with a record, which failed so */
+static int	nadded;				/* how many these are */
+static bool alone;				/* each is recorded by itself, and nothing is
+								 * deleted, because that has failed together */
 
 /* Not before, after it failed, on clock_now()'s clock. */
 static int64 record_at;
@@ -115,6 +122,7 @@ forget_added(void *arg, const ErrorData *error)
 {
 	while (!dlist_is_empty(&added))
 		intents_free(dlist_container(Intent, node, dlist_pop_head_node(&added)));
+	nadded = 0;
 	see_all = true;
 }
 
@@ -173,6 +181,7 @@ take_wish(int slot)
 	intent->wish = state;
 	intent->former = intents_find_former(&row.call_id);
 	dlist_push_tail(&added, &intent->node);
+	nadded++;
 	pfree(wish);
 }
 
@@ -184,6 +193,7 @@ static bool
 listen(int64 now)
 {
 	bool		any = false;
+	bool		all = now >= record_at;
 
 	for (int slot = 0; slot < mailbox_nslots(); slot++)
 	{
@@ -194,15 +204,16 @@ listen(int64 now)
 		pg_read_barrier();
 		intents_read_slot(slot);
 		take_note(slot, now);
-		if (now >= record_at)
+		if (alone && nadded == WORK_ALONE_AT_ONCE)
+			all = false;
+		if (all)
 		{
 			take_wish(slot);
 			seen[slot] = count;
 		}
 		any = true;
 	}
-	if (now >= record_at)
-		see_all = false;
+	see_all = !all;
 	return any;
 }
 
@@ -228,24 +239,52 @@ rows_of(dlist_head *list, int *n)
 }
 
 /*
- * In a step: what a former worker has recorded, and could not tell the session of, is
- * recorded anew.
+ * In a step: what a former worker has recorded for this intent's wish, and could not tell
+ * the session of, is recorded anew.
  */
 static void
-delete_former(void)
+delete_former(const Intent *intent)
+{
+	const JournalRow *row;
+	bool		locked;
+
+	if (intent->former == NULL)
+		return;
+	row = &intent->former->row;
+	journal_delete(&row, 1, &locked);
+}
+
+/*
+ * In a step: records one intent.
+ */
+static void
+record_one(void *arg)
+{
+	Intent	   *intent = arg;
+	JournalRow *row = &intent->row;
+
+	delete_former(intent);
+	journal_insert(&row, 1, GetCurrentTimestamp());
+}
+
+/*
+ * In a step: records each intent by itself, and notes which cannot be.
+ */
+static void
+record_each(void)
 {
 	dlist_iter	it;
 
 	dlist_foreach(it, &added)
 	{
-		const Intent *intent = dlist_container(Intent, node, it.cur);
-		const JournalRow *row;
-		bool		locked;
+		Intent	   *intent = dlist_container(Intent, node, it.cur);
+		ErrorData  *error = work_try(record_one, intent);
 
-		if (intent->former == NULL)
+		if (error == NULL)
 			continue;
-		row = &intent->former->row;
-		journal_delete(&row, 1, &locked);
+		if (!work_is_of_one(error->sqlerrcode))
+			ReThrowError(error);
+		intent->refusal = MemoryContextStrdup(step_context(), error->message);
 	}
 }
 
@@ -257,6 +296,7 @@ record(void *arg)
 {
 	FullTransactionId mine;
 	JournalRow **rows;
+	dlist_iter	it;
 	int			n;
 
 	/*
@@ -265,7 +305,6 @@ record(void *arg)
 	 */
 	Assert(!FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()));
 	mine = GetTopFullTransactionId();
-	delete_former();
 	rows = rows_of(&added, &n);
 	for (int i = 0; i < n; i++)
 	{
@@ -275,11 +314,30 @@ record(void *arg)
 		if (account_has_endpoint(&rows[i]->account, credentials_id()))
 			seam_clock_now(&rows[i]->has_seam_time, &rows[i]->seam_time);
 	}
-	journal_insert(rows, n, GetCurrentTimestamp());
-	if (!delete_alone)
+	if (alone)
+		record_each();
+	else
+	{
+		dlist_foreach(it, &added)
+			delete_former(dlist_container(Intent, node, it.cur));
+		journal_insert(rows, n, GetCurrentTimestamp());
 		deletions_do(NULL);
+	}
 	STOP_POINT("worker-record");
 	ForceSyncCommit();
+}
+
+/*
+ * An intent, which is in no list, cannot be recorded: tells its session why.
+ */
+static void
+refuse(Intent *intent)
+{
+	int			length = strlen(intent->refusal);
+
+	intent->refusal[pg_mbcliplen(intent->refusal, length, MAILBOX_REFUSAL - 1)] = '\0';
+	mailbox_refuse(intent->slot, intent->wish, intent->refusal);
+	intents_free(intent);
 }
 
 /*
@@ -289,13 +347,19 @@ static void
 recorded(void *arg)
 {
 	STOP_POINT("worker-recorded");
-	if (!delete_alone)
+	if (!alone)
 		deletions_done(NULL);
-	delete_alone = false;
+	alone = alone && see_all;
+	nadded = 0;
 	while (!dlist_is_empty(&added))
 	{
 		Intent	   *intent = dlist_container(Intent, node, dlist_pop_head_node(&added));
 
+		if (intent->refusal)
+		{
+			refuse(intent);
+			continue;
+		}
 		if (intent->former)
 			intents_discard(intent->former);
 		intent->former = NULL;
@@ -313,16 +377,19 @@ recorded(void *arg)
 }
 
 /*
- * They are not recorded: they are taken anew, if their sessions still wait.
+ * They are not recorded: they are taken anew, if their sessions still wait; each by itself,
+ * if one of them may have kept the others from it, or what is deleted.
  */
 static void
 not_recorded(void *arg, const ErrorData *error)
 {
+	bool		one_failed = error && !alone && work_is_of_one(error->sqlerrcode);
+
 	forget_added(arg, error);
-	if (!delete_alone)
+	if (!alone)
 		deletions_failed(arg, error);
-	delete_alone = true;
-	record_at = clock_now() + LOCKED_PAUSE_US;
+	alone = true;
+	record_at = one_failed ? 0 : clock_now() + LOCKED_PAUSE_US;
 }
 
 /* ---------- for the loop ---------- */

@@ -263,6 +263,7 @@ sort_due(void *arg)
 static void
 not_read(void *arg, const ErrorData *error)
 {
+	queues_be_careful(error);
 	take_a_break();
 }
 
@@ -302,17 +303,30 @@ look_at_code(void *arg)
 }
 
 /*
- * The writer's first step: counts the crash of the one before, if it has crashed.
+ * The writer's first step: counts the crash of the one before, if it has crashed, or notes
+ * whose code did not let it go.
  */
 static void
 count_crashes(void *arg)
 {
-	Oid		   *counted;
-	int			n;
+	Oid			stuck = places_stuck_table();
+	Oid		   *counted = NULL;
+	int			n = 0;
 
 	step_read_database();
 	MemoryContextSwitchTo(step_context());
-	n = mark_count_crashes(&counted);
+	if (OidIsValid(stuck))
+	{
+		int			before;
+
+		look_at_code(NULL);
+		before = table_of(stuck)->pace.stuck;
+		mark_stuck(stuck, GetCurrentTimestamp() + table_pace_pause(before + 1));
+	}
+	if (!places_tell_of_crash())
+		mark_leave();
+	else
+		n = mark_count_crashes(&counted);
 	look_at_code(NULL);
 	for (int i = 0; i < n; i++)
 	{
@@ -333,13 +347,22 @@ count_crashes(void *arg)
 }
 
 /*
+ * That is noted.
+ */
+static void
+crashes_counted(void *arg)
+{
+	places_crash_counted();
+}
+
+/*
  * Learns which tables have crashed the server.  Returns false when that is not possible.
  */
 bool
 rows_set_up(void)
 {
-	Step		step = {.run = count_crashes,.what = "see what has crashed the server",
-	.patient = true};
+	Step		step = {.run = count_crashes,.committed = crashes_counted,
+	.what = "see what has crashed the server",.patient = true};
 
 	look_at_code_at = clock_now() + LOOK_AT_CODE_US;
 	return step_take(&step);
@@ -922,28 +945,35 @@ rows_rest(void)
 }
 
 /*
- * In the process's last transaction: no code of a table runs any more.  Where it did not
- * let the process go, its table waits.
+ * A step: no code of a table runs any more.
  */
 static void
 leave(void *arg)
 {
-	Oid			stuck = *(Oid *) arg;
-
-	mark_leave(stuck, OidIsValid(stuck) ? GetCurrentTimestamp() +
-			   table_pace_pause(table_of(stuck)->pace.stuck + 1) : 0);
+	mark_leave();
 }
 
 /*
- * The process ends, in whatever way but a crash, outside a transaction.
+ * The process is about to end by itself.  Its marks, which else its successor sees to, go
+ * with it.
  */
 void
 rows_leave(void)
 {
-	int64		since = write_back_since();
-	Oid			stuck = since != 0 && clock_now() - since >= PLACES_USERS_CODE_LIMIT_US ?
-	writing_to : InvalidOid;
-	Step		step = {.run = leave,.arg = &stuck,.what = "note that it ends",.patient = true};
+	Step		step = {.run = leave,.what = "note that it ends"};
 
 	(void) step_take(&step);
+}
+
+/*
+ * The process ends, in whatever way but a crash: notes for its successor whose code did not
+ * let it go.  Never throws.
+ */
+void
+rows_note_stuck(void)
+{
+	int64		since = write_back_since();
+
+	if (since != 0 && clock_now() - since >= PLACES_USERS_CODE_LIMIT_US)
+		places_note_stuck(writing_to);
 }

@@ -13,9 +13,13 @@
 
 #include "access/xact.h"
 #include "base/clock.h"
+#include "base/compat.h"
 #include "commands/dbcommands.h"
+#include "config/reload.h"
 #include "miscadmin.h"
 #include "outbox/work_statement.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -30,13 +34,15 @@
 static MemoryContext turn_context;	/* reset each time round the loop */
 static char database[NAMEDATALEN];
 static OutboxState outbox_state;
+static int64 reload_at;			/* not before, after it failed: clock_now()'s
+								 * clock */
 
 /*
  * Makes what steps need, and the settings that this process needs whatever the
- * configuration says; once, when it has connected.
+ * configuration says.
  */
-void
-step_set_up(void)
+static void
+set_up(void)
 {
 	static const char *const settings[][2] = {
 		{"role", "none"},
@@ -57,6 +63,23 @@ step_set_up(void)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 	}
 	turn_context = AllocSetContextCreate(TopMemoryContext, "seam_ik turn", ALLOCSET_DEFAULT_SIZES);
+}
+
+/*
+ * The beginning of the main function of the worker and the writer: takes the place that the
+ * launcher has made for it, connects, and makes what steps need.  main_arg: as of main().
+ */
+void
+step_start(Datum main_arg, PlaceRole role, pqsigfunc on_sigterm)
+{
+	WorkerStart start = places_attach(main_arg, role);
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, on_sigterm);
+	BackgroundWorkerUnblockSignals();
+	reload_prepare();
+	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
+	set_up();
 }
 
 /*
@@ -231,4 +254,43 @@ step_take(const Step *step)
 	else if (!done && step->failed)
 		step->failed(step->arg, error);
 	return done;
+}
+
+/* ---------- settings ---------- */
+
+/*
+ * A step: reads all settings anew.
+ */
+static void
+reread_settings(void *arg)
+{
+	reload_settings();
+}
+
+/*
+ * If the configuration was reloaded, reads it, and with it what ALTER DATABASE and ALTER
+ * ROLE have set.  Returns whether there was anything.
+ */
+bool
+step_reload(void)
+{
+	Step		step = {.run = reread_settings,.what = "read its settings",.bare = true};
+
+	if (step_reload_due() > clock_now())
+		return false;
+	ConfigReloadPending = false;
+	if (step_take(&step))
+		return true;
+	ConfigReloadPending = true;
+	reload_at = clock_now() + STEP_ERROR_PAUSE_US;
+	return false;
+}
+
+/*
+ * Returns when step_reload() has something to do, on clock_now()'s clock.
+ */
+int64
+step_reload_due(void)
+{
+	return ConfigReloadPending ? reload_at : PG_INT64_MAX;
 }

@@ -8,6 +8,8 @@
 #ifndef SEAM_IK_STEP_H
 #define SEAM_IK_STEP_H
 
+#include "libpq/pqsignal.h"
+#include "shmem/places.h"
 #include "utils/elog.h"
 #include "utils/palloc.h"
 
@@ -63,7 +65,9 @@ typedef enum OutboxState
 	OUTBOX_DISOWNED				/* its owner, or its tables', is not our role */
 } OutboxState;
 
-extern void step_set_up(void);
+extern void step_start(Datum main_arg, PlaceRole role, pqsigfunc on_sigterm);
+extern bool step_reload(void);
+extern int64 step_reload_due(void);
 extern MemoryContext step_context(void);
 extern bool step_take(const Step *step);
 extern int64 step_pause_after(const ErrorData *error);

@@ -25,9 +25,6 @@
 #include "worker/step.h"
 #include "worker/storing.h"
 
-/* Subtransactions of one transaction; other processes are told of so many at little cost. */
-#define ALONE_AT_ONCE 64
-
 /* The pauses between two tries to store a result that is set aside. */
 #define ASIDE_FIRST_US (1 * INT64CONST(1000000))
 #define ASIDE_LONGEST_US (60 * INT64CONST(1000000))
@@ -105,7 +102,7 @@ store_due(void *arg)
 
 		if (!storing->alone)
 			store(flight);
-		else if (n++ == ALONE_AT_ONCE)
+		else if (n++ == WORK_ALONE_AT_ONCE)
 			break;
 		else if ((error = work_try(store, flight)) != NULL)
 		{

@@ -36,6 +36,9 @@
 /* The longest primary key that is told, in bytes of JSON. */
 #define MAX_KEY 4000
 
+/* Where PostgreSQL raises that the queue of notifications is full. */
+#define QUEUE_FILE "async.c"
+
 /* When nothing is told after the queue of notifications was full. */
 #define SILENCE_US (1 * INT64CONST(1000000))
 
@@ -124,14 +127,16 @@ tell_ends(SPITupleTable *ends, int n, RequestStatus status)
 
 /*
  * After a step has failed: is that because it told of something?  Then the next ones do
- * not, for a while.
+ * not, for a while.  A user's trigger may raise that SQLSTATE, too, but not from the file of
+ * PostgreSQL's sources that has the queue.
  */
 bool
 tell_is_in_the_way(const ErrorData *error)
 {
 	bool		was_silent = clock_now() < silent_until;
 
-	if (error == NULL || error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED || was_silent)
+	if (error == NULL || was_silent || error->sqlerrcode != ERRCODE_PROGRAM_LIMIT_EXCEEDED ||
+		error->filename == NULL || strcmp(error->filename, QUEUE_FILE) != 0)
 		return false;
 	silent_until = clock_now() + SILENCE_US;
 	return true;
@@ -193,7 +198,10 @@ not_told(void *arg, const ErrorData *error)
 	if (tell_is_in_the_way(error))
 		told(arg);
 	else
+	{
 		tell_at = clock_now() + STEP_ERROR_PAUSE_US;
+		queues_be_careful(error);
+	}
 	queues_look_at_all();
 }
 

@@ -17,7 +17,6 @@
 #include "base/compat.h"
 #include "base/stop_point.h"
 #include "catalog/pg_type.h"
-#include "config/reload.h"
 #include "config/settings.h"
 #include "logic/pace.h"
 #include "logic/outcome.h"
@@ -26,8 +25,6 @@
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
@@ -67,8 +64,6 @@ static int64 paused_until;		/* after an error */
 static int64 housekeeping_at;
 static int64 intents_at;		/* when to look at sessions' calls, unasked */
 static bool clock_was_set;		/* pauses may be too long since then */
-static int64 reload_at;			/* not before, after it failed */
-
 static volatile sig_atomic_t waiting;	/* for the network, or anything new */
 static volatile sig_atomic_t end_requested;
 
@@ -223,6 +218,7 @@ static void
 turn_failed(void *arg, const ErrorData *error)
 {
 	flights_forget_claimed();
+	queues_be_careful(error);
 	change_forget_notices(0);
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
@@ -291,30 +287,11 @@ next_turn(void)
 }
 
 /*
- * In a transaction: read all settings anew.
- */
-static void
-reread_settings(void *arg)
-{
-	reload_settings();
-}
-
-/*
- * Settings could not be read: they will be.
- */
-static void
-not_reread(void *arg, const ErrorData *error)
-{
-	ConfigReloadPending = true;
-	reload_at = clock_now() + STEP_ERROR_PAUSE_US;
-}
-
-/*
- * What is sent from now on obeys the settings that were read.  What is under way keeps
+ * Settings were read anew: what is sent from now on obeys them.  What is under way keeps
  * what it began with.
  */
 static void
-reread(void *arg)
+settings_changed(void)
 {
 	sending_resume();
 	flights_set_max();
@@ -322,19 +299,6 @@ reread(void *arg)
 	housekeeping_at = 0;
 	queues_look_at_all();
 	wakes_look_at_keys();
-}
-
-/*
- * The configuration was reloaded, and with it what ALTER DATABASE and ALTER ROLE have set.
- */
-static void
-reload(void)
-{
-	Step		step = {.run = reread_settings,.committed = reread,.failed = not_reread,
-	.what = "read its settings",.bare = true};
-
-	ConfigReloadPending = false;
-	(void) step_take(&step);
 }
 
 /*
@@ -440,7 +404,6 @@ see_to_wakes(void)
 static void
 set_up(void)
 {
-	step_set_up();
 	queues_set_up();
 	doubts_set_up();
 	sending_set_up();
@@ -486,16 +449,10 @@ end_now(void)
 void
 seam_ik_worker_main(Datum main_arg)
 {
-	WorkerStart start;
 	int64		turn_at = 0;
 
 	STOP_POINT("worker-start");
-	start = places_attach(main_arg, PLACE_MAIN);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, end_worker);
-	BackgroundWorkerUnblockSignals();
-	reload_prepare();
-	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
+	step_start(main_arg, PLACE_MAIN, end_worker);
 	set_up();
 	/* the oldest requests may be witnesses */
 	intents_at = recorder_run(true);
@@ -510,8 +467,8 @@ seam_ik_worker_main(Datum main_arg)
 		MemoryContextReset(step_context());
 		if (local_clock_watch())
 			local_clock_set();
-		if (ConfigReloadPending && clock_now() >= reload_at)
-			reload();
+		if (step_reload())
+			settings_changed();
 		due = see_to_wakes() || doubts_are_stale() || flights_store_due() <= clock_now() ||
 			clock_now() >= turn_at || next_turn() <= clock_now();
 		if (due)
@@ -530,9 +487,8 @@ seam_ik_worker_main(Datum main_arg)
 		/* they are reported by the clock of the last transaction */
 		if (stats_in > 0)
 			turn_at = Min(turn_at, clock_now() + Min(stats_in, STATS_MS) * 1000);
-		wake_at = turn_at;
-		if (ConfigReloadPending)
-			wake_at = Min(wake_at, reload_at);
+		wake_at = step_reload_due();
+		wake_at = Min(wake_at, turn_at);
 		waiting = true;
 		flights_wait(places_is_called() ? 0 : wake_at);
 		waiting = false;

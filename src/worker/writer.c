@@ -17,11 +17,8 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/stop_point.h"
-#include "config/reload.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -38,19 +35,17 @@
 /* It goes when there was nothing to do for so long. */
 #define IDLE_US (10 * INT64CONST(1000000))
 
-static int64 reload_at;			/* not before, after it failed */
-
 PGDLLEXPORT void seam_ik_writer_main(Datum main_arg);
 
 /*
- * before_shmem_exit callback: it ends, and has not crashed.
+ * before_shmem_exit callback: it ends, and has not crashed.  Nothing is done here that takes
+ * its time or may fail, because nothing could interrupt it, and an error would be FATAL.
  */
 static void
 at_exit(int code, Datum arg)
 {
-	AbortOutOfAnyTransaction();
 	STOP_POINT("writer-end");
-	rows_leave();
+	rows_note_stuck();
 }
 
 /*
@@ -60,34 +55,10 @@ at_exit(int code, Datum arg)
 pg_noreturn static void
 leave(int64 due)
 {
+	rows_leave();
 	places_write_at(due == PG_INT64_MAX ? 0 : due);
 	places_expect_exit();
 	proc_exit(0);
-}
-
-/*
- * In a transaction: read all settings anew.
- */
-static void
-reread_settings(void *arg)
-{
-	reload_settings();
-}
-
-/*
- * The configuration was reloaded: triggers see it from now on.
- */
-static void
-reload(void)
-{
-	Step		step = {.run = reread_settings,.what = "read its settings",.bare = true};
-
-	ConfigReloadPending = false;
-	if (!step_take(&step))
-	{
-		ConfigReloadPending = true;
-		reload_at = clock_now() + STEP_ERROR_PAUSE_US;
-	}
 }
 
 /*
@@ -126,17 +97,10 @@ wait_until(int64 at)
 void
 seam_ik_writer_main(Datum main_arg)
 {
-	WorkerStart start;
 	int64		idle_since = 0;
 
 	STOP_POINT("writer-start");
-	start = places_attach(main_arg, PLACE_WRITER);
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	reload_prepare();
-	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, CONNECT_WITHOUT_LOGIN);
-	step_set_up();
+	step_start(main_arg, PLACE_WRITER, die);
 
 	/*
 	 * what a crash loses is done again; and nobody is told while a standby is
@@ -154,8 +118,7 @@ seam_ik_writer_main(Datum main_arg)
 
 		step_check_interrupts();
 		MemoryContextReset(step_context());
-		if (ConfigReloadPending && clock_now() >= reload_at)
-			reload();
+		(void) step_reload();
 		if (local_clock_watch())
 			queues_read_in_full();
 		if (places_calls() != 0)

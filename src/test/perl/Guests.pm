@@ -12,9 +12,9 @@ use Exporter qw(import);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 
-our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent lists_of
-	mark calls enqueue busy status state_of wait_state columns_of states_of owned reported settled quiet
-	worker_of up set pause go_on logged);
+our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent
+	lists_of mark calls say_to printed open_call intents_of enqueue busy status state_of wait_state columns_of
+	states_of owned reported settled quiet worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);
 my $guests = 0;
@@ -54,6 +54,30 @@ sub error_of
 
 # The statement with which a session has a key issued.
 sub call { return "SELECT (seam_generate_instant_key('$_[0]')).instant_key_id"; }
+
+# ---------- sessions ----------
+
+# say_to(session of background(), statements): it goes on with these; printed(session, what):
+# until it has printed that.
+sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
+sub printed { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
+
+# open_call([database,] guest): a session with an open transaction that has issued a key
+# for the guest.
+sub open_call
+{
+	my $guest = pop;
+	my $s = background($node, 'BEGIN; ' . call($guest) . "; SELECT 'called';", $_[0] // $database);
+	printed($s, 'called') or die 'no call';
+	return $s;
+}
+
+# intents_of([database,] guest): how many calls for the guest are recorded in the journal.
+sub intents_of
+{
+	my $guest = pop;
+	return sql(@_, "SELECT count(*) FROM seam_instant_key_call WHERE '$guest' = ANY (user_identity_ids)");
+}
 
 # ---------- what Seam has, and was asked ----------
 

@@ -4,10 +4,15 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql keys_of live asked lists_of enqueue status wait_state sent wait_sent set logged);
+use Guests qw(meet new_guest sql call keys_of live asked lists_of mark calls enqueue status wait_state sent wait_sent
+	quiet set worker_of logged);
+use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
+
+# Sessions that call at once: more than are recorded in one transaction where one is refused.
+use constant CALLS => 70;
 
 my $fake = FakeSeam->start;
 my $node = seam_cluster(
@@ -16,6 +21,8 @@ my $node = seam_cluster(
 
 meet($node, $fake);
 my $table = 'seam_instant_key_request';
+sql("CREATE FUNCTION public.refuses() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN RAISE ''refuses''; END'");
 sub enqueue_all { return sql(join '', map { "SELECT seam_enqueue_instant_key('$_');" } @_); }
 sub without_key { return sql("SELECT count(*) FROM $table WHERE status NOT IN ('issued', 'revoked')"); }
 
@@ -52,6 +59,15 @@ ok(wait_for(sub { without_key() eq '0' }), 'they are stored when they can be');
 is(join(' ', map { scalar keys_of($_) } @refused), '1 1', 'the keys that were issued');
 is(join(' ', map { lists_of($_) } @refused), '0 0', 'Seam is not asked for them again');
 
+# the same by a trigger that runs at the commit
+@guests = map { new_guest } 1 .. 10;
+sql("CREATE CONSTRAINT TRIGGER no_key AFTER UPDATE ON $table DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+	WHEN (new.user_identity_id = '$guests[3]' AND new.status = 'issued') EXECUTE FUNCTION public.refuses()");
+all_at_once(@guests);
+ok(wait_for(sub { without_key() eq '1' }), 'a deferred trigger refuses one key: the others are stored');
+sql("DROP TRIGGER no_key ON $table");
+ok(wait_for(sub { without_key() eq '0' }), 'and that one when it can be');
+
 # ---------- what calls that rolled back have left ----------
 
 sql("ALTER TABLE $table ADD CONSTRAINT few_uses CHECK (max_use_count < 100)");
@@ -65,6 +81,41 @@ isnt(live($unstorable), '', 'this one cannot be');
 like(logged($log), qr/WARNING: .*could not note what a call that rolled back has left: .*"few_uses"/, 'the log tells');
 sql("ALTER TABLE $table DROP CONSTRAINT few_uses");
 ok(wait_for(sub { live($unstorable) eq '' }), 'and is when it can be');
+
+# ---------- a call that cannot be recorded ----------
+
+# All wait until the worker, which is stopped, records them together.
+my $journal = 'seam_instant_key_call';
+sub waiting { return sql("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT seam%'
+	AND wait_event_type = 'Extension'"); }
+foreach my $how ("ALTER TABLE $journal ADD CONSTRAINT refuses CHECK (user_identity_ids[1] <> 'GUEST')",
+	"CREATE INDEX refuses ON $journal ((1 / (user_identity_ids[1] <> 'GUEST')::int))")
+{
+	my $bad = new_guest;
+	my $others = PostgreSQL::Test::Utils::tempdir() . '/calls';
+	my ($out, $err);
+	my $worker = worker_of();
+	my $last = mark();
+
+	append_to_file($others, "SELECT seam_generate_instant_key(gen_random_uuid());\n");
+	sql($how =~ s/GUEST/$bad/r);
+	kill 'STOP', $worker;
+	my $bench = IPC::Run::start([ 'pgbench', '-n', '-c', CALLS, '-t', 1, '-f', $others, $node->connstr('postgres') ],
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(HANGS));
+	wait_for(sub { waiting() == CALLS });
+	my $refused = background($node, "SELECT seam_generate_instant_key('$bad');");
+	ok(wait_for(sub { waiting() == CALLS + 1 }), "many calls wait to be recorded, and one cannot be: $how");
+	kill 'CONT', $worker;
+	$bench->finish;
+	like($out, qr{processed: ${\ CALLS}/${\ CALLS}}, 'the others are made');
+	like((result_of($refused))[0],
+		qr/ERROR:  55000: the worker of seam_ik could not record the call: (new row .*"refuses"|division by zero)/,
+		'that one is refused, and told why');
+	is(scalar(calls($last, $bad)), 0, 'nothing was sent for it');
+	sql($how =~ /^ALTER/ ? "ALTER TABLE $journal DROP CONSTRAINT refuses" : 'DROP INDEX refuses');
+	ok(quiet(), 'all is settled');
+	like(sql(call($bad)), qr/^[0-9a-f-]{36}$/, 'it is made when it can be');
+}
 
 # ---------- a trigger, and a request in doubt ----------
 

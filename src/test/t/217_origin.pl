@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call live_keys sent enqueue state_of wait_state up);
+use Guests qw(meet new_guest sql call live_keys sent enqueue state_of wait_state up printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -87,7 +87,7 @@ $node->reload;
 ok(wait_for(sub { sql('inn', 'SHOW seam_ik.worker') eq 'off' }), 'no worker sends');
 my $pending = enqueue('inn', $g{pending});
 $session = background($node, 'BEGIN; ' . call($g{called}) . "; SELECT 'called';", 'inn');
-ok(wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /called/ }), 'a call of an open transaction');
+ok(printed($session, 'called'), 'a call of an open transaction');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $node->connstr('inn') ], 'all that is dumped');
 $session->{in} .= "COMMIT;\n";
@@ -163,7 +163,7 @@ ok(wait_for(sub { sql('inn', 'SHOW seam_ik.worker') eq 'off' }), 'the publisher 
 %g = map { $_ => new_guest } qw(pending cancelled called);
 $pending = enqueue('inn', $g{pending});
 $session = background($node, 'BEGIN; ' . call($g{called}) . "; SELECT 'called';", 'inn');
-ok(wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /called/ }), 'and has a call of an open transaction');
+ok(printed($session, 'called'), 'and has a call of an open transaction');
 $node = $subscriber;
 meet($node);
 ok(are_alike($_), "new rows of $_ arrive") foreach qw(seam_instant_key_request seam_instant_key_call);
@@ -198,7 +198,7 @@ ok(wait_for(sub { sql('inn', 'SHOW seam_ik.worker') eq 'off' }), 'the publisher 
 @g{qw(late left)} = (new_guest, new_guest);
 my $late = enqueue('inn', $g{late});
 $session = background($node, 'BEGIN; ' . call($g{left}) . "; SELECT 'called';", 'inn');
-ok(wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /called/ }),
+ok(printed($session, 'called'),
 	'with a request, and with a call of an open transaction');
 ok(are_alike($_), "$_ follows") foreach qw(seam_instant_key_request seam_instant_key_call);
 $node = $subscriber;

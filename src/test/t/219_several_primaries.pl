@@ -28,6 +28,8 @@ foreach my $name (sort keys %node)
 CREATE TABLE booking (house text, id int, guest uuid, key_id uuid, PRIMARY KEY (house, id));
 CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
 	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER revoke AFTER DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_delete_instant_key_trigger('instant_key_id=key_id');
 CREATE PUBLICATION houses FOR TABLE booking WHERE (house = '$name')});
 	ok(up('postgres'), "$name: a worker");
 }

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql keys_of live settled);
+use Guests qw(meet new_guest sql keys_of live settled printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -140,7 +140,7 @@ sql('ALTER SYSTEM SET seam_ik.worker = off');
 $node->reload;
 wait_for(sub { sql('SHOW seam_ik.worker') eq 'off' });
 my $s = background($node, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 'seen ' || count(*) FROM room;");
-wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /seen/ });
+printed($s, 'seen');
 sql("INSERT INTO room VALUES (101, '2026-05-01', '$same')");
 $s->{in} .= "INSERT INTO room VALUES (101, '2026-05-02', '$same'); COMMIT;\n";
 result_of($s);
@@ -150,7 +150,7 @@ ok(settled, 'two days of a room, by two snapshots');
 is(sql("SELECT count(DISTINCT key_id) FROM room WHERE guest = '$same'"), '2', 'are two keys');
 # Bookings of one room do not wait for each other.
 $s = background($node, "BEGIN; INSERT INTO room VALUES (102, '2026-05-01', '" . new_guest . "'); SELECT 'held';");
-wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /held/ });
+printed($s, 'held');
 my $begin = time;
 my $free = new_guest;
 sql("SET lock_timeout = '60s'; INSERT INTO room VALUES (102, '2026-05-02', '$free')");
@@ -187,7 +187,7 @@ $fake->behave($held, 'route=generate_instant_key,reset', 1);
 my $id = sql("SELECT seam_enqueue_instant_key('$held')");
 wait_for(sub { of($held) eq 'in_flight 08007' });
 $s = background($node, "BEGIN; SELECT 'held ' || seam_cancel_instant_key_request($id);");
-wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /held/ });
+printed($s, 'held');
 sleep 2;
 cmp_ok(scalar(grep { $_->{path} =~ m{/instant_keys/list} && $_->{body} =~ /\Q$held\E/ } $fake->requests), '<=', 3,
 	'a doubt that a session has locked');

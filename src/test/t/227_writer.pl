@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call settled logged wait_sent);
+use Guests qw(meet new_guest sql call settled logged wait_sent say_to printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -79,6 +79,16 @@ ok(wait_written('picky', 24), 'one row fails, and those that were written with i
 ok(settled, 'settled');
 is(errors('picky', 'P0001'), 6, 'its request says why');
 is(sql('SELECT count(*) FROM picky WHERE id % 5 <> 0 AND key_id IS NULL'), 0, 'each other has its key');
+# an SQLSTATE that PostgreSQL raises when its queue of notifications is full
+table('limited', q{RAISE EXCEPTION 'too much' USING ERRCODE = '54000';});
+my $listener = background($node, "LISTEN seam_instant_key; SELECT 'listens';");
+printed($listener, 'listens');
+book('limited', 3);
+ok(wait_for(sub { errors('limited', '54000') eq '3' }), 'a trigger raises what a full queue of notifications does');
+my @limited = split /\n/, sql("SELECT request_id FROM seam_instant_key_request WHERE sqlstate = '54000'");
+ok(wait_for(sub { say_to($listener, 'SELECT;'); @limited == grep { $listener->{out} =~ /"request_id":$_,/ } @limited }),
+	'those who listen are told of each all the same');
+result_of($listener);
 sql(q{CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE deferred (id int PRIMARY KEY, guest uuid, key_id uuid,
 	late int DEFAULT 1 REFERENCES late DEFERRABLE INITIALLY DEFERRED);
 CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON deferred FOR EACH ROW EXECUTE FUNCTION
@@ -93,8 +103,9 @@ is(sql('SELECT string_agg(id::text, \',\' ORDER BY id) FROM deferred WHERE key_i
 
 # ---------- locks ----------
 
-my $session = background($node, 'BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 1;');
-wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
+my $session = background($node,
+	"BEGIN; LOCK TABLE picky; UPDATE quick SET note = note WHERE id = 60; SELECT 'locked';");
+printed($session, 'locked');
 table('third');
 sql('INSERT INTO third (note) VALUES (1)');
 ok(wait_written('third', 1), '(a row)');
@@ -116,8 +127,8 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	$fake->behave($_, 'route=generate_instant_key,hold', 1) for @who;
 	sql(join '', map { "INSERT INTO held VALUES ($_, '$who[$_ - 1]');" } 1 .. 3);
 	wait_sent($_) for @who;
-	$session = background($node, "BEGIN; $lock; SELECT 1;");
-	wait_for(sub { $session->{run}->pump_nb; $session->{out} =~ /1\n/ });
+	$session = background($node, "BEGIN; $lock; SELECT 'locked';");
+	printed($session, 'locked');
 	$fake->release;
 	ok(wait_for(sub { errors('held', '55P03') > 0 }), "$lock: the request says that it is locked");
 	ok(wait_written('held', 2), 'the other rows are written') if $lock =~ /^SELECT/;
@@ -127,6 +138,16 @@ foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 	ok(settled, 'settled');
 	is(errors('held', '55P03'), 0, 'without an error');
 }
+
+# Code that fails as if something were locked: that is tried again, for as long as it takes.
+sql('CREATE SEQUENCE tries');
+table('contended', q{DECLARE n bigint := nextval('public.tries'); BEGIN IF n <= 12 THEN RAISE EXCEPTION 'not now'
+	USING ERRCODE = (ARRAY['55P03', '40P01', '40001'])[n % 3 + 1]; END IF; END;});
+book('contended', 1);
+ok(wait_for(sub { sql('SELECT last_value FROM tries') >= 7 }), 'locks, deadlocks and serialization failures');
+is(sql('SELECT coalesce(sum(crashes + stuck), 0) FROM seam_instant_key_writing'), '0', 'nothing is counted');
+ok(wait_written('contended', 1), 'in the end the row is written');
+is(sql('SELECT last_value FROM tries'), '13', 'after each of them');
 
 # ---------- the writer is ended ----------
 
@@ -149,6 +170,36 @@ foreach my $signal (qw(TERM KILL))
 	is(ask($node, "SELECT count(*) FROM seam_instant_key_request r JOIN slow ON guest = user_identity_id
 		WHERE (instant_key).instant_key_id IS DISTINCT FROM key_id"), 0, 'and no key is another one');
 }
+# The crashes that are counted, as soon as the trigger runs (which is a suspect's until all
+# its rows are written).
+sub counted
+{
+	my $counted = '';
+	wait_for(sub { $counted = ask($node, "SELECT (SELECT sum(crashes) FROM seam_instant_key_writing)
+		FROM pg_stat_activity WHERE backend_type = 'seam_ik writer' AND wait_event = 'PgSleep'"); $counted ne '' });
+	return $counted;
+}
+# ... while a session has the table locked in which it notes what it writes to
+ok(wait_for(sub { sql('SELECT coalesce(sum(crashes), 0) FROM seam_instant_key_writing') eq '0' }),
+	'no table is a suspect any more');
+my $written = written('slow');
+book('slow', 4);
+is(counted(), '0', 'a trigger runs');
+$session = background($node, "BEGIN; LOCK TABLE seam_instant_key_writing; SELECT 'locked';");
+printed($session, 'locked');
+my $was = writer();
+kill 'TERM', $was;
+ok(wait_for(sub { (writer() || $was) ne $was }), 'the writer is ended while its marks are locked: it goes');
+$session->{in} .= "COMMIT;\n";
+result_of($session);
+is(counted(), '0', 'another one counts no crash');
+ok(wait_written('slow', $written + 4), 'and writes the rows');
+# ... and with the server
+book('slow', 4);
+is(counted(), '0', 'a trigger runs');
+$node->restart;
+is(counted(), '0', 'the server is restarted meanwhile: that is no crash either');
+ok(wait_written('slow', $written + 8), 'and the rows are written');
 sql('DROP TRIGGER code ON slow');
 
 # ---------- users' code that crashes the server ----------

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql answers call asked enqueue worker_of);
+use Guests qw(meet new_guest sql answers call asked enqueue worker_of printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -95,7 +95,7 @@ $fake->behave($lost, "$at,reset_after", 1);
 is(sql('lost', "BEGIN; SELECT sqlstate FROM seam_generate_instant_keys(ARRAY['$lost']::uuid[]); " .
 	"PREPARE TRANSACTION 'lost'"), '08007', 'an answer is lost');
 my $s = background($node, 'BEGIN; ' . call($open) . "; SELECT 'called';", 'open');
-ok(wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /called/ }), 'an open transaction with a key');
+ok(printed($s, 'called'), 'an open transaction with a key');
 
 ok(wait_for(sub { grep({ asked($_, 'list') } @lists) == 2 }), 'two lists are under way');
 ok(wait_for(sub { asked($probe, 'list') }), 'a list tries the API key');

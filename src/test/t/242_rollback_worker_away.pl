@@ -4,7 +4,8 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call keys_of live wait_sent lists_of quiet worker_of up);
+use Guests qw(meet new_guest sql call say_to printed open_call intents_of keys_of live wait_sent lists_of quiet
+	worker_of up);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -21,18 +22,8 @@ api_key_file($node, 'seam_test_trouble');
 
 meet($node, $fake);
 sub batch { return "SELECT count(*) FROM seam_generate_instant_keys(ARRAY['" . join("','", @_) . "']::uuid[])"; }
-# A session of background(): more of its statements, and what it has printed.
-sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
-sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
 # Is it so before all transactions are looked at again, which is every 10 seconds?
 sub soon { my ($what) = @_; my $begin = time; wait_for($what); return time - $begin < 9; }
-# A session with an open transaction that has issued a key for the guest.
-sub open_call
-{
-	my $s = background($node, 'BEGIN; ' . call($_[0]) . "; SELECT 'called';");
-	heard($s, 'called');
-	return $s;
-}
 # A psql in the other database.
 sub in_neighbour
 {
@@ -149,24 +140,24 @@ isnt(live($waiting), '', 'which goes on');
 my @nested = map { new_guest } 0 .. 3;
 $s = background($node, 'BEGIN; ' . call($nested[0]) . '; SAVEPOINT a; ' . call($nested[1]) . '; SAVEPOINT b; ' .
 	call($nested[2]) . "; SELECT 'called';");
-heard($s, 'called');
+printed($s, 'called');
 hold_worker();
 say_to($s, "ROLLBACK TO b; ROLLBACK TO a; SAVEPOINT c; INSERT INTO kept VALUES (NULL); ROLLBACK TO c; " .
 	"SELECT 'rolled back';");
-heard($s, 'rolled back');
+printed($s, 'rolled back');
 kill 'CONT', $worker;
 ok(soon(sub { live($nested[1]) . live($nested[2]) eq '' }), 'savepoints that roll back one after the other');
 isnt(live($nested[0]), '', 'the transaction that they are of keeps its key');
 # ... also when it cannot judge the first
 say_to($s, call($nested[3]) . "; SELECT 'again';");
-heard($s, 'again');
+printed($s, 'again');
 my $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$nested[3]' FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($s, 'ROLLBACK TO a;');
 looked();
 say_to($s, "SAVEPOINT d; INSERT INTO kept VALUES (NULL); ROLLBACK TO d; SELECT 'two';");
-heard($s, 'two');
+printed($s, 'two');
 sql(call(new_guest));
 say_to($lock, 'COMMIT;');
 result_of($lock);
@@ -179,7 +170,7 @@ quiet();
 $s = open_call($rest);
 hold_worker();
 say_to($s, "SAVEPOINT a; INSERT INTO kept VALUES (NULL); ROLLBACK TO a; ROLLBACK; SELECT 'over';");
-heard($s, 'over');
+printed($s, 'over');
 kill 'CONT', $worker;
 ok(soon(sub { live($rest) eq '' }), 'a savepoint, and then all of its transaction');
 result_of($s);
@@ -214,7 +205,7 @@ $s2 = background($node, "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($s
 wait_sent($second);
 $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($s, 'ROLLBACK;');
 looked();
 result_of($s2);
@@ -228,10 +219,10 @@ my $earlier;
 ($earlier, $first, $second) = map { new_guest } 1 .. 3;
 $s = open_call($earlier);
 say_to($s, call($first) . "; SELECT 'again';");
-heard($s, 'again');
+printed($s, 'again');
 $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 # (both are there when it looks)
 $worker = worker_of('postgres');
 kill 'STOP', $worker;
@@ -240,7 +231,7 @@ $s2 = background($node, "SET seam_ik.connect_timeout = '30s'; BEGIN; " . call($s
 busy_with($second);
 result_of($s);
 kill 'CONT', $worker;
-ok(heard($s2, 'called'), 'a call that waited has its key');
+ok(printed($s2, 'called'), 'a call that waited has its key');
 ok(soon(sub { live($earlier) eq '' }), 'what was rolled back is revoked');
 isnt(live($first), '', 'but what is locked');
 say_to($lock, 'COMMIT;');
@@ -256,7 +247,7 @@ is(lists_of($second), 0, "without a list of Seam's");
 $s = open_call($first);
 $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($s, 'ROLLBACK;');
 looked();
 say_to($lock, 'COMMIT;');
@@ -268,17 +259,16 @@ result_of($s2);
 quiet();
 # ... nor do others' answers wait
 ($first, $second) = (new_guest, new_guest);
-sub journal { return sql("SELECT count(*) FROM seam_instant_key_call WHERE user_identity_ids[1] = '$_[0]'"); }
 $s = open_call($first);
 $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$first' FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($s, 'COMMIT;');
 sql(call($second));
-ok(wait_for(sub { journal($second) eq '0' }), 'what has committed leaves the journal while another call is locked');
-is(journal($first), '1', 'which stays');
+ok(wait_for(sub { intents_of($second) eq '0' }), 'what has committed leaves the journal while another call is locked');
+is(intents_of($first), '1', 'which stays');
 say_to($lock, 'COMMIT;');
-ok(wait_for(sub { journal($first) eq '0' }), 'until the lock is gone');
+ok(wait_for(sub { intents_of($first) eq '0' }), 'until the lock is gone');
 result_of($_) foreach $lock, $s;
 # ... and an answer is not lost by the next call of its session
 my @calls = map { new_guest } 1 .. 6;
@@ -292,7 +282,7 @@ say_to($sessions[$_], "SET seam_ik.request_timeout = '10s'; BEGIN; " . call($cal
 	'; ROLLBACK;') foreach 0 .. $#calls;
 wait_sent($_) foreach @calls;
 say_to($lock, "BEGIN; LOCK TABLE seam_instant_key_call IN SHARE MODE; SELECT 'locked';");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($between, call(new_guest) . ';');
 $fake->release;
 busy_with($again, scalar @calls);
@@ -364,7 +354,7 @@ kill 'STOP', $launcher;
 sql("SELECT pg_terminate_backend(" . worker_of('postgres') . ', 5000)');
 is(worker_of('postgres'), '', 'the worker is away');
 $fake->release;
-heard($s, 'called');
+printed($s, 'called');
 result_of($s2);
 kill 'CONT', $launcher;
 up();
@@ -383,7 +373,7 @@ my @batches = map { [ map { new_guest } 1 .. 3 ] } 1 .. 2;
 my $saved = new_guest;
 $fake->behave($_, "$at,hold", 1) foreach $single[0], $batches[0][0];
 $s3 = background($node, 'BEGIN; SAVEPOINT a; ' . call($saved) . "; SELECT 'called';");
-ok(heard($s3, 'called'), 'a call in a savepoint');
+ok(printed($s3, 'called'), 'a call in a savepoint');
 my $patient = "SET seam_ik.request_timeout = '60s'; SET seam_ik.connect_timeout = '60s'; BEGIN; ";
 $s = background($node, $patient . call($single[0]) . ";\n" . call($single[1]) . ";\nROLLBACK;");
 $s2 = background($node, $patient . batch(@{ $batches[0] }) . ";\n" . batch(@{ $batches[1] }) . ";\nROLLBACK;");
@@ -408,7 +398,7 @@ is(join(' ', map { lists_of($_) } @single), '0 0', "without a list of Seam's whe
 my ($stays, $goes) = (new_guest, new_guest);
 $s = open_call($stays);
 $s2 = background($node, '\\c neighbour' . "\nBEGIN; " . call($goes) . "; SELECT 'called';");
-heard($s2, 'called');
+printed($s2, 'called');
 $node->safe_psql('neighbour', call(new_guest));
 $worker = worker_of('postgres');
 kill 'STOP', $worker;

@@ -4,8 +4,8 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call error_of keys_of live asked sent lists_of enqueue states_of owned reported
-	quiet settled worker_of up logged);
+use Guests qw(meet new_guest sql call say_to printed open_call intents_of error_of keys_of live asked sent lists_of
+	enqueue states_of owned reported quiet settled worker_of up logged);
 use IPC::Run ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -22,16 +22,6 @@ api_key_file($node, 'seam_test_witnesses');
 meet($node, $fake);
 my $at = 'route=generate_instant_key';
 
-sub say_to { my ($s, $sql) = @_; $s->{in} .= "$sql\n"; $s->{run}->pump_nb for 1 .. 3; return; }
-sub heard { my ($s, $what) = @_; return wait_for(sub { $s->{run}->pump_nb; $s->{out} =~ /$what/ }); }
-# A session with an open transaction that has issued a key for the guest.
-sub open_call
-{
-	my ($guest) = @_;
-	my $s = background($node, 'BEGIN; ' . call($guest) . "; SELECT 'called';");
-	heard($s, 'called') or die 'no call';
-	return $s;
-}
 sub waits_for
 {
 	my ($s, $what) = @_;
@@ -47,7 +37,6 @@ sub lists_for
 	my $lists = join ' ', map { $_->{body} } grep { $_->{path} =~ m{/list$} } $fake->requests;
 	return scalar grep { $lists =~ /$_/ } @_;
 }
-sub journal { return sql("SELECT count(*) FROM seam_instant_key_call WHERE '$_[0]' = ANY (user_identity_ids)"); }
 # The worker that there was is replaced: what its successor looks at first are all intents.
 sub new_worker
 {
@@ -76,14 +65,14 @@ foreach my $end ('comes back', 'does not, and the wait is cancelled')
 	# (which it does before anything else, and then its own commit waits)
 	sql("SET synchronous_commit = local; SELECT seam_enqueue_instant_key('" . new_guest . "')");
 	ok(waits_for({ pid => worker_of() }, 'SyncRep'), 'and the worker goes on');
-	is(journal($guest), '1', 'the intent is open');
+	is(intents_of($guest), '1', 'the intent is open');
 	is(reported($guest), '-', 'nothing is reported');
 	isnt(live($guest), '', 'the key lives');
 	sql("SELECT pg_cancel_backend($s->{pid})") if $end =~ /cancelled/;
-	heard($s, 'over') if $end =~ /cancelled/;
+	printed($s, 'over') if $end =~ /cancelled/;
 	sql('ALTER SYSTEM RESET synchronous_standby_names');
 	reload($node);
-	ok(heard($s, 'over'), 'the commit ends');
+	ok(printed($s, 'over'), 'the commit ends');
 	result_of($s);
 	ok(quiet(), 'and is seen');
 	is(owned($guest), live($guest), 'the key has its owner, and lives');
@@ -96,7 +85,7 @@ my @caught = map { new_guest } 1 .. 100;
 my $s = background($node, "BEGIN; DO \$\$ DECLARE g uuid; BEGIN FOREACH g IN ARRAY ARRAY['" . join("','", @caught) .
 	"']::uuid[] LOOP BEGIN PERFORM seam_generate_instant_key(g); RAISE EXCEPTION 'x'; EXCEPTION WHEN raise_exception " .
 	"THEN NULL; END; END LOOP; END \$\$; SELECT 'caught';");
-ok(heard($s, 'caught'), '100 exceptions that are caught in one transaction');
+ok(printed($s, 'caught'), '100 exceptions that are caught in one transaction');
 my $begin = time;
 ok(wait_for(sub { still_live(@caught) == 0 }), 'no key is left, while the transaction is open');
 cmp_ok(time - $begin, '<', 9, 'at once');
@@ -151,7 +140,7 @@ foreach my $deed ('DELETE FROM seam_instant_key_request', 'TRUNCATE seam_instant
 my $retained = new_guest;
 $s = open_call($retained);
 my $lock = background($node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call FOR UPDATE;");
-heard($lock, 'locked');
+printed($lock, 'locked');
 say_to($s, 'COMMIT;');
 result_of($s);
 my $old = sql(call(new_guest));
@@ -163,7 +152,7 @@ ok(wait_for(sub { there("(instant_key).instant_key_id = '$old'") eq '0' }), 'an 
 is(there("user_identity_id = '$retained'"), '1', 'but not that of an open intent');
 say_to($lock, 'COMMIT;');
 result_of($lock);
-ok(wait_for(sub { journal($retained) eq '0' }), 'until that is decided');
+ok(wait_for(sub { intents_of($retained) eq '0' }), 'until that is decided');
 sql("SELECT pg_reload_conf()");
 ok(wait_for(sub { there("user_identity_id = '$retained'") eq '0' }), 'then it is');
 is(reported($retained), '-', 'and nothing is reported');
@@ -206,6 +195,22 @@ ok(quiet(), 'and settled');
 is(still_live(@batch), 0, 'no key of it lives');
 is(lists_for(@batch), 1, 'only what is not known is looked for');
 
+# A batch whose answers are all there, or lost, is done with: the transaction that goes on
+# does not make the time longer within which a lost key can have been created.
+my @done = map { new_guest } 1 .. 3;
+$fake->behave($done[1], "$at,reset_after", 1);
+$s = background($node, "BEGIN; SELECT 'began ' || clock_timestamp(); SELECT count(*) FROM seam_generate_instant_keys(
+	ARRAY['" . join("','", @done) . "']::uuid[]); SELECT 'ended ' || clock_timestamp(); SELECT pg_sleep(3), 'slept';");
+ok(printed($s, 'slept'), 'a batch with a lost answer in a transaction that goes on for long');
+say_to($s, 'ROLLBACK;');
+result_of($s);
+my ($from, $to) = map { $s->{out} =~ /$_ (.*)/ } 'began', 'ended';
+ok(quiet(), 'and rolls back');
+is(sql("SELECT attempt_timeout <= 1002 + 1000 * extract(epoch FROM timestamptz '$to' - timestamptz '$from')
+	FROM seam_instant_key_request WHERE user_identity_id = '$done[1]'"), 't',
+	'its key is looked for in the time of the call');
+is(still_live(@done), 0, 'no key of it lives');
+
 # ---------- DDL on the outbox ----------
 
 my ($before, $after, $later) = map { new_guest } 1 .. 3;
@@ -215,7 +220,7 @@ ok(waits_for($ddl, 'Lock'), 'DDL on the outbox waits for a transaction with a ca
 my $waiting = background($node, call($later) . ';');
 ok(waits_for($waiting, 'Lock'), 'the call of another session waits behind it');
 say_to($s, call($after) . "; SELECT 'again';");
-ok(heard($s, 'again'), 'which goes on');
+ok(printed($s, 'again'), 'which goes on');
 say_to($s, 'ROLLBACK;');
 result_of($s);
 is((result_of($ddl))[0], '', 'then it is the turn of the DDL');

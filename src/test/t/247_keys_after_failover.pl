@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql call live_keys reported quiet worker_of);
+use Guests qw(meet new_guest sql call live_keys reported quiet worker_of printed);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -76,10 +76,10 @@ foreach my $case (
 @guests = map { new_guest } 1 .. 4;
 my $locked = new_guest;
 my $open = background($node, 'BEGIN; ' . call($locked) . "; SELECT 'called';");
-ok(wait_for(sub { $open->{run}->pump_nb; $open->{out} =~ /called/ }), 'a call');
+ok(printed($open, 'called'), 'a call');
 my $lock = background(
 	$node, "BEGIN; SELECT 'locked' FROM seam_instant_key_call WHERE user_identity_ids[1] = '$locked' FOR UPDATE;");
-ok(wait_for(sub { $lock->{run}->pump_nb; $lock->{out} =~ /locked/ }), 'is locked');
+ok(printed($lock, 'locked'), 'is locked');
 my $worker = worker_of('postgres');
 $open->{in} .= "COMMIT;\n";
 $open->{run}->pump_nb for 1 .. 3;

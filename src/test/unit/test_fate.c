@@ -31,6 +31,8 @@ static const Case cases[] = {
 	{"committed, and somebody has deleted the row", {FATE_XACT_COMMITTED, false, true, HERE},
 	FATE_REPORT_DELETED},
 	{"committed, in a copy of the files", {FATE_XACT_COMMITTED, true, true}, FATE_DELETE},
+	{"committed, in a copy of the files, and somebody has deleted the row",
+	{FATE_XACT_COMMITTED, false, true}, FATE_REPORT_DELETED},
 	{"committed, then promoted", {FATE_XACT_COMMITTED, true, true,.is_ours = true}, FATE_DELETE},
 	{"rolled back", {FATE_XACT_ABORTED, false, true, HERE}, FATE_REVOKE},
 	{"rolled back, and nothing was issued", {FATE_XACT_ABORTED, false, false, HERE}, FATE_DELETE},

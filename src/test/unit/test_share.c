@@ -69,6 +69,38 @@ test_deals(void)
 }
 
 /*
+ * A kind that is not due for a moment keeps what it has had more than another one.
+ */
+static void
+test_pause(void)
+{
+	Share		share = {{0}};
+	ShareNeed	need = {.limit = 100};
+	int			dealt[SHARE_KINDS];
+
+	share_take(&share, SHARE_NEW, 5);
+	need.due[SHARE_REVOKE] = true;
+	share_deal(&share, &need, 1, dealt);
+	share_take(&share, SHARE_REVOKE, dealt[SHARE_REVOKE]);
+	need.due[SHARE_NEW] = true;
+	share_deal(&share, &need, 4, dealt);
+	unit_check(dealt[SHARE_NEW] == 0 && dealt[SHARE_REVOKE] == 4, "after a pause: %d %d",
+			   dealt[SHARE_NEW], dealt[SHARE_REVOKE]);
+}
+
+/*
+ * Lists may be half of what is under way, and one at least.
+ */
+static void
+test_most_lists(void)
+{
+	static const int most[][2] = {{1, 1}, {2, 1}, {3, 2}, {100, 50}};
+
+	for (int i = 0; i < (int) lengthof(most); i++)
+		unit_check(share_most_lists(most[i][0]) == most[i][1], "lists of %d", most[i][0]);
+}
+
+/*
  * What is due comes and goes at random, and what is dealt is sometimes not there.
  * While two kinds are both due without a break, neither gets more than the other but for
  * what two deals are; and whatever may be sent is sent.
@@ -136,6 +168,8 @@ int
 main(void)
 {
 	test_deals();
+	test_pause();
+	test_most_lists();
 	test_random();
 	return unit_end("share");
 }
