@@ -27,13 +27,14 @@ from common import (API_KEY, ANSWER, BODY, IDENTITY, Cluster, Failure, Floor,
 from outbox import Outbox
 from protection import Protection
 from report import Report
+from stays import Stays
 from sustained import Sustained
 
 HERE = pathlib.Path(__file__).resolve().parent
 LATENCY_MS = 50
 BATCH_SIZE = 1000
 BATCH_CONCURRENCY = 100
-PARTS = ('warm', 'connect', 'batch', 'protection', 'outbox', 'sustained')
+PARTS = ('warm', 'connect', 'batch', 'protection', 'outbox', 'stays', 'sustained')
 
 # What issue and README promise, as multiples of the floor or in milliseconds.
 WANTED_WARM = 1.05
@@ -167,6 +168,8 @@ class Bench:
             Protection(self, self.serve).run(LATENCY_MS)
         if 'outbox' in self.parts:
             Outbox(self, LATENCY_MS, BATCH_CONCURRENCY).run()
+        if 'stays' in self.parts:
+            Stays(self, LATENCY_MS, BATCH_CONCURRENCY).run()
         if 'sustained' in self.parts:
             Sustained(self).run()
         folder = self.work / 'keep' / 'bench'

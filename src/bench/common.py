@@ -11,14 +11,17 @@ IDENTITY = 'd92e0c7b-72a1-4063-9ee8-2acefc240358'
 API_KEY = 'seam_benchmark_0123456789abcdef'
 PATH = '/user_identities/generate_instant_key'
 BODY = '{"user_identity_id":"%s","max_use_count":1}' % IDENTITY
+NOW = time.time()
+CREATED, EXPIRES = (time.strftime('%Y-%m-%dT%H:%M:%S.946Z', time.gmtime(at))
+                    for at in (NOW, NOW + 48 * 3600))
 ANSWER = ('{"instant_key":{'
           '"instant_key_id":"1d05c2f6-5b6f-4a9c-b80d-1eca26be12b9",'
           '"workspace_id":"4d1c24b2-781e-4d1a-8d77-15249ad57c8a",'
-          '"created_at":"2025-06-14T16:54:17.946Z",'
+          '"created_at":"' + CREATED + '",'
           '"instant_key_url":"https://ik.seam.co/ABCXYZ",'
           '"client_session_id":"bfe3b1c6-fb9e-48b1-9b5b-c762b2983af6",'
           '"user_identity_id":"' + IDENTITY + '",'
-          '"expires_at":"2025-06-16T16:54:17.946Z"},"ok":true}')
+          '"expires_at":"' + EXPIRES + '"},"ok":true}')
 
 
 class Failure(Exception):

@@ -126,7 +126,11 @@ typedef struct StayFacts
 	 * already.
 	 */
 	TimestampTz former_expires_at;
-	/* Of STAY_HAS_KEY: the key's life; DT_NOEND: it has no end. */
+
+	/*
+	 * Of STAY_HAS_KEY: the key's life; DT_NOEND: it has no end.  It was not
+	 * created before it was asked for, whatever Seam says.
+	 */
 	TimestampTz created_at;
 	TimestampTz expires_at;
 } StayFacts;

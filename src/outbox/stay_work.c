@@ -22,7 +22,7 @@ static WorkStatement select_due =
 	.sql = "SELECT request_id, target_hash, stay_id, status, target_table IS NOT NULL, "
 	"wake_at = '-infinity', next_attempt_at IS NOT NULL, row_task IS NOT DISTINCT FROM 'look', "
 	"sqlstate IS NOT NULL, is_renewal, issue_at, valid_until, former_expires_at, "
-	"(instant_key).created_at, (instant_key).expires_at, reference"
+	"greatest((instant_key).created_at, seam_time), (instant_key).expires_at, reference"
 	" FROM %r WHERE wake_at <= $3 AND" OURS
 	" ORDER BY origin, wake_at, request_id LIMIT $4 FOR UPDATE SKIP LOCKED",
 	.types = {TIMESTAMPTZOID, INT8OID}

@@ -68,6 +68,8 @@ stay_times_after(const WorkRow *row, WorkChange *change)
 	facts.is_queued = change->next_attempt_at != DT_NOEND;
 	facts.is_being_written = facts.is_queued && facts.phase == STAY_HAS_KEY;
 	facts.created_at = change->key ? change->key->created_at : DT_NOEND;
+	if (change->key && row->has_seam_time)
+		facts.created_at = Max(facts.created_at, row->seam_time);
 	facts.expires_at = change->key ? change->key->expires_at : DT_NOEND;
 	change->wakes = change->status != STATUS_ISSUED || change->key != NULL;
 	change->wake_at = DT_NOBEGIN;

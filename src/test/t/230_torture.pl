@@ -1,5 +1,5 @@
 # The outbox, and everything goes wrong at random: at the end each committed
-# booking has exactly one live key, and no other key lives.
+# booking whose stay is not over has exactly one live key, and no other key lives.
 use strict;
 use warnings;
 
@@ -14,10 +14,14 @@ my $node = $torture->{node};
 my $wanted = $ENV{REQUESTS} // 5000;
 
 $node->safe_psql('postgres', q{
-CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, cleared boolean
-	NOT NULL DEFAULT false, key_id uuid, url text);
+CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, key_id uuid, url text);
 CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
 	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
+CREATE TABLE stay (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, check_in timestamptz,
+	check_out timestamptz, key_id uuid, url text);
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON stay FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in', 'valid_until=check_out',
+	'instant_key_id=key_id', 'instant_key_url=url');
 CREATE TABLE troubled (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, key_id uuid, url text);
 CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON troubled FOR EACH ROW EXECUTE FUNCTION
 	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
@@ -46,8 +50,20 @@ $node->safe_psql('postgres', q{CREATE TRIGGER trouble BEFORE UPDATE ON troubled 
 my $script = q{
 \set r random(1, 100)
 \set g random(1, 50)
-\if :r <= 33
+\set in random(-10, 20)
+\set out random(1, 30)
+\if :r <= 18
 INSERT INTO booking (guest) VALUES (gen_random_uuid());
+\elif :r <= 25
+INSERT INTO stay (guest, check_in, check_out) SELECT gen_random_uuid(), t, t + :out * interval '1 s'
+	FROM (SELECT now() + :in * interval '1 s' AS t) AS s;
+\elif :r <= 30
+UPDATE stay SET check_in = t, check_out = t + :out * interval '1 s' FROM (SELECT now() + :in * interval '1 s' AS t) AS s
+	WHERE id = (SELECT (random() * max(id))::bigint FROM stay);
+\elif :r <= 32
+UPDATE stay SET guest = gen_random_uuid() WHERE id = (SELECT (random() * max(id))::bigint FROM stay);
+\elif :r <= 33
+DELETE FROM stay WHERE id = (SELECT (random() * max(id))::bigint FROM stay);
 \elif :r <= 45
 INSERT INTO troubled (guest) VALUES (gen_random_uuid());
 \elif :r <= 55
@@ -77,7 +93,7 @@ BEGIN;
 DELETE FROM booking WHERE id = (SELECT (random() * max(id))::bigint FROM booking);
 ROLLBACK;
 \elif :r <= 97
-UPDATE booking SET cleared = true, key_id = NULL, url = NULL WHERE id = (SELECT (random() * max(id))::bigint
+UPDATE booking SET key_id = NULL, url = NULL WHERE id = (SELECT (random() * max(id))::bigint
 	FROM booking);
 \else
 INSERT INTO booking (guest) SELECT gen_random_uuid() FROM generate_series(1, 10);
@@ -103,19 +119,26 @@ sub retry
 		eq '0';
 }
 ok(wait_for(\&retry), 'a trigger is mended');
-$torture->peace('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL');
+# some stays go on, and the others end
+ok(wait_for(sub { $node->psql('postgres', q{UPDATE stay SET check_in = NULL, check_out = CASE WHEN id % 2 = 0 THEN
+	now() ELSE now() + interval '1 day' END}) == 0 }), 'stays end, or go on');
+$torture->peace('SELECT count(*) FROM seam_instant_key_request WHERE next_attempt_at IS NOT NULL ' .
+	'OR row_task IS NOT NULL OR wake_at <= now()');
 
 is($node->safe_psql('postgres', "SELECT request_id, status, sqlstate, error FROM seam_instant_key_request " .
 	"WHERE status NOT IN ('issued', 'revoked', 'cancelled') OR (status = 'issued' AND error IS NOT NULL)"), '',
 	'nothing has failed');
-is($node->safe_psql('postgres', 'SELECT count(*) FROM booking WHERE key_id IS NULL AND NOT cleared'), '0',
+is($node->safe_psql('postgres', 'SELECT count(*) FROM booking WHERE key_id IS NULL'), '0',
 	'each booking has a key');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM stay WHERE (key_id IS NULL) <> (id % 2 = 0)'), '0',
+	'each one whose stay goes on has one, and no other one');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM troubled WHERE key_id IS NULL'), '0',
 	'and so has each one whose trigger was in trouble');
 is($node->safe_psql('postgres', "SELECT count(*) FROM seam_instant_key_request WHERE reference = 'direct' " .
 	"AND status <> 'issued'"), '0', 'each request has a key');
 $torture->compare(q{
 SELECT key_id || '|' || guest FROM booking WHERE key_id IS NOT NULL
+UNION ALL SELECT key_id || '|' || guest FROM stay WHERE key_id IS NOT NULL
 UNION ALL SELECT key_id || '|' || guest FROM troubled
 UNION ALL SELECT (instant_key).instant_key_id || '|' || user_identity_id FROM seam_instant_key_request
 	WHERE reference = 'direct' AND status = 'issued'});

@@ -189,6 +189,10 @@ static const DueCase dues[] = {
 	{"the stay lasts a second longer", {KEY(42 * HOUR), AT_ONCE,.valid_until = NOW + 6 * HOUR +
 	USECS_PER_SEC}, STAY_RENEW, 0},
 	{"the key has ended", {KEY(49 * HOUR), AT_ONCE, ENDLESS}, STAY_RENEW, 0},
+	{"a key that had ended when it came", {STAY_HAS_KEY, AT_ONCE, ENDLESS,.created_at = NOW,
+	.expires_at = NOW - DAY}, STAY_SLEEP, NOW + MINUTE},
+	{"a minute later", {STAY_HAS_KEY, AT_ONCE, ENDLESS,.created_at = NOW - MINUTE,
+	.expires_at = NOW - DAY}, STAY_RENEW, 0},
 	{"a key without an end", {STAY_HAS_KEY, AT_ONCE, ENDLESS,.expires_at = DT_NOEND}, STAY_SLEEP,
 	DT_NOEND},
 	{"a key that could not be written", {KEY(42 * HOUR), AT_ONCE,.valid_until = NOW + 9 * DAY,
