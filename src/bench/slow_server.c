@@ -79,6 +79,7 @@ static char answer[ANSWER_MAX];
 static size_t answer_length;
 static char *answer_identity;	/* where in it, or NULL */
 static char *answer_key;
+static char *answer_date;
 static uint64_t answers;
 static int	timer;
 static FILE *log_file;			/* or NULL */
@@ -130,13 +131,29 @@ load_answer(const char *path)
 	fclose(file);
 	answer_length = snprintf(answer, sizeof(answer),
 							 "HTTP/1.1 200 OK\r\n"
-							 "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+							 "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"	/* see put_date() */
 							 "Content-Type: application/json\r\n"
 							 "Content-Length: %zu\r\n"
 							 "seam-request-id: 0f0e0d0c-0b0a-4908-8706-050403020100\r\n"
 							 "\r\n%.*s", length, (int) length, body);
 	answer_identity = find_uuid(answer, "user_identity_id");
 	answer_key = find_uuid(answer, "instant_key_id");
+	answer_date = strstr(answer, "Date: ") + strlen("Date: ");
+}
+
+/* Put the time into the answer, once a second. */
+static void
+put_date(void)
+{
+	static time_t told;
+	time_t		second = time(NULL);
+	char		date[64];
+
+	if (second == told)
+		return;
+	told = second;
+	memcpy(answer_date, date, strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT",
+									   gmtime(&second)));
 }
 
 /*
@@ -198,6 +215,7 @@ send_answer(const Due *due)
 
 	if (connections[due->descriptor]->generation != due->generation)
 		return;
+	put_date();
 	if (answer_identity && due->identity[0])
 		memcpy(answer_identity, due->identity, UUID_LENGTH);
 	if (answer_key)
