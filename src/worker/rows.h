@@ -13,7 +13,6 @@ extern void rows_look(void);
 extern bool rows_write(void);
 extern int64 rows_due(void);
 extern void rows_rest(void);
-extern void rows_leave(void);
 extern void rows_note_stuck(void);
 
 #endif							/* SEAM_IK_ROWS_H */
