@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "outbox/claim.h"
 #include "outbox/work_statement.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 /* Of those that cannot be claimed, only one is told of in so long a time. */
