@@ -150,6 +150,19 @@ CREATE TABLE seam_instant_key_request (
 	look_again_from timestamptz,
 	dismissed_at timestamptz,
 	call_id uuid,
+	issue_at timestamptz,
+	valid_until timestamptz,
+	stay_id bigint,
+	successor_id bigint,
+	is_renewal boolean,
+	former_expires_at timestamptz,
+	replaces_key uuid,
+	stay_end text COLLATE "C",
+	wake_at timestamptz,
+	row_task text COLLATE "C",
+	row_task_at timestamptz,
+	CHECK (stay_end IN ('over', 'unwanted', 'cancelled', 'left')),
+	CHECK (row_task IN ('look', 'clear')),
 	CHECK (octet_length(reference) <= 200),
 	CHECK (status IN ('pending', 'in_flight', 'issued', 'failed', 'cancelled', 'revoking', 'revoked'))
 ) WITH (
@@ -201,6 +214,28 @@ COMMENT ON COLUMN seam_instant_key_request.look_again_from IS
 	'since when that instant key may have been created, by Seam''s clock';
 COMMENT ON COLUMN seam_instant_key_request.dismissed_at IS
 	'of what is reported: when seam_cancel_instant_key_request() took it off the view seam_instant_key_orphan';
+COMMENT ON COLUMN seam_instant_key_request.issue_at IS
+	'when the instant key is to be issued, by Seam''s clock; NULL: at once; infinity: never';
+COMMENT ON COLUMN seam_instant_key_request.valid_until IS
+	'when the stay ends, by Seam''s clock, and its instant keys are revoked; NULL: never';
+COMMENT ON COLUMN seam_instant_key_request.stay_id IS
+	'the first request of the stay, whose instant keys follow each other; NULL: a single instant key, which is not renewed';
+COMMENT ON COLUMN seam_instant_key_request.successor_id IS
+	'the request of the stay that comes after this one; NULL: it is the newest';
+COMMENT ON COLUMN seam_instant_key_request.is_renewal IS
+	'the instant key renews that of the request before, which lives until it expires';
+COMMENT ON COLUMN seam_instant_key_request.former_expires_at IS
+	'of a renewal: until when it is tried, since that instant key expires then';
+COMMENT ON COLUMN seam_instant_key_request.replaces_key IS
+	'the instant key that the row showed when this one was asked for, and that it may be written over';
+COMMENT ON COLUMN seam_instant_key_request.stay_end IS
+	'why no instant key is wanted any more: the stay is over; the row is gone or does not want one; somebody has cancelled it; or another one was written to the row by hand';
+COMMENT ON COLUMN seam_instant_key_request.wake_at IS
+	'when the worker has to look at the stay, by Seam''s clock: -infinity: at once; infinity: not before it changes';
+COMMENT ON COLUMN seam_instant_key_request.row_task IS
+	'what is to be done with the row: look whether it still wants the instant key, or clear the columns that show it';
+COMMENT ON COLUMN seam_instant_key_request.row_task_at IS
+	'when that is to be done: -infinity: at once; or when a pause ends';
 
 -- What the processes of this origin have to do, by kind and time.
 CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
@@ -216,9 +251,19 @@ CREATE INDEX seam_instant_key_request_key ON seam_instant_key_request
 -- Who owns what a synchronous call has issued?
 CREATE INDEX seam_instant_key_request_call ON seam_instant_key_request
 	(call_id) WHERE call_id IS NOT NULL;
--- The requests of a row of a user's table.
+-- The requests of a row of a user's table, and those of a stay.
 CREATE INDEX seam_instant_key_request_target ON seam_instant_key_request
 	(target_hash) WHERE target_hash IS NOT NULL;
+-- The stays of this origin, by when there is something to do.  (A key's end, its renewal
+-- and its stay's beginning and end are by Seam's clock.)
+CREATE INDEX seam_instant_key_request_wake ON seam_instant_key_request
+	(origin, wake_at, request_id) WHERE wake_at IS NOT NULL;
+-- Those that have a key, which may have to be renewed earlier than was known.
+CREATE INDEX seam_instant_key_request_renewable ON seam_instant_key_request
+	(origin, request_id) WHERE status = 'issued' AND wake_at IS NOT NULL;
+-- Rows that are to be looked at, or whose columns are to be cleared.
+CREATE INDEX seam_instant_key_request_row_task ON seam_instant_key_request
+	(origin, row_task_at, request_id) WHERE row_task IS NOT NULL;
 
 -- Whose keys are looked for once more, and when?
 CREATE INDEX seam_instant_key_request_again ON seam_instant_key_request
@@ -317,17 +362,21 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
-	u.count + f.count AS count,
+	u.count + f.count + w.count AS count,
 	-- (the clock may have been set back)
-	now() - least(u.oldest, f.oldest, CASE WHEN u.count + f.count > 0 THEN now() END) AS oldest_age,
+	now() - least(u.oldest, f.oldest, w.oldest, CASE WHEN u.count + f.count + w.count > 0 THEN now() END) AS oldest_age,
 	e.error AS last_error
-FROM (VALUES ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
+FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
 	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u,
 	LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f
+		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f,
+	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+		FROM seam_instant_key_request r
+		WHERE s.status = 'scheduled' AND r.status = 'pending' AND r.next_attempt_at IS NULL
+			AND r.wake_at IS NOT NULL) w
 	LEFT JOIN LATERAL (SELECT r.error
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.error IS NOT NULL
@@ -335,12 +384,12 @@ FROM (VALUES ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), 
 COMMENT ON VIEW seam_instant_key_queue IS
 	'the outbox at a glance: a row for each status, with its count, the age of its oldest request (since it was enqueued, or finished), and its last error';
 
-CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL)
+CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL, issue_at timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'seam_enqueue_instant_key'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text) IS
-	'have an instant key issued after this transaction commits: returns the id of the request';
+COMMENT ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz) IS
+	'have an instant key issued after this transaction commits, or at issue_at, and renewed and revoked as a stay until valid_until needs it: returns the id of the request';
 
 CREATE FUNCTION seam_instant_key_request_result(request_id bigint)
 RETURNS seam_instant_key
@@ -370,19 +419,12 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION seam_adopt_instant_key_requests() IS
 	'take over the unfinished requests that came along with a copy of the database, and report its calls that were open: returns their number';
 
-CREATE FUNCTION seam_enqueue_instant_key_trigger()
+CREATE FUNCTION seam_keep_instant_key_trigger()
 RETURNS trigger
-AS 'MODULE_PATHNAME', 'seam_enqueue_instant_key_trigger'
+AS 'MODULE_PATHNAME', 'seam_keep_instant_key_trigger'
 LANGUAGE C;
-COMMENT ON FUNCTION seam_enqueue_instant_key_trigger() IS
-	'AFTER INSERT trigger FOR EACH ROW that has the row''s instant key issued after the commit; arguments are field=column pairs';
-
-CREATE FUNCTION seam_cancel_instant_key_request_trigger()
-RETURNS trigger
-AS 'MODULE_PATHNAME', 'seam_cancel_instant_key_request_trigger'
-LANGUAGE C;
-COMMENT ON FUNCTION seam_cancel_instant_key_request_trigger() IS
-	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that has the row''s former instant key revoked after the commit; argument instant_key_id=column';
+COMMENT ON FUNCTION seam_keep_instant_key_trigger() IS
+	'AFTER INSERT OR UPDATE OR DELETE trigger FOR EACH ROW that keeps the instant key of the row''s stay: issued, renewed and revoked after commits, as the row says; arguments are field=column pairs';
 
 REVOKE ALL ON TABLE seam_instant_key_request FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_call FROM PUBLIC;
@@ -391,10 +433,9 @@ REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_orphan FROM PUBLIC;
 GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;
 GRANT SELECT ON TABLE seam_instant_key_orphan TO pg_monitor;
-REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_instant_key_request_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_cancel_instant_key_request(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_retry_instant_key_request(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_adopt_instant_key_requests() FROM PUBLIC;
-REVOKE ALL ON FUNCTION seam_enqueue_instant_key_trigger() FROM PUBLIC;
-REVOKE ALL ON FUNCTION seam_cancel_instant_key_request_trigger() FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_keep_instant_key_trigger() FROM PUBLIC;

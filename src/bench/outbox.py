@@ -53,8 +53,8 @@ TABLES = """
 CREATE TABLE without_trigger (id bigint PRIMARY KEY, guest uuid, key_id uuid,
 	url text, expires_at timestamptz);
 CREATE TABLE with_seam_ik (LIKE without_trigger INCLUDING ALL);
-CREATE TRIGGER enqueue AFTER INSERT ON with_seam_ik FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest',
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON with_seam_ik FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest',
 		'instant_key_id=key_id', 'instant_key_url=url', 'expires_at=expires_at');
 CREATE TABLE with_plpgsql (LIKE without_trigger INCLUDING ALL);
 CREATE TABLE plain_queue (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

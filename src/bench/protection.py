@@ -61,8 +61,8 @@ $$
 # A table whose trigger takes its time when a key is written.
 SLEEPY = """
 CREATE TABLE sleepy (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON sleepy FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest',
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON sleepy FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest',
 		'instant_key_id=key_id');
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS
 	'BEGIN PERFORM pg_sleep(1.5); RETURN new; END';

@@ -13,8 +13,8 @@ PORTION = 2000
 TABLE = """
 CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid,
 	url text, expires_at timestamptz);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest',
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest',
 		'instant_key_id=key_id', 'instant_key_url=url', 'expires_at=expires_at')
 """
 

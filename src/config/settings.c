@@ -59,6 +59,7 @@ int			settings_max_list_size = 64 * 1024;
 bool		settings_worker = true;
 int			settings_rate_limit = 0;
 int			settings_max_attempts = 12;
+int			settings_renew_before = 6 * SECS_PER_HOUR;
 int			settings_retention = 30 * SECS_PER_DAY;
 int			settings_settle_delay = 30000;
 bool		settings_revoke_on_rollback = true;
@@ -468,6 +469,13 @@ settings_define(void)
 							NULL,
 							&settings_max_attempts, 12, 1, 1000,
 							PGC_SUSET, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("seam_ik.renew_before",
+							"How long before it expires the instant key of a stay that lasts "
+							"longer is renewed.",
+							"Not before half of its life has passed.",
+							&settings_renew_before, 6 * SECS_PER_HOUR, 0, 365 * SECS_PER_DAY,
+							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("seam_ik.retention",
 							"How long finished requests of the outbox are kept; -1 for ever.",

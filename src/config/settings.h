@@ -20,6 +20,7 @@ extern int	settings_max_list_size; /* kilobytes */
 extern bool settings_worker;
 extern int	settings_rate_limit;	/* requests a second, 0: none */
 extern int	settings_max_attempts;
+extern int	settings_renew_before;	/* seconds */
 extern int	settings_retention; /* seconds, -1: for ever */
 extern int	settings_settle_delay;	/* milliseconds */
 extern bool settings_revoke_on_rollback;

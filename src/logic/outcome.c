@@ -141,6 +141,15 @@ set_reported(OutcomeText text, Outcome *outcome)
 /* ---------- after a call ---------- */
 
 /*
+ * Returns whether a request may be tried again that was tried so often.
+ */
+static bool
+may_try_again(const OutcomeRequest *request, int max_attempts)
+{
+	return request->persists || request->attempts < max_attempts;
+}
+
+/*
  * Returns what becomes of a request after the call that issues its key.
  */
 Outcome
@@ -187,7 +196,7 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 				/* all wait for Seam to be back, and this one for nothing else */
 				set_not_issued(request, true, call->now, &outcome);
 			else if (call->kind == REPLY_NOT_SENT || call->kind == REPLY_LIMITED)
-				set_not_issued(request, request->attempts < call->max_attempts,
+				set_not_issued(request, may_try_again(request, call->max_attempts),
 							   call->now + call->pause, &outcome);
 			else
 				set_not_issued(request, false, 0, &outcome);
@@ -259,7 +268,7 @@ outcome_of_no_list(const OutcomeList *list, const OutcomeRequest *request, int64
 	if (list->kind == REPLY_NOTHING_THERE && !request->anothers)
 	{
 		/* no identity, no key */
-		set_not_issued(request, request->attempts < list->max_attempts,
+		set_not_issued(request, may_try_again(request, list->max_attempts),
 					   list->now + request->backoff, &outcome);
 		return outcome;
 	}
@@ -321,7 +330,7 @@ outcome_of_doubt(const OutcomeList *list, const OutcomeRequest *request, const D
 		set_reported(TEXT_NO_KEY_ELSEWHERE, &outcome);
 	else
 	{
-		set_not_issued(request, request->attempts < list->max_attempts,
+		set_not_issued(request, may_try_again(request, list->max_attempts),
 					   list->now + request->backoff, &outcome);
 		outcome.look_again = request->origin != ORIGIN_UNKNOWN;
 		outcome.look_again_at = list->now + OUTCOME_LATE_US;

@@ -60,6 +60,9 @@ typedef struct OutcomeRequest
 	/* How many attempts were made. */
 	int			attempts;
 
+	/* It renews a key that is alive, and is tried for as long as that is. */
+	bool		persists;
+
 	/*
 	 * Whether the last one was made with another account than the present
 	 * one, or perhaps so.

@@ -123,6 +123,39 @@ insertion_row(Insertion *insertion, const Datum *values, const bool *nulls)
 }
 
 /*
+ * Changes a row that is locked, past the executor: those columns that replaces says.  Raises
+ * what a constraint, an index or the heap raises.
+ */
+void
+insertion_update(Insertion *insertion, TupleTableSlot *row, const Datum *values,
+				 const bool *nulls, const bool *replaces)
+{
+	TupleTableSlot *slot = insertion->slot;
+	int			natts = slot->tts_tupleDescriptor->natts;
+	EPQState	none;
+
+	slot_getallattrs(row);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, row->tts_values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, row->tts_isnull, natts * sizeof(bool));
+	for (int c = 0; c < insertion->ncolumns; c++)
+	{
+		AttrNumber	number = insertion->numbers[c];
+
+		if (!replaces[c] || number == InvalidAttrNumber)
+			continue;
+		slot->tts_values[number - 1] = values[c];
+		slot->tts_isnull[number - 1] = nulls[c];
+	}
+	ExecStoreVirtualTuple(slot);
+	/* only triggers would look at it */
+	memset(&none, 0, sizeof(none));
+	ExecSimpleRelationUpdate(insertion->result, insertion->estate, &none, row, slot);
+	ExecClearTuple(slot);
+	ResetPerTupleExprContext(insertion->estate);
+}
+
+/*
  * Closes the table, in the name of CurrentResourceOwner, which is that of
  * insertion_open(); the lock is kept.
  */

@@ -47,6 +47,8 @@ typedef struct Insertion
 extern void insertion_open(Insertion *insertion, Oid table, const InsertionColumn *columns,
 						   int ncolumns);
 extern void insertion_row(Insertion *insertion, const Datum *values, const bool *nulls);
+extern void insertion_update(Insertion *insertion, TupleTableSlot *row, const Datum *values,
+							 const bool *nulls, const bool *replaces);
 extern void insertion_close(Insertion *insertion);
 
 #endif							/* SEAM_IK_INSERTION_H */

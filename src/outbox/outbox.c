@@ -76,6 +76,18 @@ static const InsertionColumn columns[REQ_NCOLUMNS] =
 	[REQ_API_KEY_HASH] = {"api_key_hash", INT8OID, false},
 	[REQ_WORKSPACE_ID] = {"workspace_id", UUIDOID, false},
 	[REQ_CALL_ID] = {"call_id", UUIDOID, false},
+	[REQ_DISMISSED_AT] = {"dismissed_at", TIMESTAMPTZOID, false},
+	[REQ_ISSUE_AT] = {"issue_at", TIMESTAMPTZOID, false},
+	[REQ_VALID_UNTIL] = {"valid_until", TIMESTAMPTZOID, false},
+	[REQ_STAY_ID] = {"stay_id", INT8OID, false},
+	[REQ_SUCCESSOR_ID] = {"successor_id", INT8OID, false},
+	[REQ_IS_RENEWAL] = {"is_renewal", BOOLOID, false},
+	[REQ_FORMER_EXPIRES_AT] = {"former_expires_at", TIMESTAMPTZOID, false},
+	[REQ_REPLACES_KEY] = {"replaces_key", UUIDOID, false},
+	[REQ_STAY_END] = {"stay_end", TEXTOID, false},
+	[REQ_WAKE_AT] = {"wake_at", TIMESTAMPTZOID, false},
+	[REQ_ROW_TASK] = {"row_task", TEXTOID, false},
+	[REQ_ROW_TASK_AT] = {"row_task_at", TIMESTAMPTZOID, false},
 };
 
 /* The table, open for insertion, in this transaction. */
@@ -298,6 +310,10 @@ begin_insertion(Outbox *outbox)
 	registered = true;
 	PreventCommandDuringRecovery("enqueueing a request for an instant key");
 	PreventCommandIfReadOnly("enqueueing a request for an instant key");
+	if (inserting_in != InvalidSubTransactionId)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a constraint of the outbox's table cannot insert into it")));
 	if (insertion == NULL)
 		open_insertion(outbox);
 }
@@ -309,12 +325,18 @@ begin_insertion(Outbox *outbox)
 static void
 insert_row(Datum *values, bool *nulls)
 {
-	if (inserting_in != InvalidSubTransactionId)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("a constraint of the outbox's table cannot insert into it")));
 	values[REQ_ENQUEUED_AT] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
-	values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	if (nulls[REQ_ENQUEUED_BY])
+		values[REQ_ENQUEUED_BY] = ObjectIdGetDatum(GetUserId());
+	/* 0: the request is the first of its stay */
+	if (!nulls[REQ_STAY_ID] && DatumGetInt64(values[REQ_STAY_ID]) == 0)
+		values[REQ_STAY_ID] = values[REQ_REQUEST_ID];
+	/* a stay without a row is found by its first request */
+	if (!nulls[REQ_STAY_ID] && nulls[REQ_TARGET_HASH])
+	{
+		values[REQ_TARGET_HASH] = values[REQ_STAY_ID];
+		nulls[REQ_TARGET_HASH] = false;
+	}
 	values[REQ_SYSTEM_IDENTIFIER] = Int64GetDatum((int64) GetSystemIdentifier());
 	values[REQ_ORIGIN] = Int64GetDatum(insertion->origin);
 	nulls[REQ_REQUEST_ID] = nulls[REQ_ATTEMPTS] = nulls[REQ_ENQUEUED_AT] =
@@ -336,9 +358,12 @@ insert_new(Datum *values, bool *nulls)
 
 	values[REQ_REQUEST_ID] = Int64GetDatum(id);
 	values[REQ_ATTEMPTS] = Int32GetDatum(0);
-	/* at once, whatever the worker's clock says */
-	values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
-	nulls[REQ_NEXT_ATTEMPT_AT] = false;
+	if (nulls[REQ_WAKE_AT])
+	{
+		/* at once, whatever the worker's clock says */
+		values[REQ_NEXT_ATTEMPT_AT] = TimestampTzGetDatum(DT_NOBEGIN);
+		nulls[REQ_NEXT_ATTEMPT_AT] = false;
+	}
 	insert_row(values, nulls);
 
 	places_wake_at_commit(false);
@@ -356,12 +381,39 @@ insert_new(Datum *values, bool *nulls)
 }
 
 /*
- * Enqueue a request for a key, with a reference (text, or 0 for NULL) and a
- * target (or NULL).  Returns its id.
+ * What a request says of its stay: values of its columns.  A key that is to come at once is
+ * claimed like any other; for one that has times the worker asks Seam's clock.
+ */
+static void
+put_stay(const OutboxStay *stay, Datum *values, bool *nulls)
+{
+	bool		begins = stay->issue_at != DT_NOBEGIN;
+	bool		ends = stay->valid_until != DT_NOEND;
+
+	values[REQ_STAY_ID] = Int64GetDatum(stay->id);
+	nulls[REQ_STAY_ID] = false;
+	values[REQ_ISSUE_AT] = TimestampTzGetDatum(stay->issue_at);
+	nulls[REQ_ISSUE_AT] = !begins;
+	values[REQ_VALID_UNTIL] = TimestampTzGetDatum(stay->valid_until);
+	nulls[REQ_VALID_UNTIL] = !ends;
+	values[REQ_WAKE_AT] =
+		TimestampTzGetDatum(stay->issue_at > GetCurrentTimestamp() ?
+							Min(stay->issue_at, stay->valid_until) : DT_NOBEGIN);
+	nulls[REQ_WAKE_AT] = !begins && !ends;
+	if (stay->replaces)
+		values[REQ_REPLACES_KEY] = UUIDPGetDatum(stay->replaces);
+	nulls[REQ_REPLACES_KEY] = stay->replaces == NULL;
+	values[REQ_ENQUEUED_BY] = stay->enqueued_by;
+	nulls[REQ_ENQUEUED_BY] = stay->enqueued_by == (Datum) 0;
+}
+
+/*
+ * Enqueue a request for a key, with a reference (text, or 0 for NULL), a target (or NULL)
+ * and a stay (NULL: for a single key).  Returns its id.
  */
 int64
 outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
-			   const Target *target)
+			   const Target *target, const OutboxStay *stay)
 {
 	Datum		values[REQ_NCOLUMNS];
 	bool		nulls[REQ_NCOLUMNS];
@@ -394,25 +446,59 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 			nulls[REQ_TARGET_COLUMNS] = nulls[REQ_TARGET_NUMBERS] = false;
 		nulls[REQ_TARGET_PARTITION] = !OidIsValid(target->partition);
 	}
+	if (stay)
+		put_stay(stay, values, nulls);
 	return insert_new(values, nulls);
 }
 
 /*
- * Have the type of the keys in the table, which is open, at hand.
+ * The table of requests, open to be written to in this transaction.  Raises what
+ * begin_insertion() raises.
  */
-static void
-find_key_type(void)
+Relation
+outbox_table(Outbox *outbox)
 {
-	Form_pg_attribute att;
-	MemoryContext old;
+	begin_insertion(outbox);
+	return insertion->rows.table;
+}
 
-	if (insertion->key_desc)
-		return;
-	att = TupleDescAttr(RelationGetDescr(insertion->rows.table),
-						insertion->rows.numbers[REQ_INSTANT_KEY] - 1);
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
-	MemoryContextSwitchTo(old);
+/*
+ * The number of a column of the table that outbox_table() has opened.
+ */
+AttrNumber
+outbox_column(int column)
+{
+	return insertion->rows.numbers[column];
+}
+
+/*
+ * The type of keys in the table that outbox_table() has opened.
+ */
+TupleDesc
+outbox_key_desc(void)
+{
+	if (insertion->key_desc == NULL)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(insertion->rows.table),
+											  insertion->rows.numbers[REQ_INSTANT_KEY] - 1);
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		insertion->key_desc = lookup_rowtype_tupdesc_copy(att->atttypid, -1);
+		MemoryContextSwitchTo(old);
+	}
+	return insertion->key_desc;
+}
+
+/*
+ * Change columns of a request that is locked, past the executor: those that replaces says.
+ */
+void
+outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls, const bool *replaces)
+{
+	inserting_in = GetCurrentSubTransactionId();
+	insertion_update(&insertion->rows, row, values, nulls, replaces);
+	inserting_in = InvalidSubTransactionId;
+	places_wake_at_commit(false);
 }
 
 /*
@@ -428,7 +514,7 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 
 	memset(nulls, true, sizeof(nulls));
 	begin_insertion(outbox);
-	find_key_type();
+	(void) outbox_key_desc();
 	values[REQ_STATUS] = insertion->revoking;
 	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
 	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
@@ -451,7 +537,7 @@ void
 outbox_open_for_calls(Outbox *outbox)
 {
 	begin_insertion(outbox);
-	find_key_type();
+	(void) outbox_key_desc();
 	key_check_type(insertion->key_desc);
 }
 

@@ -8,10 +8,12 @@
 #ifndef SEAM_IK_OUTBOX_H
 #define SEAM_IK_OUTBOX_H
 
+#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "seam/account.h"
 #include "seam/keys.h"
 #include "seam/seam.h"
+#include "utils/relcache.h"
 
 /* The table's columns that a request is enqueued with, about in their order. */
 enum
@@ -49,6 +51,18 @@ enum
 	REQ_API_KEY_HASH,
 	REQ_WORKSPACE_ID,
 	REQ_CALL_ID,
+	REQ_DISMISSED_AT,
+	REQ_ISSUE_AT,
+	REQ_VALID_UNTIL,
+	REQ_STAY_ID,
+	REQ_SUCCESSOR_ID,
+	REQ_IS_RENEWAL,
+	REQ_FORMER_EXPIRES_AT,
+	REQ_REPLACES_KEY,
+	REQ_STAY_END,
+	REQ_WAKE_AT,
+	REQ_ROW_TASK,
+	REQ_ROW_TASK_AT,
 	REQ_NCOLUMNS
 };
 
@@ -78,6 +92,21 @@ typedef struct Target
 	Datum		fields;			/* text[] */
 	int64		hash;			/* of table and key */
 } Target;
+
+/* What a request says of its stay. */
+typedef struct OutboxStay
+{
+	/* The first request of it; 0: this one is. */
+	int64		id;
+	/* When its key is to be issued; DT_NOBEGIN: at once. */
+	TimestampTz issue_at;
+	/* When it ends; DT_NOEND: never. */
+	TimestampTz valid_until;
+	/* The key that the row shows, or NULL. */
+	const pg_uuid_t *replaces;
+	/* Who has enqueued the first request, an oid, or 0 for the current role. */
+	Datum		enqueued_by;
+} OutboxStay;
 
 /* Where the outbox is. */
 typedef struct Outbox
@@ -124,7 +153,12 @@ typedef struct CallRequest
 extern bool outbox_find(Oid schema, Outbox *outbox);
 extern Outbox *outbox_of_function(Oid function);
 extern int64 outbox_enqueue(Outbox *outbox, const SeamRequest *request,
-							Datum reference, const Target *target);
+							Datum reference, const Target *target, const OutboxStay *stay);
+extern Relation outbox_table(Outbox *outbox);
+extern AttrNumber outbox_column(int column);
+extern TupleDesc outbox_key_desc(void);
+extern void outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls,
+						  const bool *replaces);
 extern void outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key);
 extern void outbox_open_for_calls(Outbox *outbox);
 extern int64 outbox_draw_id(Outbox *outbox);

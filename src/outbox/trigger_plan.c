@@ -19,6 +19,7 @@
 #include "base/compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "pgtime.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
@@ -54,6 +55,10 @@ const Field trigger_fields[F_NFIELDS] =
 	[F_CUSTOMIZATION] = {"customization", JSONBOID, FIELD_OUT, KEY_CUSTOMIZATION, MIN_JSON_CHARS},
 	[F_CREATED_AT] = {"created_at", TIMESTAMPTZOID, FIELD_OUT, KEY_CREATED_AT, MIN_TIME_CHARS},
 	[F_EXPIRES_AT] = {"expires_at", TIMESTAMPTZOID, FIELD_OUT, KEY_EXPIRES_AT, MIN_TIME_CHARS},
+	/* these two take dates and timestamps, too, as they are */
+	[F_ISSUE_AT] = {"issue_at", TIMESTAMPTZOID, FIELD_IN, -1, 0},
+	[F_VALID_UNTIL] = {"valid_until", TIMESTAMPTZOID, FIELD_IN, -1, 0},
+	[F_WANTED] = {"wanted", BOOLOID, FIELD_IN, -1, 0},
 };
 
 /*
@@ -177,6 +182,13 @@ bind_column(TriggerData *td, const Field *field, bool reads, const char *name,
 		problem = "a virtual generated column is not in the row";
 	else if (att->attgenerated != '\0' && (!reads || TRIGGER_FIRED_BEFORE(td->tg_event)))
 		problem = "a generated column has no value yet, and takes none";
+	else if (field == &trigger_fields[F_ISSUE_AT] || field == &trigger_fields[F_VALID_UNTIL])
+	{
+		Oid			type = getBaseType(att->atttypid);
+
+		if (type != TIMESTAMPTZOID && type != TIMESTAMPOID && type != DATEOID)
+			problem = psprintf("type %s is no date and no time", format_type_be(att->atttypid));
+	}
 	else
 	{
 		Oid			from = reads ? att->atttypid : field->type;
@@ -219,12 +231,39 @@ trigger_split_argument(const char *argument, char **column)
 }
 
 /*
+ * May a trigger of this kind have this field?
+ */
+static bool
+is_field_of(int f, TriggerKind kind)
+{
+	if (kind == TRIGGER_REVOKES)
+		return f == F_INSTANT_KEY_ID;
+	return kind == TRIGGER_KEEPS || (f != F_ISSUE_AT && f != F_VALID_UNTIL && f != F_WANTED);
+}
+
+/*
+ * Read the argument time_zone.  Raises 22023 when there is none of that name.
+ */
+static void
+bind_time_zone(TriggerData *td, TriggerPlan *plan, const char *name)
+{
+	if (plan->time_zone)
+		trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
+							 "field \"time_zone\" is given twice");
+	if (pg_tzset(name) == NULL)
+		trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
+							 psprintf("time zone \"%s\" is not recognized", name));
+	plan->time_zone = name;
+}
+
+/*
  * Read the trigger's arguments.
  */
 static TriggerPlan *
-make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
+make_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerKind kind)
 {
 	TriggerPlan *plan = palloc0(sizeof(TriggerPlan));
+	bool		generates = kind != TRIGGER_REVOKES;
 
 	plan->relid = RelationGetRelid(td->tg_relation);
 	for (int i = 0; i < td->tg_trigger->tgnargs; i++)
@@ -237,9 +276,14 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 		if (column == NULL)
 			trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 								 psprintf("argument \"%s\" is not a field=column pair", name));
+		if (kind == TRIGGER_KEEPS && strcmp(name, "time_zone") == 0)
+		{
+			bind_time_zone(td, plan, column);
+			continue;
+		}
 		for (f = 0; f < F_NFIELDS; f++)
 		{
-			if (strcmp(trigger_fields[f].name, name) == 0 && (generates || f == F_INSTANT_KEY_ID))
+			if (strcmp(trigger_fields[f].name, name) == 0 && is_field_of(f, kind))
 				break;
 		}
 		if (f == F_NFIELDS)
@@ -281,7 +325,7 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 	if (generates && plan->bindings[F_USER_IDENTITY_ID].column == 0)
 		trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 							 "there is no user_identity_id=column argument");
-	if (!generates && plan->bindings[F_INSTANT_KEY_ID].column == 0)
+	if (kind != TRIGGER_GENERATES && plan->bindings[F_INSTANT_KEY_ID].column == 0)
 		trigger_bad_argument(td, ERRCODE_INVALID_PARAMETER_VALUE,
 							 "there is no instant_key_id=column argument");
 	plan->econtext = CreateStandaloneExprContext();
@@ -292,7 +336,7 @@ make_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
  * The plan of this trigger, made at its first row in a statement.
  */
 TriggerPlan *
-trigger_get_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
+trigger_get_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerKind kind)
 {
 	TriggerPlan *plan = fcinfo->flinfo->fn_extra;
 
@@ -300,7 +344,7 @@ trigger_get_plan(FunctionCallInfo fcinfo, TriggerData *td, bool generates)
 	{
 		MemoryContext old = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 
-		plan = make_plan(fcinfo, td, generates);
+		plan = make_plan(fcinfo, td, kind);
 		MemoryContextSwitchTo(old);
 		fcinfo->flinfo->fn_extra = plan;
 	}
@@ -334,6 +378,30 @@ trigger_field(TriggerPlan *plan, TriggerData *td, HeapTuple row, int f, bool *is
 		return (Datum) 0;
 	value = heap_getattr(row, binding->column, RelationGetDescr(td->tg_relation), isnull);
 	return *isnull ? (Datum) 0 : trigger_apply_cast(plan, binding, value, isnull);
+}
+
+/*
+ * The key that the row shows, as a uuid, or NULL (isnull): also where the column is of
+ * another type and has a text that is none.
+ */
+Datum
+trigger_key_id(TriggerPlan *plan, TriggerData *td, HeapTuple row, bool *isnull)
+{
+	AttrNumber	column = plan->bindings[F_INSTANT_KEY_ID].column;
+	TupleDesc	desc = RelationGetDescr(td->tg_relation);
+	Oid			type = getBaseType(TupleDescAttr(desc, column - 1)->atttypid);
+	Datum		value = heap_getattr(row, column, desc, isnull);
+	pg_uuid_t  *key;
+	bool		is_varlena;
+	Oid			output;
+
+	if (*isnull || type == UUIDOID)
+		return value;
+	getTypeOutputInfo(type, &output, &is_varlena);
+	key = palloc0(sizeof(pg_uuid_t));
+	/* what is no uuid is no key of ours */
+	(void) uuid_read(OidOutputFunctionCall(output, value), key);
+	return UUIDPGetDatum(key);
 }
 
 /*
@@ -432,6 +500,19 @@ key_is_kept(TriggerData *td, TriggerPlan *plan, Datum key)
 	SPI_finish();
 	as_owner_end(as);
 	return kept;
+}
+
+/*
+ * Is the key that the row shows, which leaves its partition, in no other one?
+ */
+bool
+trigger_row_loses_key(TriggerData *td, TriggerPlan *plan)
+{
+	bool		isnull;
+	Datum		key = heap_getattr(td->tg_trigtuple, plan->bindings[F_INSTANT_KEY_ID].column,
+								   RelationGetDescr(td->tg_relation), &isnull);
+
+	return !isnull && !key_is_kept(td, plan, key);
 }
 
 /*

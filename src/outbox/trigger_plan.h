@@ -48,6 +48,9 @@ enum
 	F_CUSTOMIZATION,
 	F_CREATED_AT,
 	F_EXPIRES_AT,
+	F_ISSUE_AT,
+	F_VALID_UNTIL,
+	F_WANTED,
 	F_NFIELDS
 };
 
@@ -62,6 +65,14 @@ typedef struct Binding
 	ExprState  *cast;			/* between the column and the field, or NULL */
 } Binding;
 
+/* What a trigger does, on which it depends which fields it may have. */
+typedef enum TriggerKind
+{
+	TRIGGER_GENERATES,			/* issues a key before the row is written */
+	TRIGGER_REVOKES,			/* revokes the former key */
+	TRIGGER_KEEPS				/* keeps the key of the row's stay */
+} TriggerKind;
+
 /*
  * What a trigger's arguments mean for its table.  Made once a statement; lives
  * in fn_mcxt.
@@ -71,6 +82,7 @@ typedef struct TriggerPlan
 	Oid			relid;			/* the table */
 	ExprContext *econtext;		/* for the casts of bindings */
 	Binding		bindings[F_NFIELDS];	/* by field */
+	const char *time_zone;		/* of an argument, or NULL */
 	void	   *extra;			/* of the trigger function; zeroed */
 } TriggerPlan;
 
@@ -82,16 +94,18 @@ extern TriggerData *trigger_get_data(FunctionCallInfo fcinfo, const char *functi
 pg_noreturn extern void trigger_bad_argument(TriggerData *td, int sqlerrcode,
 											 const char *problem);
 extern TriggerPlan *trigger_get_plan(FunctionCallInfo fcinfo, TriggerData *td,
-									 bool generates);
+									 TriggerKind kind);
 extern Datum trigger_apply_cast(TriggerPlan *plan, Binding *binding, Datum value,
 								bool *isnull);
 extern Datum trigger_field(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 						   int f, bool *isnull);
+extern Datum trigger_key_id(TriggerPlan *plan, TriggerData *td, HeapTuple row, bool *isnull);
 extern bool trigger_row_has_key(TriggerPlan *plan, TriggerData *td, HeapTuple row);
 extern bool trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new,
 								   AttrNumber column);
 extern void trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 							const pg_uuid_t *identity, SeamRequest *request);
+extern bool trigger_row_loses_key(TriggerData *td, TriggerPlan *plan);
 extern const pg_uuid_t *trigger_lost_key(TriggerPlan *plan, TriggerData *td);
 
 #endif							/* SEAM_IK_TRIGGER_PLAN_H */

@@ -28,6 +28,7 @@ static WorkStatement delete_requests =
 {
 	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r r"
 	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
+	" AND wake_at IS NULL AND row_task IS NULL"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
 	" AND (call_id IS NULL OR NOT EXISTS (SELECT FROM %c c WHERE c.call_id = r.call_id))"
 	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
@@ -64,7 +65,9 @@ upkeep_delete_old(TimestampTz before, ArrayType *keep)
 /* Two ranges, so that none of ours is read. */
 #define OTHERS(range) \
 	"(SELECT count(*) FROM %r WHERE status = ANY ('{pending,in_flight,issued,revoking}')" \
-	" AND origin " range " $2 AND next_attempt_at IS NOT NULL)"
+	" AND origin " range " $2 AND next_attempt_at IS NOT NULL) + (SELECT count(*) FROM %r WHERE" \
+	" origin " range " $2 AND wake_at IS NOT NULL AND next_attempt_at IS NULL AND finished_at IS " \
+	"NULL)"
 
 static WorkStatement count_others =
 {

@@ -55,8 +55,10 @@ const char *const status_names[STATUS_COUNT] =
 	" r.attempted_at, r.attempt_timeout, r.seam_time, r.timeline_id, r.sqlstate, r.error, " \
 		"r.reference, r.account," \
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
-	" r.call_id IS NOT NULL"
-#define ROW_NCOLUMNS 21
+	" r.call_id IS NOT NULL, r.stay_id IS NOT NULL AND r.successor_id IS NULL, r.is_renewal," \
+	" r.wake_at, " \
+	"r.issue_at, r.valid_until, r.former_expires_at"
+#define ROW_NCOLUMNS 27
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -116,6 +118,12 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 		account_learn_workspace(&row->account, DatumGetUUIDP(values[18]));
 	row->look_again_from = nulls[19] ? DT_NOEND : DatumGetTimestampTz(values[19]);
 	row->is_call = DatumGetBool(values[20]);
+	row->is_newest_of_stay = DatumGetBool(values[21]);
+	row->is_renewal = !nulls[22] && DatumGetBool(values[22]);
+	row->wake_at = nulls[23] ? DT_NOEND : DatumGetTimestampTz(values[23]);
+	row->issue_at = nulls[24] ? DT_NOBEGIN : DatumGetTimestampTz(values[24]);
+	row->valid_until = nulls[25] ? DT_NOEND : DatumGetTimestampTz(values[25]);
+	row->former_expires_at = nulls[26] ? DT_NOEND : DatumGetTimestampTz(values[26]);
 }
 
 /*
@@ -503,11 +511,19 @@ static WorkStatement update_request =
 	" sqlstate = $9, error = $10, seam_request_id = coalesce($11, seam_request_id),"
 	" attempt_timeout = coalesce($12, attempt_timeout), look_again_at = coalesce($13, "
 	"look_again_at),"
-	" look_again_from = least(look_again_from, $14)"
+	" look_again_from = least(look_again_from, $14), wake_at = coalesce($15, wake_at),"
+
+	/*
+	 * a renewal that has failed: the row is not to show a key that is about
+	 * to end
+	 */
+	" row_task = CASE WHEN $4 = 'failed' AND is_renewal AND target_table IS NOT NULL THEN 'clear' "
+	"ELSE row_task END, row_task_at = CASE WHEN $4 = 'failed' AND is_renewal AND target_table IS "
+	"NOT NULL THEN '-infinity' ELSE row_task_at END"
 	" WHERE request_id = $3",
 	.types = {INT8OID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, WORK_KEY_TYPE, TEXTOID,
 		TEXTOID, TEXTOID,
-	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
+	INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 
 /*
@@ -552,6 +568,9 @@ work_change(int64 id, const WorkChange *change)
 	args[13] = TimestampTzGetDatum(change->look_again_from);
 	if (!change->look_again)
 		nulls[12] = nulls[13] = 'n';
+	args[14] = TimestampTzGetDatum(change->wake_at);
+	if (!change->wakes)
+		nulls[14] = 'n';
 	work_execute(&update_request, args, nulls);
 }
 

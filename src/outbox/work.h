@@ -48,6 +48,12 @@ typedef struct WorkRow
 	AccountId	account;		/* that the last attempt was made with */
 	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
 	bool		is_call;		/* made by a session's call: never sent again */
+	bool		is_newest_of_stay;
+	bool		is_renewal;
+	TimestampTz wake_at;		/* Seam's clock; DT_NOEND for NULL */
+	TimestampTz issue_at;		/* likewise; DT_NOBEGIN for NULL */
+	TimestampTz valid_until;	/* likewise; DT_NOEND for NULL */
+	TimestampTz former_expires_at;	/* likewise */
 } WorkRow;
 
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
@@ -67,6 +73,13 @@ typedef struct WorkChange
 	bool		look_again;
 	TimestampTz look_again_at;	/* when, on the local clock */
 	TimestampTz look_again_from;	/* created since then, by Seam's clock */
+
+	/*
+	 * its stay is looked at by the worker then, by Seam's clock, if wakes is
+	 * set:
+	 */
+	bool		wakes;
+	TimestampTz wake_at;
 } WorkChange;
 
 /*

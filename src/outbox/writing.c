@@ -23,20 +23,34 @@
  */
 #define IN_QUEUE \
 	" status = 'issued' AND CASE WHEN next_attempt_at IS NULL THEN false ELSE true END "
-#define TO_TELL " RETURNING request_id, reference"
+#define TO_TELL " RETURNING request_id, reference, is_renewal, target_table::text, " \
+	"target_key::text"
 
 static WorkStatement lock_requests =
 {
-	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key"
+	/*
+	 * Those keys that the row may show: of the first request of a stay there
+	 * is only its own.  The newest key, while it is alive, is not to be
+	 * cleared.
+	 */
+	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key,"
+	" CASE WHEN" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL THEN 'write' ELSE row_task "
+	"END, CASE WHEN successor_id IS NOT NULL OR stay_id <> request_id THEN ARRAY("
+	"SELECT (s.instant_key).instant_key_id FROM %r s WHERE s.target_hash = r.target_hash AND "
+	"s.stay_id = r.stay_id AND (s.instant_key).instant_key_id IS NOT NULL AND (r.row_task IS "
+	"DISTINCT FROM 'clear' OR s.successor_id IS NOT NULL OR s.status <> 'issued')) END, "
+	"replaces_key, target_hash, stay_id, row_task = 'look' AND EXISTS (SELECT FROM %r n WHERE "
+	"n.target_hash = r.target_hash AND n.target_table = r.target_table AND n.target_key = "
+	"r.target_key AND n.target_fields = r.target_fields AND n.stay_id > r.stay_id)"
 	"%{, target_columns, target_numbers, target_partition%}"
-	" FROM %r WHERE request_id = ANY ($3) AND target_table = $4 AND" IN_QUEUE
-	"AND user_identity_id IS NOT NULL AND (instant_key).instant_key_id IS NOT NULL"
-	" FOR UPDATE SKIP LOCKED",
+	" FROM %r r WHERE request_id = ANY ($3) AND target_table = $4"
+	" AND ((" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL) OR row_task IS NOT NULL) AND "
+	"user_identity_id IS NOT NULL FOR UPDATE SKIP LOCKED",
 	.types = {INT8ARRAYOID, REGCLASSOID}
 };
 
 /*
- * Lock those of the requests whose rows in the table are still to be written, and which
+ * Lock those of the requests for whose rows in the table there is something to do, and which
  * no session has locked.  The result, of SPI_processed rows with WRITING_... columns, lives
  * as long as SPI is connected.  (A column that the table does not have is NULL there.)
  */
@@ -208,7 +222,7 @@ writing_release(Oid table)
 static WorkStatement select_any =
 {
 	.sql = "SELECT FROM %r WHERE status IN ('issued', 'cancelled') AND next_attempt_at IS NOT NULL "
-	"AND" OURS "LIMIT 1"
+	"AND" OURS "UNION ALL SELECT FROM %r WHERE row_task IS NOT NULL AND" OURS "LIMIT 1"
 };
 
 /*
@@ -221,4 +235,147 @@ writing_any(void)
 
 	work_execute(&select_any, args, NULL);
 	return SPI_processed > 0;
+}
+
+/* ---------- looks and clearings ---------- */
+
+static WorkStatement select_tasks =
+{
+	.sql = "SELECT request_id, target_table::oid FROM %r WHERE row_task_at <= $3 AND row_task IS "
+	"NOT NULL AND" OURS "ORDER BY origin, row_task_at, request_id LIMIT $4",
+	.types = {TIMESTAMPTZOID, INT8OID}
+};
+
+static WorkStatement select_first_task =
+{
+	.sql = "SELECT row_task_at FROM %r WHERE row_task IS NOT NULL AND row_task_at > $3 AND" OURS
+	"ORDER BY origin, row_task_at, request_id LIMIT 1",
+	.types = {TIMESTAMPTZOID}
+};
+
+/*
+ * At most limit requests whose rows are to be looked at or cleared now: their ids and tables,
+ * in arrays of the caller's.  *next: when there will be others.  Returns how many.
+ */
+int
+writing_tasks(int limit, int64 *ids, Oid *tables, TimestampTz *next)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Datum		args[WORK_MAX_ARGS];
+	bool		isnull;
+	int			n;
+
+	args[2] = TimestampTzGetDatum(now);
+	args[3] = Int64GetDatum(limit);
+	work_execute(&select_tasks, args, NULL);
+	n = (int) SPI_processed;
+	for (int i = 0; i < n; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+
+		ids[i] = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		tables[i] = DatumGetObjectId(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+	}
+	work_execute(&select_first_task, args, NULL);
+	*next = DT_NOEND;
+	if (SPI_processed > 0)
+		*next = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+												  &isnull));
+	return n;
+}
+
+static WorkStatement note_looked =
+{
+	.sql = "UPDATE %r SET row_task = NULL, row_task_at = NULL, sqlstate = NULL, error = NULL,"
+	" next_attempt_at = least(issue_at, clock_timestamp())"
+	" WHERE request_id = ANY ($3) AND row_task = 'look' AND status = 'pending'",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * The rows of these requests want the keys: they are to be sent.
+ */
+void
+writing_looked(const int64 *ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = work_ids(ids, n);
+	work_execute(&note_looked, args, NULL);
+}
+
+static WorkStatement note_cleared =
+{
+	.sql = "UPDATE %r SET row_task = NULL, row_task_at = NULL, error = coalesce(error, $4)"
+	" WHERE request_id = ANY ($3) AND row_task = 'clear'",
+	.types = {INT8ARRAYOID, TEXTOID}
+};
+
+/*
+ * The rows of these requests do not show their keys any more; or, for this reason (NULL:
+ * there is none), they do, and that stays so.
+ */
+void
+writing_cleared(const int64 *ids, int n, const char *error)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = work_ids(ids, n);
+	if (error)
+		args[3] = CStringGetTextDatum(error);
+	else
+		nulls[3] = 'n';
+	work_execute(&note_cleared, args, nulls);
+}
+
+static WorkStatement put_off_tasks =
+{
+	.sql = "UPDATE %r SET row_task_at = $4, error = coalesce($5, error)"
+	" WHERE request_id = ANY ($3) AND row_task IS NOT NULL",
+	.types = {INT8ARRAYOID, TIMESTAMPTZOID, TEXTOID}
+};
+
+/*
+ * Have these rows looked at, or cleared, at a later time; error tells why, or is NULL.
+ */
+void
+writing_put_off_tasks(const int64 *ids, int n, TimestampTz until, const char *error)
+{
+	Datum		args[WORK_MAX_ARGS];
+	char		nulls[WORK_MAX_ARGS];
+
+	memset(nulls, ' ', sizeof(nulls));
+	args[2] = work_ids(ids, n);
+	args[3] = TimestampTzGetDatum(until);
+	if (error)
+		args[4] = CStringGetTextDatum(error);
+	else
+		nulls[4] = 'n';
+	work_execute(&put_off_tasks, args, nulls);
+}
+
+/* ---------- what is told ---------- */
+
+static WorkStatement select_ends =
+{
+	.sql = "SELECT u.id, NULL::text, r.is_renewal, r.target_table::text, r.target_key::text"
+	" FROM unnest($3) WITH ORDINALITY AS u(id, place) LEFT JOIN %r r ON r.request_id = u.id"
+	" ORDER BY u.place",
+	.types = {INT8ARRAYOID}
+};
+
+/*
+ * What is told of the ends of n requests besides their statuses, in SPI_processed rows of
+ * the form that writing_written() returns, in the same order; the references are NULL.
+ */
+SPITupleTable *
+writing_ends(const int64 *ids, int n)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = work_ids(ids, n);
+	work_execute(&select_ends, args, NULL);
+	return SPI_tuptable;
 }

@@ -26,6 +26,12 @@ enum
 	WRITING_TARGET_FIELDS,
 	WRITING_USER_IDENTITY_ID,
 	WRITING_INSTANT_KEY,
+	WRITING_TASK,
+	WRITING_KEYS,
+	WRITING_REPLACES_KEY,
+	WRITING_TARGET_HASH,
+	WRITING_STAY_ID,
+	WRITING_HAS_NEWER_STAY,
 	WRITING_TARGET_COLUMNS,
 	WRITING_TARGET_NUMBERS,
 	WRITING_TARGET_PARTITION
@@ -40,5 +46,10 @@ extern void writing_put_off(const int64 *ids, int n, TimestampTz until);
 extern SPITupleTable *writing_hold(const int64 *ids, int n, const char *error);
 extern void writing_release(Oid table);
 extern bool writing_any(void);
+extern int	writing_tasks(int limit, int64 *ids, Oid *tables, TimestampTz *next);
+extern void writing_looked(const int64 *ids, int n);
+extern void writing_cleared(const int64 *ids, int n, const char *error);
+extern void writing_put_off_tasks(const int64 *ids, int n, TimestampTz until, const char *error);
+extern SPITupleTable *writing_ends(const int64 *ids, int n);
 
 #endif							/* SEAM_IK_WRITING_H */

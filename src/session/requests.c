@@ -19,6 +19,7 @@
 #include "session/functions.h"
 #include "shmem/places.h"
 #include "miscadmin.h"
+#include "outbox/stays.h"
 #include "session/requests.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -42,7 +43,6 @@ PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
 typedef enum StatementId
 {
 	ST_LOCK,
-	ST_LOCK_TARGET,
 	ST_FIND_TARGET,
 	ST_LOCK_KEY,
 	ST_RESULT,
@@ -62,15 +62,17 @@ typedef enum StatementId
 
 /*
  * The request says the same of its target as the trigger's table, but for the values of
- * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key.
+ * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key, $5 the origin: in
+ * a copy columns may have other numbers.
  */
 #define SAME_TARGET \
 	"target_hash = $1 AND target_table = $2" \
-	"%{ AND CASE WHEN target_numbers IS NOT NULL THEN target_numbers = $3" \
+	"%{ AND CASE WHEN target_numbers IS NOT NULL AND origin = $5 THEN target_numbers = $3" \
 	" ELSE target_columns IS NULL OR target_columns = $4 END%}"
-#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID
-#define SAME_TARGET_ARGS(t) \
-	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns
+#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID, INT8OID
+#define SAME_TARGET_ARGS(o, t) \
+	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns, \
+	Int64GetDatum((o)->origin)
 
 /*
  * The statements; %r is the table of requests, %c that of calls, and %{ and %} are around
@@ -81,40 +83,29 @@ static Statement statements[ST_COUNT] =
 
 {
 	[ST_LOCK] = {
-		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		"SELECT request_id, status, stay_id, sqlstate, target_hash"
 		" FROM %r WHERE request_id = $1 FOR UPDATE",
 		{INT8OID}
 	},
-	/* other rows may have the same hash: they are not locked */
-	[ST_LOCK_TARGET] = {
-		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
-		" FROM %r WHERE " SAME_TARGET " AND target_key = $5"
-		" AND (status IN ('pending', 'in_flight', 'failed')"
-
-		/*
-		 * a key that was written is known by its row, which may have another
-		 * primary key now
-		 */
-		" OR (status = 'issued' AND (next_attempt_at IS NOT NULL OR sqlstate IS NOT NULL"
-		" OR NOT EXISTS (SELECT FROM unnest(target_fields) f WHERE starts_with(f, "
-		"'instant_key_id='))))) FOR UPDATE",
-		{TARGET_TYPES, JSONBOID}
-	},
 	[ST_FIND_TARGET] = {
 		"SELECT request_id, target_key"
-		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $5"
+		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $6"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
-		"NULL OR $6)",
+		"NULL OR $7)",
 		{TARGET_TYPES, UUIDOID, BOOLOID}
 	},
 	[ST_LOCK_KEY] = {
-		"SELECT request_id, status, (instant_key).instant_key_id, sqlstate"
+		"SELECT request_id, status, NULL::int8, sqlstate, NULL::int8"
 		" FROM %r WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
 		{UUIDOID}
 	},
 	[ST_RESULT] = {
-		"SELECT instant_key, status, enqueued_by, system_identifier"
-		" FROM %r WHERE request_id = $1",
+		/* the newest key of its stay, where it is of one */
+		"SELECT coalesce(k.instant_key, r.instant_key), coalesce(k.status, r.status), "
+		"r.enqueued_by, r.system_identifier"
+		" FROM %r r LEFT JOIN LATERAL (SELECT instant_key, status FROM %r s"
+		" WHERE s.target_hash = r.target_hash AND s.stay_id = r.stay_id AND s.status = 'issued'"
+		" ORDER BY s.request_id DESC LIMIT 1) k ON true WHERE r.request_id = $1",
 		{INT8OID}
 	},
 	[ST_CANCEL] = {
@@ -150,6 +141,8 @@ static Statement statements[ST_COUNT] =
 		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' OR call_id IS NOT NULL THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
+		" wake_at = CASE WHEN wake_at IS NOT NULL THEN '-infinity'::timestamptz END,"
+		" stay_end = NULL,"
 		" account = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND (transaction_id IS "
 		"NULL OR call_id IS NOT NULL) AND (instant_key).instant_key_id IS NULL THEN NULL ELSE "
 		"account END,"
@@ -161,15 +154,15 @@ static Statement statements[ST_COUNT] =
 	[ST_WRITE_AGAIN] = {
 		/* the key of a call has no row: somebody accepts what was found */
 		"UPDATE %r SET next_attempt_at = CASE WHEN call_id IS NULL THEN '-infinity'::timestamptz "
-		"END,"
+		"END, wake_at = CASE WHEN stay_id IS NOT NULL AND successor_id IS NULL THEN "
+		"'-infinity'::timestamptz END,"
 		" sqlstate = CASE WHEN call_id IS NULL THEN sqlstate END,"
 		" error = CASE WHEN call_id IS NULL THEN error END WHERE request_id = $1",
 		{INT8OID}
 	},
 	[ST_FOLLOW] = {
-		"UPDATE %r SET target_key = $6, target_hash = $7%{, target_partition = nullif($8, 0)%}"
-		" WHERE " SAME_TARGET " AND target_key = $5"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed')",
+		"UPDATE %r SET target_key = $7, target_hash = $8%{, target_partition = nullif($9, 0)%}"
+		" WHERE " SAME_TARGET " AND target_key = $6",
 		{TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
 	},
 	[ST_MOVE] = {
@@ -184,8 +177,12 @@ static Statement statements[ST_COUNT] =
 		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
 		" system_identifier = $1, origin = $2, timeline_id = 0%{, target_numbers = NULL, "
 		"target_partition = NULL%},"
-		" next_attempt_at = '-infinity', look_again_at = NULL"
-		" WHERE next_attempt_at IS NOT NULL AND origin <> $2",
+		/* what sleeps sleeps on */
+		" next_attempt_at = CASE WHEN next_attempt_at IS NOT NULL THEN "
+		"'-infinity'::timestamptz END, "
+		"look_again_at = NULL"
+		" WHERE (next_attempt_at IS NOT NULL OR wake_at IS NOT NULL AND finished_at IS NULL) AND "
+		"origin <> $2",
 		{INT8OID, INT8OID}
 	},
 	[ST_ADOPT_FINISHED] = {
@@ -291,6 +288,8 @@ typedef struct Locked
 {
 	int64		id;				/* request_id */
 	char	   *status;			/* palloc'd in SPI's context */
+	int64		hash;			/* of the stay that it is of, or 0 */
+	bool		has_stay;		/* it is of one */
 	bool		has_sqlstate;	/* something went wrong with it */
 	bool		reported;		/* it failed, and keys of it may be alive */
 } Locked;
@@ -307,6 +306,9 @@ get_locked(uint64 row)
 
 	locked.id = DatumGetInt64(column(row, 1, &isnull));
 	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
+	(void) column(row, 3, &isnull);
+	locked.has_stay = !isnull;
+	locked.hash = isnull ? 0 : DatumGetInt64(column(row, 5, &isnull));
 	sqlstate = column(row, 4, &isnull);
 	locked.has_sqlstate = !isnull;
 	locked.reported = !isnull && strcmp(locked.status, "failed") == 0 &&
@@ -390,27 +392,6 @@ cancel(Session *session, const Locked *locked)
 }
 
 /*
- * Cancel the requests whose target is this row, which is gone.
- */
-void
-requests_cancel_target(Outbox *outbox, const Target *target)
-{
-	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(target), target->key};
-	uint64		n;
-	Locked	   *found;
-
-	execute(&session, ST_LOCK_TARGET, args);
-	n = SPI_processed;
-	found = palloc(Max(n, 1) * sizeof(Locked));
-	for (uint64 i = 0; i < n; i++)
-		found[i] = get_locked(i);
-	for (uint64 i = 0; i < n; i++)
-		cancel(&session, &found[i]);
-	end_session(&session);
-}
-
-/*
  * Have a key revoked, whether a request has issued it or not.
  */
 void
@@ -443,7 +424,7 @@ void
 requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
 {
 	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(from), from->key,
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, from), from->key,
 	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
 
 	execute(&session, ST_FOLLOW, args);
@@ -465,7 +446,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(target),
+	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, target),
 	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
 	int			n;
 	int64	   *ids;
@@ -503,13 +484,19 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 
 /*
  * seam_enqueue_instant_key(user_identity_id uuid, max_use_count int,
- *		customization_profile_id uuid, reference text) RETURNS bigint
+ *		customization_profile_id uuid, reference text, issue_at timestamptz,
+ *		valid_until timestamptz) RETURNS bigint
+ *
+ * With a time it is for a stay, whose keys are renewed.  Raises 22023 when that ends before
+ * it begins.
  */
 Datum
 seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 {
 	SeamRequest request = {.op = SEAM_GENERATE};
+	OutboxStay	stay = {.issue_at = DT_NOBEGIN,.valid_until = DT_NOEND};
 	Datum		reference = (Datum) 0;
+	bool		is_stay;
 
 	request.user_identity_id = functions_user_identity(fcinfo, 0);
 	request.max_use_count = functions_max_use_count(fcinfo, 1);
@@ -525,8 +512,17 @@ seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 					 errmsg("reference is longer than %d bytes", MAX_REFERENCE)));
 		reference = PointerGetDatum(given);
 	}
+	if (!PG_ARGISNULL(4))
+		stay.issue_at = PG_GETARG_TIMESTAMPTZ(4);
+	if (!PG_ARGISNULL(5))
+		stay.valid_until = PG_GETARG_TIMESTAMPTZ(5);
+	if (stay.issue_at > stay.valid_until)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the stay ends before it begins")));
+	is_stay = !PG_ARGISNULL(4) || !PG_ARGISNULL(5);
 	PG_RETURN_INT64(outbox_enqueue(outbox_of_function(fcinfo->flinfo->fn_oid),
-								   &request, reference, NULL));
+								   &request, reference, NULL, is_stay ? &stay : NULL));
 }
 
 /*
@@ -579,10 +575,29 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 }
 
 /*
+ * End the stay that a request is of, which has this hash.  Returns the newest request's id.
+ */
+static int64
+cancel_stay(Outbox *outbox, int64 id, int64 hash)
+{
+	Stay		stay;
+	int64		newest = id;
+
+	if (!stays_of_request(outbox, id, hash, &stay))
+		return id;
+	newest = stays_newest(&stay)->id;
+	stays_stop(&stay, STAY_CANCELLED, false, true);
+	stays_apply(&stay);
+	stays_release(&stay);
+	CommandCounterIncrement();
+	return newest;
+}
+
+/*
  * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
  *
- * What is reported stays failed, because its keys may be alive; somebody has looked at it
- * now, so it leaves the view.
+ * Any request of a stay stands for all of it.  What is reported stays failed, since its
+ * keys may be alive; somebody has looked at it now, so it leaves the view.
  */
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
@@ -593,6 +608,8 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 
 	if (locked.reported)
 		execute(&session, ST_DISMISS, args);
+	if (locked.has_stay && !locked.reported)
+		locked = lock_request(&session, cancel_stay(session.outbox, locked.id, locked.hash));
 	return end_with_status(&session, cancel(&session, &locked));
 }
 

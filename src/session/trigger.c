@@ -12,6 +12,8 @@
 #include "session/functions.h"
 #include "miscadmin.h"
 #include "session/moved_row.h"
+#include "session/requests.h"
+#include "shmem/places.h"
 #include "config/settings.h"
 #include "outbox/trigger_plan.h"
 #include "utils/rel.h"
@@ -141,7 +143,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	TriggerData *td = trigger_get_data(fcinfo, "seam_generate_instant_key_trigger",
 									   true, TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE,
 									   "BEFORE INSERT OR UPDATE");
-	TriggerPlan *plan = trigger_get_plan(fcinfo, td, true);
+	TriggerPlan *plan = trigger_get_plan(fcinfo, td, TRIGGER_GENERATES);
 	HeapTuple	row = td->tg_trigtuple;
 	ErrorContextCallback callback;
 	Datum		identity;
@@ -186,7 +188,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
  * UPDATE FOR EACH ROW
  *
  * Revokes the key of the OLD row when the row goes, or when its key column is
- * cleared or changed.
+ * cleared or changed: by the outbox, after the commit, or where there is no worker, at once.
  */
 Datum
 seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
@@ -194,13 +196,15 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 	TriggerData *td = trigger_get_data(fcinfo, "seam_delete_instant_key_trigger",
 									   false, TRIGGER_TYPE_DELETE | TRIGGER_TYPE_UPDATE,
 									   "AFTER DELETE OR UPDATE");
-	TriggerPlan *plan = trigger_get_plan(fcinfo, td, false);
+	TriggerPlan *plan = trigger_get_plan(fcinfo, td, TRIGGER_REVOKES);
 	ErrorContextCallback callback;
 	const pg_uuid_t *key;
 
 	trigger_begin(td, &callback);
 	key = trigger_lost_key(plan, td);
-	if (key)
+	if (key && places_preloaded())
+		requests_revoke_key(outbox_of_function(fcinfo->flinfo->fn_oid), key);
+	else if (key)
 	{
 		SeamRequest request = {.op = SEAM_DELETE,.instant_key_id = key};
 		SeamAccount account;

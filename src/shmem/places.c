@@ -149,6 +149,7 @@ places_get(Oid database, bool make)
 		pg_atomic_init_u32(&spare->processes[r].wakes, 0);
 	pg_atomic_init_u64(&spare->write_from, PG_INT64_MAX);
 	pg_atomic_init_u64(&spare->users_code_at, 0);
+	pg_atomic_init_u64(&spare->seam_offset, 0);
 	spare->marks_counted = !places->crashed;
 	spare->database = database;
 	return spare;
@@ -627,6 +628,38 @@ places_attach(Datum main_arg, PlaceRole role)
 	if (held)
 		proc_exit(0);
 	return start;
+}
+
+/*
+ * This worker knows Seam's clock: it is so far from clock_now()'s; 0: it does not any more.
+ */
+void
+places_tell_seam_offset(int64 offset)
+{
+	pg_atomic_write_u64(&my_place->seam_offset, (uint64) offset);
+}
+
+/*
+ * Seam's time at a time of clock_now()'s clock, as the worker of this session's database
+ * knows it.  Returns false when it does not.
+ */
+bool
+places_seam_time(int64 at, TimestampTz *time)
+{
+	int64		offset = 0;
+
+	if (places)
+	{
+		Place	   *place;
+
+		LWLockAcquire(places->lock, LW_SHARED);
+		place = places_get(MyDatabaseId, false);
+		if (place && place->processes[PLACE_MAIN].pid != 0)
+			offset = (int64) pg_atomic_read_u64(&place->seam_offset);
+		LWLockRelease(places->lock);
+	}
+	*time = at + offset;
+	return offset != 0;
 }
 
 /*

@@ -65,6 +65,12 @@ typedef struct Place
 	Oid			stuck_table;	/* whose code did not let the last one go, or
 								 * InvalidOid */
 
+	/*
+	 * from clock_now()'s clock to Seam's, as the worker knows it; 0: it does
+	 * not
+	 */
+	pg_atomic_uint64 seam_offset;
+
 	/* what the probe found */
 	bool		has_extension;	/* the extension is there */
 	bool		may_login;		/* its owner may */
@@ -126,6 +132,7 @@ extern bool places_preloaded(void);
 extern void places_wake_at_commit(bool reread);
 extern void places_wake_writer_at_commit(void);
 extern void places_wake_now(WakeKind kind);
+extern bool places_seam_time(int64 at, TimestampTz *time);
 
 /* for the worker and the writer */
 extern WorkerStart places_attach(Datum main_arg, PlaceRole role);
@@ -137,6 +144,7 @@ extern bool places_is_called(void);
 extern bool places_want_exit(void);
 extern bool places_want_drop(void);
 extern void places_expect_exit(void);
+extern void places_tell_seam_offset(int64 offset);
 extern void places_report(bool has_extension, bool may_login, bool owns_tables, Oid owner);
 
 /* for the writer */

@@ -16,11 +16,16 @@
 #include "shmem/notices.h"
 #include "shmem/places.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "worker/change.h"
 #include "worker/credentials.h"
 #include "worker/queues.h"
 #include "worker/sending.h"
+#include "worker/stay_times.h"
 #include "worker/step.h"
+
+/* A key that came too late is to be revoked; else its row is written after so long. */
+#define DEAD_KEY_US (10 * INT64CONST(1000000))
 
 /* While nobody takes them, so many notices are held; the oldest are dropped then. */
 #define HELD_MAX 100000
@@ -29,6 +34,7 @@
 static List *notices;			/* of Notice *, in step_context(), in turn */
 static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
 										 * written */
+static bool needs_writer;		/* there is something else for it to do */
 
 /* What the writer has to tell, and there was no room for: */
 static List *held;				/* of Notice *, in TopMemoryContext, in turn */
@@ -65,6 +71,7 @@ OutcomeRequest
 change_facts(const WorkRow *row)
 {
 	OutcomeRequest facts = {
+		.persists = row->is_renewal && row->former_expires_at != DT_NOEND,
 		.status = row->status,
 		.has_key = row->has_key,
 		.has_target = row->has_target,
@@ -144,6 +151,15 @@ change_add_notice(const WorkRow *row, RequestStatus status)
 }
 
 /*
+ * In a step: there is something for the writer to do when it has committed.
+ */
+void
+change_needs_writer(void)
+{
+	needs_writer = true;
+}
+
+/*
  * In a step: changes a request that is locked, and sees to what follows from it.
  */
 void
@@ -151,15 +167,21 @@ change_request(const WorkRow *row, WorkChange *change)
 {
 	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
 	bool		queued = change->status == STATUS_PENDING || change->status == STATUS_REVOKING;
+	bool		dead = stay_times_after(row, change);
 
+	/* a key that came too late is neither written nor told of */
+	if (dead && !written)
+		change->next_attempt_at = GetCurrentTimestamp() + DEAD_KEY_US;
 	work_change(row->id, change);
-	if (change->status == STATUS_ISSUED && !written)
+	/* its row may have to be cleared */
+	needs_writer = needs_writer || (row->is_renewal && change->status == STATUS_FAILED);
+	if (change->status == STATUS_ISSUED && !written && !dead)
 		rows_from = Min(rows_from, row->id);
 	if (queued && change->next_attempt_at == DT_NOBEGIN)
 		queues_at_once(change->status, row->id);
 	else if (queued && change->next_attempt_at != DT_NOEND)
 		queues_due_at(change->status, change->next_attempt_at);
-	if (written || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
+	if ((written && !dead) || change->status == STATUS_FAILED || change->status == STATUS_REVOKED)
 		change_add_notice(row, change->status);
 }
 
@@ -179,8 +201,10 @@ void
 change_forget_notices(int n)
 {
 	notices = list_truncate(notices, n);
-	if (n == 0)
-		rows_from = PG_INT64_MAX;
+	if (n > 0)
+		return;
+	rows_from = PG_INT64_MAX;
+	needs_writer = false;
 }
 
 /*
@@ -222,6 +246,8 @@ change_send_notices(void)
 
 	if (wake)
 		places_rows_due(rows_from);
+	wake = wake || needs_writer;
+	needs_writer = false;
 	rows_from = PG_INT64_MAX;
 	foreach(lc, held)
 	{

@@ -24,6 +24,7 @@
 #include "worker/flights.h"
 #include "worker/seam_clock.h"
 #include "worker/sending.h"
+#include "worker/stay_clock.h"
 #include "worker/step.h"
 
 /* All wait for a list that is a probe, so it may not take as long as others. */
@@ -95,7 +96,7 @@ new_flight(SeamOp op, const WorkRow *row)
 	flight->op = op;
 	flight->row = *row;
 	flight->row.error = flight->row.reference = NULL;
-	flight->again = flight->probe = flight->is_free = false;
+	flight->again = flight->tells_time = flight->probe = flight->is_free = false;
 	flight->account_id = *credentials_id();
 	/* the statement that has recorded the attempt may have taken a while */
 	flight->claimed_at = clock_now();
@@ -279,6 +280,8 @@ learn(Flight *flight)
 		flight->date.at = flight->ended_at;
 		flight->date.delay = flight->ended_at - flight->started_at;
 		seam_clock_learn(&flight->date, &flight->account_id);
+		if (flight->status >= 200 && flight->status < 500)
+			stay_clock_learn(&flight->date, &flight->account_id);
 	}
 	if (flight->op == SEAM_GENERATE && flight->result.sqlerrcode == 0)
 		credentials_learn_workspace(&flight->account_id, &flight->result.key.workspace_id);

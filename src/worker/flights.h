@@ -24,6 +24,8 @@ typedef struct Flight
 	WorkRow		row;
 	/* a list that looks for a late key */
 	bool		again;
+	/* a list that only tells Seam's time */
+	bool		tells_time;
 	/* a list that only asks whether Seam works: nothing is stored of it */
 	bool		probe;
 	/* what tells the account that it was sent with */

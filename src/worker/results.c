@@ -114,7 +114,7 @@ bool
 results_store(Flight *flight)
 {
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
-	if (flight->probe)
+	if (flight->probe || flight->tells_time)
 		return true;
 	if (flight->op != SEAM_LIST)
 		return store_call(flight);

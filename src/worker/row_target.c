@@ -43,34 +43,41 @@ get_trigger_function(Outbox *outbox)
 	oidvector  *no_args = buildoidvector(NULL, 0);
 
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-						   CStringGetDatum("seam_enqueue_instant_key_trigger"),
+						   CStringGetDatum("seam_keep_instant_key_trigger"),
 						   PointerGetDatum(no_args), ObjectIdGetDatum(outbox->schema));
 }
 
 /*
- * Are the trigger's arguments these?
+ * How alike are the trigger's arguments and these?  3: they are the same; 2: they name the
+ * same column for the key's id; 1: they do not.
  */
-static bool
-has_arguments(const Trigger *trigger, Datum *fields, int nfields)
+static int
+likeness(const Trigger *trigger, Datum *fields, int nfields)
 {
-	if (trigger->tgnargs != nfields)
-		return false;
+	static const char key[] = "instant_key_id=";
+	bool		same = trigger->tgnargs == nfields;
+	bool		same_key = false;
+
 	for (int i = 0; i < nfields; i++)
 	{
-		if (strcmp(trigger->tgargs[i], TextDatumGetCString(fields[i])) != 0)
-			return false;
+		const char *field = TextDatumGetCString(fields[i]);
+
+		same = same && strcmp(trigger->tgargs[i], field) == 0;
+		for (int a = 0; a < trigger->tgnargs && strncmp(field, key, sizeof(key) - 1) == 0; a++)
+			same_key = same_key || strcmp(trigger->tgargs[a], field) == 0;
 	}
-	return true;
+	return same ? 3 : same_key ? 2 : 1;
 }
 
 /*
  * Take the columns from the arguments of the table's trigger, if it has one: the
- * one with the arguments that the request says, or the first.
+ * one whose arguments are the most like those that the request says, or the first.
  */
 static bool
 read_columns(Relation rel, Oid function, Datum arguments, char **columns)
 {
 	const Trigger *found = NULL;
+	int			best = 0;
 	Datum	   *fields;
 	int			nfields;
 
@@ -82,8 +89,10 @@ read_columns(Relation rel, Oid function, Datum arguments, char **columns)
 
 		if (trigger->tgfoid != function || trigger->tgenabled == TRIGGER_DISABLED)
 			continue;
-		if (found == NULL || has_arguments(trigger, fields, nfields))
-			found = trigger;
+		if (likeness(trigger, fields, nfields) <= best)
+			continue;
+		best = likeness(trigger, fields, nfields);
+		found = trigger;
 	}
 	for (int i = 0; found && i < found->tgnargs; i++)
 	{
@@ -177,8 +186,34 @@ check_partition(const RowTarget *target, Oid table)
 }
 
 /*
+ * May the row show this key, and get the target's in its place?
+ */
+bool
+row_target_may_show(const RowTarget *target, const pg_uuid_t *key)
+{
+	Datum	   *keys;
+	int			n = 0;
+
+	if (!target->looks && !target->nulls[KEY_INSTANT_KEY_ID] &&
+		memcmp(key, DatumGetUUIDP(target->values[KEY_INSTANT_KEY_ID]), UUID_LEN) == 0)
+		return true;
+	if (target->has_replaces && !target->clears &&
+		memcmp(key, &target->replaces, UUID_LEN) == 0)
+		return true;
+	if (target->has_keys)
+		deconstruct_array(DatumGetArrayTypeP(target->keys), UUIDOID, UUID_LEN, false,
+						  TYPALIGN_CHAR, &keys, NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (memcmp(key, DatumGetUUIDP(keys[i]), UUID_LEN) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Why the row that was asked for does not want the key, or NULL: the statement's result has
- * its identity and its key's id.
+ * its identity, its key's id, and, where it is only looked at, whether it is wanted.
  */
 const char *
 row_target_why_unwanted(const RowTarget *target, Oid table)
@@ -194,9 +229,13 @@ row_target_why_unwanted(const RowTarget *target, Oid table)
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull || memcmp(DatumGetUUIDP(found), &target->identity, UUID_LEN) != 0)
 		return "the row that the instant key was for is of another user identity now";
+	if (target->has_newer_stay)
+		return "the row that the instant key was for has been inserted anew";
+	if (target->looks &&
+		!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)))
+		return "the row that the instant key was for does not want one now";
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
-	if (!isnull && memcmp(DatumGetUUIDP(found), DatumGetUUIDP(target->values[KEY_INSTANT_KEY_ID]),
-						  UUID_LEN) != 0)
+	if (!isnull && !row_target_may_show(target, DatumGetUUIDP(found)))
 		return "the row that the instant key was for has another instant key now";
 	return NULL;
 }

@@ -28,6 +28,16 @@ typedef struct RowTarget
 	pg_uuid_t	identity;
 	Datum		values[KEY_NCOLUMNS];	/* the instant key's columns */
 	bool		nulls[KEY_NCOLUMNS];
+	bool		looks;			/* it is only to be seen whether the row wants
+								 * a key */
+	bool		clears;			/* the row is not to show the key any more */
+	Datum		keys;			/* that the row may show besides: uuid[] */
+	bool		has_keys;
+	pg_uuid_t	replaces;		/* likewise */
+	bool		has_replaces;
+	int64		hash;			/* of the request */
+	int64		stay_id;		/* likewise; 0: of none */
+	bool		has_newer_stay; /* the row has been inserted anew since */
 	int			nkeyless;		/* rows that may be it, too, as
 								 * row_target_find_keyless() found them */
 	Datum	   *keyless;		/* their keys: jsonb */
@@ -36,6 +46,7 @@ typedef struct RowTarget
 
 extern void row_target_columns(Outbox *outbox, Relation rel, Datum arguments, char **columns);
 extern void row_target_check(const RowTarget *target, const RowKey *row_key);
+extern bool row_target_may_show(const RowTarget *target, const pg_uuid_t *key);
 extern const char *row_target_why_unwanted(const RowTarget *target, Oid table);
 extern bool row_target_find_keyless(RowTarget *target, char *const *columns, RowKey *row_key);
 extern void row_target_check_keyless(Outbox *outbox, Oid table, const RowTarget *target,

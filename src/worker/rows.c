@@ -20,6 +20,7 @@
 #include "base/stop_point.h"
 #include "nodes/pg_list.h"
 #include "outbox/mark.h"
+#include "outbox/stay_work.h"
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
 #include "shmem/places.h"
@@ -36,6 +37,13 @@
 
 /* Requests that are read at once. */
 #define READ_AT_ONCE 1000
+
+/* How long a look waits that was not possible, and how often that is warned of. */
+#define LOOK_PAUSE_US (60 * INT64CONST(1000000))
+#define WARN_AGAIN_US (3600 * INT64CONST(1000000))
+
+/* How long a clearing waits, or the end of a stay, when a session is in its way. */
+#define CLEAR_PAUSE_US (1 * INT64CONST(1000000))
 
 /* How often it is seen, at least and at most, whether a table that is held has other code. */
 #define LOOK_AT_CODE_US (60 * INT64CONST(1000000))
@@ -60,6 +68,8 @@ typedef struct Table
 								 * clock_now()'s clock */
 	TimestampTz not_before;		/* its code did not end: nothing is written
 								 * before */
+	int64		warn_at;		/* of rows that cannot be looked at: not
+								 * before */
 } Table;
 
 static List *tables;			/* of Table *, in TopMemoryContext */
@@ -73,6 +83,8 @@ static int64 look_at_code_at;
 static int64 looked_at_code;	/* last */
 static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
+static TimestampTz next_task = DT_NOBEGIN;	/* when a row is to be looked at
+											 * or cleared */
 
 /*
  * Returns what is known of a table, made where there is nothing yet.
@@ -153,6 +165,11 @@ typedef struct Due
 	bool		all;			/* from the queue's beginning */
 	int			n;
 	WorkRow    *rows;			/* in step_context() */
+	int			ntasks;
+	int64	   *tasks;			/* requests whose rows are looked at or
+								 * cleared, */
+	Oid		   *tables;			/* and these rows' tables; likewise */
+	TimestampTz next_task;
 } Due;
 
 /*
@@ -168,7 +185,25 @@ read_due(void *arg)
 		queues_at_once(STATUS_ISSUED, from);
 	due->all = queues_reads_all(STATUS_ISSUED);
 	MemoryContextSwitchTo(step_context());
-	due->n = queues_claim(STATUS_ISSUED, NULL, NULL, READ_AT_ONCE, &due->rows);
+	if (queues_is_due(STATUS_ISSUED))
+		due->n = queues_claim(STATUS_ISSUED, NULL, NULL, READ_AT_ONCE, &due->rows);
+	due->tasks = palloc(READ_AT_ONCE * sizeof(int64));
+	due->tables = palloc(READ_AT_ONCE * sizeof(Oid));
+	due->ntasks = writing_tasks(READ_AT_ONCE, due->tasks, due->tables, &due->next_task);
+}
+
+/*
+ * Returns whether an id is in a list already.
+ */
+static bool
+is_in(const IdList *list, int64 id)
+{
+	for (int i = list->first; i < list->end; i++)
+	{
+		if (list->ids[i] == id)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -199,6 +234,19 @@ sort_due(void *arg)
 		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
 			table->retry = true;
 	}
+
+	/*
+	 * the tables' lists are empty when tasks are read, but for what has an
+	 * error
+	 */
+	for (int i = 0; i < due->ntasks; i++)
+	{
+		Table	   *table = table_of(due->tables[i]);
+
+		if (!is_in(&table->due, due->tasks[i]) && !is_in(&table->alone, due->tasks[i]))
+			(void) id_list_add(&table->due, due->tasks[i]);
+	}
+	next_task = due->ntasks == READ_AT_ONCE ? DT_NOBEGIN : due->next_task;
 	foreach(lc, tables)
 	{
 		Table	   *table = lfirst(lc);
@@ -439,7 +487,8 @@ typedef struct Writing
 	IdList	   *list;			/* of the table, whose first ids they are */
 	RowBatch	batch;
 	int64		began;			/* clock_now()'s clock */
-	bool		revoked;		/* there is something to be revoked now */
+	bool		revoked;		/* there is something to be sent or revoked
+								 * now */
 	const ErrorData *error;		/* of the try, or NULL */
 } Writing;
 
@@ -457,6 +506,50 @@ with_outcome(const RowBatch *batch, RowOutcome outcome, int64 *ids)
 			ids[n++] = batch->ids[i];
 	}
 	return n;
+}
+
+/*
+ * Notes in the requests of stays what has come of looks and clearings: of the n of these
+ * places in the batch.
+ */
+static void
+note_tasks(Writing *w)
+{
+	RowBatch   *batch = &w->batch;
+	int64		ids[TABLE_PACE_ROWS];
+	TimestampTz now = GetCurrentTimestamp();
+	int			n = with_outcome(batch, ROW_LOOKED_AT, ids);
+
+	if (n > 0)
+		writing_looked(ids, n);
+	w->revoked = w->revoked || n > 0;
+	n = with_outcome(batch, ROW_CLEARED, ids);
+	if (n > 0)
+		writing_cleared(ids, n, NULL);
+	for (int i = 0; i < batch->n; i++)
+	{
+		StayWork	stay = {.id = batch->ids[i],.hash = batch->hashes[i],
+		.stay_id = batch->stays[i]};
+
+		if (batch->outcomes[i] == ROW_LOCKED && (batch->clears[i] || batch->looks[i]))
+			writing_put_off_tasks(&batch->ids[i], 1, now + CLEAR_PAUSE_US, NULL);
+		if (batch->outcomes[i] != ROW_UNWANTED)
+			continue;
+		w->revoked = true;
+		if (stay.stay_id == 0)
+			(void) writing_revoke(stay.id, batch->reason);
+		else if (stay_work_lock(&stay))
+		{
+			stay_work_end(&stay);
+			stay_work_note_end(&stay, batch->reason);
+		}
+		else if (batch->looks[i])
+			writing_put_off_tasks(&stay.id, 1, now + CLEAR_PAUSE_US, NULL);
+		else
+			writing_row_locked(&stay.id, 1, "another session changes the stay");
+	}
+	if (with_outcome(batch, ROW_LOCKED, ids) > 0)
+		next_task = Min(next_task, now + CLEAR_PAUSE_US);
 }
 
 /*
@@ -480,9 +573,7 @@ write_batch(void *arg)
 	n = with_outcome(&w->batch, ROW_LOCKED, ids);
 	if (n > 0)
 		writing_row_locked(ids, n, psprintf(UNWRITTEN "%s", w->batch.reason));
-	n = with_outcome(&w->batch, ROW_UNWANTED, ids);
-	for (int i = 0; i < n; i++)
-		w->revoked = writing_revoke(ids[i], w->batch.reason) || w->revoked;
+	note_tasks(w);
 }
 
 /*
@@ -528,6 +619,48 @@ written(void *arg)
 }
 
 /*
+ * Tells, now and then, why rows of a table cannot be looked at.
+ */
+static void
+warn(Table *table, const ErrorData *error)
+{
+	if (clock_now() < table->warn_at)
+		return;
+	table->warn_at = clock_now() + WARN_AGAIN_US;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("instant keys for rows of table \"%s\" in database \"%s\" wait: %s",
+					get_rel_name(table->oid), step_database(), error->message),
+			 errhint("They are issued when it can be seen whether the rows still want them.")));
+}
+
+/*
+ * A step: notes in the request of a stay why its row could not be looked at, which is tried
+ * again, or cleared, which is not unless a lock was in the way.
+ */
+static void
+note_task_error(Writing *w)
+{
+	const ErrorData *error = w->error;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		locked = error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
+	error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+	error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE;
+	int64		pause = locked ? CLEAR_PAUSE_US : LOOK_PAUSE_US;
+
+	if (w->batch.clears[0] && !locked)
+		writing_cleared(w->batch.ids, 1, psprintf("the row's columns could not be set to NULL: %s",
+												  error->message));
+	else
+	{
+		writing_put_off_tasks(w->batch.ids, 1, now + pause, error->message);
+		next_task = Min(next_task, now + pause);
+		if (!locked)
+			warn(w->table, error);
+	}
+}
+
+/*
  * A step: notes in the request why its row could not be written.  A lock is waited for.
  */
 static void
@@ -536,6 +669,12 @@ note_error(void *arg)
 	Writing    *w = arg;
 	const ErrorData *error = w->error;
 	const char *text = psprintf(UNWRITTEN "%s", error->message);
+
+	if (w->batch.looks[0] || w->batch.clears[0])
+	{
+		note_task_error(w);
+		return;
+	}
 
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE ||
 		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
@@ -588,6 +727,7 @@ hold_batch(void *arg)
 										psprintf(HELD, w->table->crashes));
 
 	tell_ends(ended, (int) SPI_processed, STATUS_ISSUED);
+	writing_put_off_tasks(w->batch.ids, w->batch.n, GetCurrentTimestamp() + LOOK_PAUSE_US, NULL);
 }
 
 /*
@@ -599,6 +739,8 @@ put_off_batch(void *arg)
 	Writing    *w = arg;
 
 	writing_put_off(w->batch.ids, w->batch.n, w->table->not_before);
+	writing_put_off_tasks(w->batch.ids, w->batch.n, w->table->not_before, NULL);
+	next_task = Min(next_task, w->table->not_before);
 	queues_due_at(STATUS_ISSUED, w->table->not_before);
 }
 
@@ -698,12 +840,12 @@ rows_write(void)
 		look_at_code_at = clock_now() + LOOK_AT_CODE_US;
 		(void) step_take(&look);
 	}
-	if (queues_is_due(STATUS_ISSUED) && !step_take(&read))
+	if ((queues_is_due(STATUS_ISSUED) || next_task <= GetCurrentTimestamp()) && !step_take(&read))
 		return false;
 	memset(&w, 0, sizeof(w));
 	w.table = next_table();
 	if (w.table == NULL)
-		return queues_is_due(STATUS_ISSUED);
+		return queues_is_due(STATUS_ISSUED) || next_task <= GetCurrentTimestamp();
 	if (w.table->retry)
 	{
 		Step		again = {.run = retry,.committed = retried,.arg = w.table,
@@ -732,6 +874,24 @@ rows_write(void)
 		w.table->pace.stuck < stuck)
 		trust(w.table);
 	return true;
+}
+
+/*
+ * Something may have come that is to be looked at or cleared.
+ */
+void
+rows_look_at_tasks(void)
+{
+	next_task = DT_NOBEGIN;
+}
+
+/*
+ * Returns when a row is to be looked at or cleared, as far as that is known.
+ */
+TimestampTz
+rows_next_task(void)
+{
+	return next_task;
 }
 
 /*

@@ -8,9 +8,13 @@
 #ifndef SEAM_IK_ROWS_H
 #define SEAM_IK_ROWS_H
 
+#include "datatype/timestamp.h"
+
 extern bool rows_set_up(void);
 extern void rows_look(void);
 extern bool rows_write(void);
+extern void rows_look_at_tasks(void);
+extern TimestampTz rows_next_task(void);
 extern int64 rows_due(void);
 extern void rows_rest(void);
 extern void rows_note_stuck(void);

@@ -120,8 +120,8 @@ store_due(void *arg)
 static void
 stored(void *arg)
 {
-	flights_free_stored();
 	change_send_notices();
+	flights_free_stored();
 }
 
 /*

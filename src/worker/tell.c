@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "commands/async.h"
 #include "lib/stringinfo.h"
+#include "outbox/writing.h"
 #include "shmem/notices.h"
 #include "shmem/places.h"
 #include "utils/builtins.h"
@@ -31,6 +32,9 @@
 
 /* Notices in one transaction, and cancelled requests. */
 #define AT_ONCE 1000
+
+/* The longest primary key that is told, in bytes of JSON. */
+#define MAX_KEY 4000
 
 /* Where PostgreSQL raises that the queue of notifications is full. */
 #define QUEUE_FILE "async.c"
@@ -50,40 +54,75 @@ typedef struct Telling
 } Telling;
 
 /*
- * In a step: tells of the end of a request.  reference may be NULL.
+ * What is told of a request: its status, or how a renewal has ended.
+ */
+static const char *
+name_of(RequestStatus status, bool is_renewal)
+{
+	if (is_renewal && status == STATUS_ISSUED)
+		return "renewed";
+	if (is_renewal && status == STATUS_FAILED)
+		return "renewal_failed";
+	return status_names[status];
+}
+
+/*
+ * Append a text, or null, to a JSON document.
  */
 static void
-tell_end(int64 id, const char *reference, RequestStatus status)
+append_text(StringInfo payload, const char *text)
+{
+	if (text)
+		escape_json(payload, text);
+	else
+		appendStringInfoString(payload, "null");
+}
+
+/*
+ * In a step: tells of the end of a request: row is what the outbox says of it, of the form
+ * that writing_written() returns; reference may be NULL.  Of a row's request it is told
+ * which row that is, if there is room for its primary key.
+ */
+static void
+tell_end(HeapTuple row, TupleDesc desc, const char *reference, RequestStatus status)
 {
 	StringInfoData payload;
+	bool		isnull;
+	int64		id;
+	bool		is_renewal;
+	char	   *table;
+	char	   *key;
 
 	if (clock_now() < silent_until)
 		return;
+	id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	is_renewal = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)) && !isnull;
+	table = SPI_getvalue(row, desc, 4);
+	key = SPI_getvalue(row, desc, 5);
 	initStringInfo(&payload);
 	appendStringInfo(&payload, "{\"request_id\":" INT64_FORMAT ",\"reference\":", id);
-	if (reference)
-		escape_json(&payload, reference);
-	else
-		appendStringInfoString(&payload, "null");
-	appendStringInfo(&payload, ",\"status\":\"%s\"}", status_names[status]);
+	append_text(&payload, reference);
+	appendStringInfo(&payload, ",\"status\":\"%s\"", name_of(status, is_renewal));
+	if (table && key && strlen(key) < MAX_KEY)
+	{
+		appendStringInfoString(&payload, ",\"table\":");
+		append_text(&payload, table);
+		appendStringInfo(&payload, ",\"key\":%s", key);
+	}
+	appendStringInfoChar(&payload, '}');
 	Async_Notify(CHANNEL, payload.data);
 	pfree(payload.data);
 }
 
 /*
- * In a step: tells of the ends of n requests: ids and references, as writing.c returns them.
+ * In a step: tells of the ends of n requests, as writing.c returns them.
  */
 void
 tell_ends(SPITupleTable *ends, int n, RequestStatus status)
 {
 	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-		int64		id = DatumGetInt64(SPI_getbinval(ends->vals[i], ends->tupdesc, 1, &isnull));
-		Datum		reference = SPI_getbinval(ends->vals[i], ends->tupdesc, 2, &isnull);
-
-		tell_end(id, isnull ? NULL : TextDatumGetCString(reference), status);
-	}
+		tell_end(ends->vals[i], ends->tupdesc, SPI_getvalue(ends->vals[i], ends->tupdesc, 2),
+				 status);
 }
 
 /*
@@ -110,21 +149,31 @@ static void
 run(void *arg)
 {
 	Telling    *telling = arg;
-	Notice		notice;
+	Notice	   *notices = palloc(AT_ONCE * sizeof(Notice));
+	int64	   *ids = palloc(AT_ONCE * sizeof(int64));
+	SPITupleTable *ends;
 
 	telling->position = notices_begin();
-	while (telling->n < AT_ONCE && notices_get(&telling->position, &notice))
+	while (telling->n < AT_ONCE && notices_get(&telling->position, &notices[telling->n]))
 	{
-		tell_end(notice.id, notice.has_reference ? notice.reference : NULL, notice.status);
+		ids[telling->n] = notices[telling->n].id;
 		telling->n++;
 	}
+	ends = telling->n > 0 ? writing_ends(ids, telling->n) : NULL;
+	for (int i = 0; i < telling->n; i++)
+		tell_end(ends->vals[i], ends->tupdesc,
+				 notices[i].has_reference ? notices[i].reference : NULL, notices[i].status);
 	if (queues_is_due(STATUS_CANCELLED))
 	{
 		WorkRow    *rows;
 		int			n = queues_claim(STATUS_CANCELLED, NULL, NULL, AT_ONCE, &rows);
 
+		ids = palloc(Max(n, 1) * sizeof(int64));
 		for (int i = 0; i < n; i++)
-			tell_end(rows[i].id, rows[i].reference, STATUS_CANCELLED);
+			ids[i] = rows[i].id;
+		ends = writing_ends(ids, n);
+		for (int i = 0; i < n; i++)
+			tell_end(ends->vals[i], ends->tupdesc, rows[i].reference, STATUS_CANCELLED);
 	}
 }
 

@@ -43,8 +43,10 @@
 #include "worker/recorder.h"
 #include "worker/remaining.h"
 #include "worker/sending.h"
+#include "worker/stay_times.h"
 #include "worker/step.h"
 #include "worker/storing.h"
+#include "worker/wakes.h"
 
 /* Housekeeping: retention, rows of copies, and whatever nobody told us of. */
 #define HOUSEKEEPING_US (60 * INT64CONST(1000000))
@@ -88,6 +90,8 @@ turn(void *arg)
 		doubts_read();
 		intents_doubts_were_read();
 	}
+	/* before anything is sent: of what ended just now, a stay may be over */
+	(void) wakes_take(may_send);
 	if (may_send)
 		claims_take();
 }
@@ -218,6 +222,7 @@ turn_failed(void *arg, const ErrorData *error)
 	change_forget_notices(0);
 	queues_look_again_at(DT_NOBEGIN);
 	queues_look_at_all();
+	stay_times_look();
 	if (error)
 		paused_until = clock_now() + step_pause_after(error);
 }
@@ -260,6 +265,8 @@ next_turn(void)
 	at = Min(at, housekeeping_at);
 	if (!settings_worker || !recorder_has_read())
 		return at;
+	again_at = wakes_next(!credentials_are_missing(&again_at));
+	at = Min(at, again_at);
 	if (credentials_are_missing(&again_at))
 		return Min(at, again_at);
 	if (claims_allowance(&again_at) == 0)
@@ -291,6 +298,7 @@ settings_changed(void)
 	credentials_look_now();
 	housekeeping_at = 0;
 	queues_look_at_all();
+	wakes_look_at_keys();
 }
 
 /*
@@ -374,7 +382,10 @@ see_to_wakes(void)
 	if (places_want_exit())
 		leave();
 	if (calls & (1 << WAKE_WORK))
+	{
 		queues_look_at_all();
+		stay_times_look();
+	}
 	if (calls & (1 << WAKE_DOUBTS))
 		doubts_read_anew();
 	if (calls & (1 << WAKE_ROOM))

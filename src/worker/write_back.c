@@ -26,6 +26,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "outbox/own_write.h"
 #include "outbox/writing.h"
 #include "shmem/places.h"
 #include "storage/lmgr.h"
@@ -64,6 +65,8 @@ typedef struct RowPlans
 								 * locked */
 	RowStatement read;			/* the same without the lock */
 	RowStatement update;
+	RowStatement look;			/* reads also whether the row is wanted */
+	RowStatement clear;
 } RowPlans;
 
 /* A batch under way. */
@@ -109,6 +112,32 @@ users_code(bool begins)
 }
 
 /*
+ * Read from a row of writing_lock()'s result what is to be done, and of which stay.
+ */
+static void
+read_task(HeapTuple row, TupleDesc desc, RowTarget *target)
+{
+	bool		isnull;
+	char	   *task = SPI_getvalue(row, desc, WRITING_TASK);
+	Datum		value;
+
+	target->looks = strcmp(task, "look") == 0;
+	target->clears = strcmp(task, "clear") == 0;
+	target->keys = SPI_getbinval(row, desc, WRITING_KEYS, &isnull);
+	target->has_keys = !isnull;
+	value = SPI_getbinval(row, desc, WRITING_REPLACES_KEY, &isnull);
+	target->has_replaces = !isnull;
+	if (!isnull)
+		target->replaces = *DatumGetUUIDP(value);
+	value = SPI_getbinval(row, desc, WRITING_TARGET_HASH, &isnull);
+	target->hash = isnull ? 0 : DatumGetInt64(value);
+	value = SPI_getbinval(row, desc, WRITING_STAY_ID, &isnull);
+	target->stay_id = isnull ? 0 : DatumGetInt64(value);
+	value = SPI_getbinval(row, desc, WRITING_HAS_NEWER_STAY, &isnull);
+	target->has_newer_stay = !isnull && DatumGetBool(value);
+}
+
+/*
  * How long the last row has taken, in microseconds, that took so long by the clock.  A row
  * of a batch that has not waited for anything is not slow when others had the processor
  * meanwhile.
@@ -148,21 +177,25 @@ read_requests(Writing *w)
 	{
 		HeapTuple	row = found->vals[f];
 		TupleDesc	desc = found->tupdesc;
-		RowTarget  *target = NULL;
+		RowTarget  *target;
 		HeapTupleHeader key;
 		HeapTupleData key_tuple;
+		Datum		value;
 		bool		isnull;
 		int64		id = DatumGetInt64(SPI_getbinval(row, desc, WRITING_REQUEST_ID, &isnull));
+		int			i = 0;
 
-		for (int i = 0; i < batch->n && target == NULL; i++)
-		{
-			if (batch->ids[i] != id)
-				continue;
-			target = &w->targets[i];
-			batch->outcomes[i] = ROW_LATER;
-		}
-		if (target == NULL)
+		while (i < batch->n && batch->ids[i] != id)
+			i++;
+		if (i == batch->n)
 			continue;
+		target = &w->targets[i];
+		read_task(row, desc, target);
+		batch->outcomes[i] = ROW_LATER;
+		batch->looks[i] = target->looks;
+		batch->clears[i] = target->clears;
+		batch->hashes[i] = target->hash;
+		batch->stays[i] = target->stay_id;
 		target->id = id;
 		target->key = SPI_getbinval(row, desc, WRITING_TARGET_KEY, &isnull);
 		target->fields = SPI_getbinval(row, desc, WRITING_TARGET_FIELDS, &isnull);
@@ -176,7 +209,11 @@ read_requests(Writing *w)
 														   &isnull));
 		if (isnull)
 			target->partition = InvalidOid;
-		key = DatumGetHeapTupleHeader(SPI_getbinval(row, desc, WRITING_INSTANT_KEY, &isnull));
+		memset(target->nulls, true, sizeof(target->nulls));
+		value = SPI_getbinval(row, desc, WRITING_INSTANT_KEY, &isnull);
+		if (isnull)
+			continue;
+		key = DatumGetHeapTupleHeader(value);
 		if (key_desc == NULL)
 		{
 			key_desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(key),
@@ -213,7 +250,7 @@ plans_of(Oid table)
 
 		plans = linitial(all_plans);
 		statements = &plans->lock;
-		for (int i = 0; i < 3; i++)
+		for (int i = 0; i < 5; i++)
 		{
 			if (statements[i].text)
 				pfree(statements[i].text);
@@ -280,6 +317,114 @@ is_locked(Writing *w, const StringInfo sql, int nargs, Oid *types, Datum *args)
 }
 
 /*
+ * The arguments that find the row of a request, and their types.  Raises 55000 where the
+ * table cannot be asked for the row that is meant.
+ */
+static void
+row_args(Writing *w, const RowTarget *target, Datum *args, Oid *types)
+{
+	row_target_check(target, w->row_key);
+	if (!row_key_args(w->row_key, target->key, args, types))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the table's primary key is not the one of the request")));
+}
+
+/*
+ * Does the row that was read show a key?
+ */
+static bool
+shown_key(pg_uuid_t *key)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+
+	if (!isnull)
+		*key = *DatumGetUUIDP(value);
+	return !isnull;
+}
+
+/*
+ * Look whether the row of a request wants its key.  A session that changes it meanwhile has
+ * the request changed, too, so nothing is locked.
+ */
+static RowOutcome
+look_at_row(Writing *w, RowTarget *target, const char **reason)
+{
+	const char *wanted = w->columns[F_WANTED];
+	StringInfoData sql;
+	Datum		args[MAX_ARGS];
+	Oid			types[MAX_ARGS];
+
+	row_args(w, target, args, types);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid, ",
+					 quote_identifier(w->columns[F_USER_IDENTITY_ID]),
+					 w->columns[F_INSTANT_KEY_ID] ? quote_identifier(w->columns[F_INSTANT_KEY_ID]) :
+					 "NULL");
+	if (wanted)
+		appendStringInfo(&sql, "coalesce(%s::pg_catalog.bool, false)", quote_identifier(wanted));
+	else
+		appendStringInfoString(&sql, "true");
+	appendStringInfo(&sql, " FROM %s", row_key_table(w->row_key));
+	row_key_where(w->row_key, &sql, 1);
+	execute(&w->plans->look, &sql, w->row_key->ncolumns, types, args, NULL, SPI_OK_SELECT);
+	*reason = row_target_why_unwanted(target, w->batch->table);
+	if (*reason == NULL)
+		return ROW_LOOKED_AT;
+	return w->alone ? ROW_UNWANTED : ROW_ALONE;
+}
+
+/*
+ * Set the filled columns of a row to NULL, if it shows a key that it is not to show.
+ */
+static RowOutcome
+clear_row(Writing *w, RowTarget *target, const char **reason)
+{
+	StringInfoData sql;
+	Datum		args[MAX_ARGS];
+	Oid			types[MAX_ARGS];
+	RowKey	   *row_key = w->row_key;
+	pg_uuid_t	shown;
+	int			length;
+	int			n = 0;
+
+	if (w->columns[F_INSTANT_KEY_ID] == NULL)
+		return ROW_CLEARED;
+	row_args(w, target, args, types);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT NULL::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid "
+					 "FROM %s", quote_identifier(w->columns[F_INSTANT_KEY_ID]),
+					 row_key_table(row_key));
+	row_key_where(row_key, &sql, 1);
+	length = sql.len;
+	appendStringInfoString(&sql, " FOR NO KEY UPDATE SKIP LOCKED");
+	execute(&w->plans->lock, &sql, row_key->ncolumns, types, args, NULL, SPI_OK_SELECT);
+	if (SPI_processed == 0)
+	{
+		sql.len = length;
+		sql.data[length] = '\0';
+		*reason = "the row is locked";
+		return is_locked(w, &sql, row_key->ncolumns, types, args) ? ROW_LOCKED : ROW_CLEARED;
+	}
+	if (!shown_key(&shown) || !row_target_may_show(target, &shown))
+		return ROW_CLEARED;
+	resetStringInfo(&sql);
+	appendStringInfo(&sql, "UPDATE %s SET ", row_key_table(row_key));
+	for (int f = 0; f < F_NFIELDS; f++)
+	{
+		if (trigger_fields[f].use == FIELD_OUT && w->columns[f])
+			appendStringInfo(&sql, "%s%s = NULL", n++ == 0 ? "" : ", ",
+							 quote_identifier(w->columns[f]));
+	}
+	row_key_where(row_key, &sql, 1);
+	own_write_begin(&shown, NULL);
+	execute(&w->plans->clear, &sql, row_key->ncolumns, types, args, NULL, SPI_OK_UPDATE);
+	own_write_end();
+	return ROW_CLEARED;
+}
+
+/*
  * Write the key of a request to its row, as the table's owner.  Raises 55000 where the table
  * cannot be asked for the row that is meant, and what the table's code raises.
  */
@@ -293,14 +438,12 @@ write_row(Writing *w, RowTarget *target, const char **reason)
 	char		nulls[MAX_ARGS];
 	const char *key_column = w->columns[F_INSTANT_KEY_ID];
 	RowKey	   *row_key = w->row_key;
+	pg_uuid_t	shown;
+	bool		is_shown = false;
 	int			length;
 	int			n = 0;
 
-	row_target_check(target, row_key);
-	if (!row_key_args(row_key, target->key, args, types))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the table's primary key is not the one of the request")));
+	row_args(w, target, args, types);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid FROM "
 					 "%s",
@@ -324,6 +467,8 @@ write_row(Writing *w, RowTarget *target, const char **reason)
 	*reason = row_target_why_unwanted(target, w->batch->table);
 	if (*reason && !w->alone)
 		return ROW_ALONE;
+	if (*reason == NULL)
+		is_shown = shown_key(&shown);
 	if (*reason)
 		return row_target_find_keyless(target, w->columns, row_key) ? ROW_WRITTEN : ROW_UNWANTED;
 
@@ -347,7 +492,9 @@ write_row(Writing *w, RowTarget *target, const char **reason)
 		return ROW_WRITTEN;
 	memcpy(values, args, row_key->ncolumns * sizeof(Datum));
 	row_key_where(row_key, &sql, 1);
+	own_write_begin(is_shown ? &shown : NULL, DatumGetUUIDP(target->values[KEY_INSTANT_KEY_ID]));
 	execute(&w->plans->update, &sql, row_key->ncolumns + n, types, values, nulls, SPI_OK_UPDATE);
+	own_write_end();
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
@@ -412,7 +559,12 @@ write_rows(Writing *w)
 			batch->outcomes[i] = ROW_ALONE;
 			continue;
 		}
-		batch->outcomes[i] = write_row(w, target, &batch->reason);
+		if (target->looks)
+			batch->outcomes[i] = look_at_row(w, target, &batch->reason);
+		else if (target->clears)
+			batch->outcomes[i] = clear_row(w, target, &batch->reason);
+		else
+			batch->outcomes[i] = write_row(w, target, &batch->reason);
 		took = really_took(clock_now() - since);
 		batch->took[i] = took;
 	}
@@ -477,7 +629,7 @@ write_back(Outbox *outbox, RowBatch *batch)
 	/* also what a trigger has set for the session */
 	AtEOXact_GUC(false, level);
 	STOP_POINT("writer-rows-written");
-	if (w.alone && batch->outcomes[0] == ROW_UNWANTED)
+	if (w.alone && batch->outcomes[0] == ROW_UNWANTED && !batch->looks[0])
 		row_target_check_keyless(outbox, batch->table, &w.targets[0], batch->reason);
 }
 
@@ -489,5 +641,6 @@ write_back_clean_up(void)
 {
 	if (since != 0)
 		users_code(false);
+	own_write_end();
 	LockReleaseAll(USER_LOCKMETHOD, true);
 }

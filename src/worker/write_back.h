@@ -18,6 +18,8 @@ typedef enum RowOutcome
 								 * session has locked the request: its turn
 								 * comes again */
 	ROW_WRITTEN,
+	ROW_LOOKED_AT,				/* it wants the key */
+	ROW_CLEARED,				/* it does not show the key (any more) */
 	ROW_LOCKED,					/* a session has locked the row, or its table */
 	ROW_UNWANTED,				/* it does not want the key: why */
 	ROW_ALONE,					/* something is unusual, that is dealt with
@@ -37,6 +39,10 @@ typedef struct RowBatch
 	int64		took[TABLE_PACE_ROWS];	/* microseconds; of those that were
 										 * written */
 	const char *reason;			/* of ROW_LOCKED and ROW_UNWANTED */
+	bool		looks[TABLE_PACE_ROWS]; /* it was only looked at, */
+	bool		clears[TABLE_PACE_ROWS];	/* or is to be cleared */
+	int64		hashes[TABLE_PACE_ROWS];	/* target_hash of the request, */
+	int64		stays[TABLE_PACE_ROWS]; /* and its stay_id, or 0 */
 } RowBatch;
 
 extern void write_back(Outbox *outbox, RowBatch *batch);

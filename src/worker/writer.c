@@ -87,7 +87,7 @@ next_due(void)
 
 	if (tell_not_before() > 0)
 		cancelled = tell_not_before();
-	return Min(rows, cancelled);
+	return Min(Min(rows, cancelled), local_clock_monotonic(rows_next_task(), now, clock));
 }
 
 /*
@@ -139,6 +139,7 @@ seam_ik_writer_main(Datum main_arg)
 			if (places_want_exit())
 				leave(PG_INT64_MAX);
 			queues_look_at_all();
+			rows_look_at_tasks();
 			rows_look();
 		}
 		busy = tell();

@@ -38,7 +38,8 @@ class Api:
         self.forget()
 
     def forget(self):
-        """Start afresh: keys, identities, clock."""
+        """Start afresh: keys, identities, clock, the keys' lives."""
+        self.lifetime = LIFETIME
         self.keys = []              # all, in the order of issue
         self.live = {}              # id -> Key
         self.by_url = {}            # URL -> Key, live ones
@@ -54,6 +55,11 @@ class Api:
         self.offset = offset
         self.second = None          # that date, created and expires are of
 
+    def set_life(self, seconds):
+        """How long keys live that are issued from now on."""
+        self.lifetime = seconds
+        self.second = None
+
     def now(self):
         """The fake's time; also brings the ready-made texts up to date."""
         now = time.time() + self.offset
@@ -62,7 +68,7 @@ class Api:
             self.second = second
             self.date = http_date(second).encode()
             self.created = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))
-            self.expires = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second + LIFETIME))
+            self.expires = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second + self.lifetime))
         return now
 
     # ---- keys

@@ -69,6 +69,11 @@ def set_clock(seam, head, wish):
     return OK
 
 
+def set_life(seam, head, wish):
+    seam.api.set_life(int(wish['seconds']))
+    return OK
+
+
 def seed_keys(seam, head, wish):
     identity = wish['user_identity_id'].lower()
     if not is_uuid(identity):
@@ -90,6 +95,7 @@ TABLE = (
     ('POST', '/fake/release', ' {"user_identity_id": U or "*"}', release, 'what is held of these goes on'),
     ('POST', '/fake/reset', ' {"seed": N}', reset, 'forget everything; the seed is that of "chance"'),
     ('POST', '/fake/clock', ' {"offset_seconds": N}', set_clock, 'moves Date and created_at'),
+    ('POST', '/fake/life', ' {"seconds": N}', set_life, 'how long keys live that are issued from now on'),
     ('POST', '/fake/seed-keys', ' {"user_identity_id": U, "count": N}', seed_keys, 'so many keys more'),
 )
 FUNCTIONS = {(method, path): function for method, path, _, function, _ in TABLE}

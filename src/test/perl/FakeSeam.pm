@@ -84,6 +84,9 @@ sub release { $_[0]->ask('release', { user_identity_id => $_[1] // '*' }); retur
 # The fake's clock goes wrong by so many seconds.
 sub clock { $_[0]->ask('clock', { offset_seconds => $_[1] }); return; }
 
+# Keys that are issued from now on live for so many seconds.
+sub life { $_[0]->ask('life', { seconds => $_[1] }); return; }
+
 sub stop
 {
 	my ($self) = @_;

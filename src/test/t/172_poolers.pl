@@ -101,8 +101,8 @@ by_client('RESET seam_ik.request_timeout');
 # ---------- requests ----------
 
 sql(q{CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
 my %guest = map { $_ => new_guest } 1 .. 10;
 end_of($_) foreach map { client("INSERT INTO booking VALUES ($_, '$guest{$_}');") } sort keys %guest;
 ok(wait_for(sub { sql('SELECT count(key_id) FROM booking') eq '10' }), 'bookings of clients have their keys');

@@ -77,10 +77,8 @@ $primary->start;
 sql('postgres', 'CREATE DATABASE hotel');
 sql('hotel', q{CREATE EXTENSION seam_ik;
 CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')});
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url')});
 works('hotel', 'the primary works');
 $primary->backup('b');
 my $standby = PostgreSQL::Test::Cluster->new('standby');

@@ -21,10 +21,8 @@ $original->start;
 meet($original, $fake);
 sql(q{CREATE EXTENSION seam_ik;
 CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')});
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
 ok(up('postgres'), 'a worker');
 
 my $node = $original;

@@ -26,10 +26,10 @@ foreach my $name (sort keys %node)
 	# each publishes the bookings of its own house, and is sent those of the other one
 	sql(qq{CREATE EXTENSION seam_ik;
 CREATE TABLE booking (house text, id int, guest uuid, key_id uuid, PRIMARY KEY (house, id));
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER revoke AFTER DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_delete_instant_key_trigger('instant_key_id=key_id');
 CREATE PUBLICATION houses FOR TABLE booking WHERE (house = '$name')});
 	ok(up('postgres'), "$name: a worker");
 }

@@ -44,10 +44,8 @@ sub issued { my ($guest, $name) = @_; enqueue($guest); return becomes($guest, qr
 
 sql(q{
 CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
 });
 
 # ---------- no identity, no key ----------

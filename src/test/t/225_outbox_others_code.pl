@@ -36,16 +36,15 @@ sub table
 {
 	my ($name, $columns, $more) = @_;
 	sql("CREATE TABLE $name ($columns, guest uuid, key_id uuid, url text" . ($more // '') . ";
-CREATE TRIGGER enqueue AFTER INSERT ON $name FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields);
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON $name FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')");
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON $name FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger($fields)");
 	return;
 }
 
 # A type in a primary key runs its owner's code: never as the owner of the outbox.
 sql(q{
 CREATE ROLE mallory; CREATE SCHEMA m AUTHORIZATION mallory;
-GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key_trigger() TO mallory;
+GRANT EXECUTE ON FUNCTION seam_keep_instant_key_trigger() TO mallory;
 SET SESSION AUTHORIZATION mallory;
 CREATE FUNCTION m.evil(int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN IF current_user <> 'mallory' THEN
 	EXECUTE 'ALTER ROLE mallory SUPERUSER'; END IF; RETURN true; END $$;
@@ -55,8 +54,8 @@ CREATE TABLE m.t (id m.d[], place int, guest uuid, key_id uuid, url text, PRIMAR
 CREATE TABLE m.t1 PARTITION OF m.t FOR VALUES IN (1);
 CREATE TABLE m.t2 PARTITION OF m.t FOR VALUES IN (2)});
 sql("SET SESSION AUTHORIZATION mallory; " .
-	"CREATE TRIGGER enqueue AFTER INSERT ON m.t FOR EACH ROW " .
-	"EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields)");
+	"CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON m.t FOR EACH ROW " .
+	"EXECUTE FUNCTION seam_keep_instant_key_trigger($fields)");
 my $guest = new_guest;
 sql("SET SESSION AUTHORIZATION mallory; INSERT INTO m.t VALUES (array[1], 1, '$guest'); UPDATE m.t SET place = 2");
 ok(settled, "a primary key whose type runs its owner's code");
@@ -162,7 +161,8 @@ result_of($s);
 
 # A temporary table is of one session.
 like(try("CREATE TEMP TABLE t (id int PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION seam_enqueue_instant_key_trigger($fields);
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger($fields);
 	INSERT INTO t VALUES (1, gen_random_uuid())"), qr/ERROR:  0A000: /, 'a temporary table');
 
 # What a DBA does to the table, and sessions in subtransactions.

@@ -23,8 +23,8 @@ sub table
 	my ($name, $body) = @_;
 	sql("CREATE TABLE $name (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid DEFAULT gen_random_uuid(),
 		key_id uuid, note text);
-CREATE TRIGGER enqueue AFTER INSERT ON $name FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')");
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON $name FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')");
 	return unless defined $body;
 	code($name, $body);
 	sql("CREATE TRIGGER code BEFORE UPDATE ON $name FOR EACH ROW EXECUTE FUNCTION ${name}_code()");
@@ -91,8 +91,8 @@ ok(wait_for(sub { say_to($listener, 'SELECT;'); @limited == grep { $listener->{o
 result_of($listener);
 sql(q{CREATE TABLE late (id int PRIMARY KEY); CREATE TABLE deferred (id int PRIMARY KEY, guest uuid, key_id uuid,
 	late int DEFAULT 1 REFERENCES late DEFERRABLE INITIALLY DEFERRED);
-CREATE TRIGGER enqueue AFTER INSERT ON deferred FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON deferred FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
 CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 	IF NEW.id = 2 THEN NEW.late = 2; END IF; RETURN NEW; END $$;
 CREATE TRIGGER spoil BEFORE UPDATE ON deferred FOR EACH ROW EXECUTE FUNCTION spoil();
@@ -118,8 +118,8 @@ result_of($locked);
 ok(wait_written('picky', 27), 'and its rows are written afterwards');
 # rows and tables that are locked when their keys come
 sql('CREATE TABLE held (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON held FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger(\'user_identity_id=guest\', \'instant_key_id=key_id\')');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON held FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger(\'user_identity_id=guest\', \'instant_key_id=key_id\')');
 foreach my $lock ('SELECT FROM held WHERE id = 2 FOR UPDATE', 'LOCK TABLE held')
 {
 	my @who = map { new_guest() } 1 .. 3;

@@ -16,15 +16,11 @@ my $wanted = $ENV{REQUESTS} // 5000;
 $node->safe_psql('postgres', q{
 CREATE TABLE booking (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, cleared boolean
 	NOT NULL DEFAULT false, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
 CREATE TABLE troubled (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid NOT NULL, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON troubled FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON troubled FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON troubled FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
 });
 
 # A trigger of the second table is slow, fails, does not end or crashes the server.

@@ -52,8 +52,8 @@ BEGIN
 	RETURN NEW;
 END $$;
 CREATE TRIGGER is_locked BEFORE UPDATE ON room FOR EACH ROW EXECUTE FUNCTION is_locked();
-CREATE TRIGGER enqueue_key AFTER INSERT ON room FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
+CREATE TRIGGER enqueue_key AFTER INSERT OR UPDATE OR DELETE ON room FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id',
 		'instant_key_url=key_url');
 });
 
@@ -123,7 +123,8 @@ sub settled_late_enough
 {
 	my ($guest, $name) = @_;
 	my ($call) = asked($guest, 'generate_instant_key');
-	my ($list) = asked($guest, 'list');
+	# (while Seam seemed to be away the guest's keys may have been asked for to see whether it is back)
+	my ($list) = grep { $_->{time} > $call->{time} } asked($guest, 'list');
 
 	cmp_ok($list->{time} - $call->{time}, '>', 2.9, "$name: a lost answer was not looked after too early");
 	return;

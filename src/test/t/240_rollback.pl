@@ -435,8 +435,8 @@ sql('DROP DATABASE new');
 # A trigger that the writer fires may call Seam like any session: the worker is another process.
 $node->safe_psql('postgres', q{
 CREATE TABLE stay (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON stay FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON stay FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
 CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 	PERFORM public.seam_generate_instant_key(NEW.guest); RETURN NEW; END $$;
 CREATE TRIGGER one_more BEFORE UPDATE ON stay FOR EACH ROW EXECUTE FUNCTION one_more();

@@ -200,8 +200,8 @@ foreach my $guest (sort keys %cases)
 cmp_ok(scalar(keys %told), '>', 0, 'clients were told of commits') if ($ENV{ALL} // '1') eq '1';
 # a table that is dropped when the writer is about to write to it
 $node->safe_psql('postgres', q{CREATE TABLE dropped (id int PRIMARY KEY, guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON dropped FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON dropped FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
 append_to_file("$folder/writer-rows", '');
 $node->safe_psql('postgres', 'INSERT INTO dropped VALUES (1, gen_random_uuid())');
 ok(wait_for(sub { my @held = glob "$folder/*.*"; @held > 0 }), 'the writer is about to write a row');
@@ -216,8 +216,8 @@ is(ask($node, 'SELECT status, error FROM seam_instant_key_request ORDER BY reque
 # they are written by the next one.
 $node->safe_psql('postgres', q{CREATE TABLE booked (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	guest uuid, key_id uuid);
-CREATE TRIGGER enqueue AFTER INSERT ON booked FOR EACH ROW
-	EXECUTE FUNCTION seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booked FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
 foreach my $point ('writer-start', 'writer-rows', 'writer-rows-written', 'writer-committed', 'writer-end')
 {
 	foreach my $signal ('TERM', 'KILL')

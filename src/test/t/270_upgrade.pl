@@ -61,10 +61,8 @@ sql('CREATE DATABASE fresh');
 sql('fresh', 'CREATE EXTENSION seam_ik');
 sql("CREATE EXTENSION seam_ik VERSION '$older'");
 sql(q{CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, key_id uuid, url text);
-CREATE TRIGGER enqueue AFTER INSERT ON booking FOR EACH ROW EXECUTE FUNCTION
-	seam_enqueue_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url');
-CREATE TRIGGER cancel AFTER DELETE OR UPDATE ON booking FOR EACH ROW
-	EXECUTE FUNCTION seam_cancel_instant_key_request_trigger('instant_key_id=key_id')});
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
+	seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id', 'instant_key_url=url')});
 ok(up('postgres'), 'a worker');
 cmp_ok(scalar(differences('postgres', 'fresh')), '>=', 8, 'an older extension is told from a new one');
 
