@@ -501,11 +501,13 @@ set_revoked(const StayRequest *request, StayValues *change)
 			places_wake_writer_at_commit();
 			break;
 		case STAY_HAS_KEY:
-			set(change, REQ_ATTEMPTS, Int32GetDatum(0), false);
-			set_time(change, REQ_NEXT_ATTEMPT_AT, DT_NOBEGIN);
-			/* FALLTHROUGH */
 		case STAY_FLIES:
 			/* what is in flight is looked for when its time has come */
+			if (request->facts.phase == STAY_HAS_KEY)
+			{
+				set(change, REQ_ATTEMPTS, Int32GetDatum(0), false);
+				set_time(change, REQ_NEXT_ATTEMPT_AT, DT_NOBEGIN);
+			}
 			set_text(change, REQ_STATUS, "revoking");
 			set_null(change, REQ_FINISHED_AT);
 			set_null(change, REQ_SQLSTATE);
