@@ -464,12 +464,8 @@ fates_log(const char *why)
 		}
 	}
 	(void) step_take(&step);
-	if (remaining.n > 0)
-		ereport(WARNING,
-				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("%s, and instant keys of %d synchronous calls of database \"%s\" that "
-						"rolled back, or may do so, were not revoked yet",
-						why, remaining.n, step_database()),
-				 errdetail("User identities: %s%s.", remaining.identities.data,
-						   remaining_and_more(&remaining))));
+	remaining_warn(&remaining,
+				   psprintf("%s, and instant keys of %d synchronous calls of database \"%s\" that "
+							"rolled back, or may do so, were not revoked yet",
+							why, remaining.n, step_database()));
 }

@@ -30,10 +30,15 @@ remaining_add(Remaining *remaining, const pg_uuid_t *identity)
 }
 
 /*
- * What to write after the identities.
+ * Warns of them with this message, if there are any: their keys may be alive.
  */
-const char *
-remaining_and_more(const Remaining *remaining)
+void
+remaining_warn(const Remaining *remaining, const char *message)
 {
-	return remaining->n > IDENTITIES_PER_LINE ? ", and more" : "";
+	if (remaining->n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+				 errmsg_internal("%s", message),
+				 errdetail("User identities: %s%s.", remaining->identities.data,
+						   remaining->n > IDENTITIES_PER_LINE ? ", and more" : "")));
 }

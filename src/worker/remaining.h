@@ -20,6 +20,6 @@ typedef struct Remaining
 } Remaining;
 
 extern void remaining_add(Remaining *remaining, const pg_uuid_t *identity);
-extern const char *remaining_and_more(const Remaining *remaining);
+extern void remaining_warn(const Remaining *remaining, const char *message);
 
 #endif							/* SEAM_IK_REMAINING_H */

@@ -347,25 +347,19 @@ count_crashes(void *arg)
 }
 
 /*
- * That is noted.
- */
-static void
-crashes_counted(void *arg)
-{
-	places_crash_counted();
-}
-
-/*
  * Learns which tables have crashed the server.  Returns false when that is not possible.
  */
 bool
 rows_set_up(void)
 {
-	Step		step = {.run = count_crashes,.committed = crashes_counted,
-	.what = "see what has crashed the server",.patient = true};
+	Step		step = {.run = count_crashes,.what = "see what has crashed the server",
+	.patient = true};
 
 	look_at_code_at = clock_now() + LOOK_AT_CODE_US;
-	return step_take(&step);
+	if (!step_take(&step))
+		return false;
+	places_crash_counted();
+	return true;
 }
 
 /*
@@ -942,27 +936,6 @@ rows_rest(void)
 			trust(table);
 	}
 	(void) note(NULL);
-}
-
-/*
- * A step: no code of a table runs any more.
- */
-static void
-leave(void *arg)
-{
-	mark_leave();
-}
-
-/*
- * The process is about to end by itself.  Its marks, which else its successor sees to, go
- * with it.
- */
-void
-rows_leave(void)
-{
-	Step		step = {.run = leave,.what = "note that it ends"};
-
-	(void) step_take(&step);
 }
 
 /*

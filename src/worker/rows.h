@@ -17,7 +17,6 @@ extern void rows_look_at_tasks(void);
 extern TimestampTz rows_next_task(void);
 extern int64 rows_due(void);
 extern void rows_rest(void);
-extern void rows_leave(void);
 extern void rows_note_stuck(void);
 
 #endif							/* SEAM_IK_ROWS_H */

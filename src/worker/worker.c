@@ -322,14 +322,9 @@ log_abandoned(const char *why)
 		if (doubt->has_identity)
 			remaining_add(&remaining, &doubt->identity);
 	}
-	if (remaining.n > 0)
-		ereport(WARNING,
-				(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-				 errmsg("%s, and %d instant keys that the outbox of database \"%s\" has asked for "
-						"may exist",
-						why, remaining.n, step_database()),
-				 errdetail("User identities: %s%s.", remaining.identities.data,
-						   remaining_and_more(&remaining))));
+	remaining_warn(&remaining,
+				   psprintf("%s, and %d instant keys that the outbox of database \"%s\" has asked "
+							"for may exist", why, remaining.n, step_database()));
 }
 
 /*

@@ -18,6 +18,7 @@
 #include "base/compat.h"
 #include "base/stop_point.h"
 #include "miscadmin.h"
+#include "outbox/mark.h"
 #include "pgstat.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
@@ -49,13 +50,25 @@ at_exit(int code, Datum arg)
 }
 
 /*
+ * A step: no code of a table runs any more.
+ */
+static void
+drop_marks(void *arg)
+{
+	mark_leave();
+}
+
+/*
  * Ends for a reason that is no failure; another one is to follow at this time
- * (clock_now()'s clock), or when it is asked for (PG_INT64_MAX).
+ * (clock_now()'s clock), or when it is asked for (PG_INT64_MAX).  Its marks, which else its
+ * successor would see to, go with it.
  */
 pg_noreturn static void
 leave(int64 due)
 {
-	rows_leave();
+	Step		step = {.run = drop_marks,.what = "note that it ends"};
+
+	(void) step_take(&step);
 	places_write_at(due == PG_INT64_MAX ? 0 : due);
 	places_expect_exit();
 	proc_exit(0);
