@@ -209,5 +209,24 @@ foreach my $by (-600, 600)
 	settled_late_enough($guest->{lost}, "failover ($by s)");
 }
 
+# ---------- a clock that is forty days ahead, and stays of next month ----------
+
+my $month = time + 30 * 86400;
+sql(qq{CREATE TABLE stay (id int PRIMARY KEY, guest uuid, check_in timestamptz, check_out timestamptz, key_id uuid);
+CREATE TRIGGER keep AFTER INSERT OR UPDATE OR DELETE ON stay FOR EACH ROW
+	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in',
+	'valid_until=check_out', 'instant_key_id=key_id');
+INSERT INTO stay SELECT g, ('50000000-0000-4000-8000-' || lpad(g::text, 12, '0'))::uuid, to_timestamp($month),
+	to_timestamp($month + 86400) FROM generate_series(1, 100) g});
+$set_clock->($clock += 40 * 86400);
+my $now = new_guest;
+enqueue($now);
+ok(becomes($now, 'issued'), 'forty days ahead: what is enqueued then');
+# (one that is due by Seam's clock is seen when all of them were)
+sql('UPDATE stay SET check_in = to_timestamp(' . int(time + 1) . ') WHERE id = 1');
+ok(wait_for(sub { sql('SELECT key_id FROM stay WHERE id = 1') ne '' }), "what is due by Seam's clock has its key");
+is(scalar(asked('50000000')), 1, 'and nothing is asked for besides');
+is(sql("SELECT count FROM seam_instant_key_queue WHERE status = 'scheduled'"), 99, 'the others sleep');
+
 $node->stop;
 done_testing();
