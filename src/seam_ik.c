@@ -14,9 +14,11 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "outbox/outbox.h"
+#include "shmem/activity.h"
 #include "shmem/mailbox.h"
 #include "shmem/notices.h"
 #include "shmem/places.h"
+#include "shmem/stats.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -42,6 +44,8 @@ request_shared(void)
 	places_request_shared();
 	mailbox_request_shared();
 	notices_request_shared();
+	activity_request_shared();
+	stats_request_shared();
 }
 
 /*
@@ -57,6 +61,8 @@ startup_shared(void)
 	places_startup_shared();
 	mailbox_startup_shared();
 	notices_startup_shared();
+	activity_startup_shared();
+	stats_startup_shared();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -41,11 +41,20 @@
 	CreateWaitEventSet(TopMemoryContext, (nevents))
 #endif
 
+/* A scan of a whole table; 19 asks what it is for. */
+#if PG_VERSION_NUM >= 190000
+#define scan_table(table, snapshot) table_beginscan((table), (snapshot), 0, NULL, SO_NONE)
+#else
+#define scan_table(table, snapshot) table_beginscan((table), (snapshot), 0, NULL)
+#endif
+
 /* What pg_stat_activity shows; from 17 on an extension can name its waits. */
 #if PG_VERSION_NUM >= 170000
 #define wait_event_seam() WaitEventExtensionNew("SeamApiCall")
+#define wait_event_worker_idle() WaitEventExtensionNew("SeamIkIdle")
 #else
 #define wait_event_seam() PG_WAIT_EXTENSION
+#define wait_event_worker_idle() PG_WAIT_EXTENSION
 #endif
 
 /* Does the role own the database? */
@@ -62,6 +71,13 @@
 #define guc_variables(n) get_guc_variables(n)
 #else
 #define guc_variables(n) (*(n) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
+/* An entry of pg_stat_activity, from 1 on. */
+#if PG_VERSION_NUM >= 160000
+#define local_beentry(i) pgstat_get_local_beentry_by_index(i)
+#else
+#define local_beentry(i) pgstat_fetch_stat_local_beentry(i)
 #endif
 
 /* A number of this process's own, less than MaxBackends in a session. */

@@ -59,6 +59,8 @@ int			settings_max_list_size = 64 * 1024;
 bool		settings_worker = true;
 int			settings_rate_limit = 0;
 int			settings_max_attempts = 12;
+bool		settings_notify = true;
+bool		settings_keep_attempts = true;
 int			settings_renew_before = 6 * SECS_PER_HOUR;
 int			settings_retention = 30 * SECS_PER_DAY;
 int			settings_settle_delay = 30000;
@@ -483,6 +485,18 @@ settings_define(void)
 							&settings_retention, 30 * SECS_PER_DAY, -1, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
+	DefineCustomBoolVariable("seam_ik.notify",
+							 "Whether the ends of requests of the outbox are told of by NOTIFY.",
+							 NULL,
+							 &settings_notify, true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("seam_ik.keep_attempts",
+							 "Whether each try of a request of the outbox is kept.",
+							 NULL,
+							 &settings_keep_attempts, true,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomIntVariable("seam_ik.settle_delay",
 							"Time after a lost answer before Seam is asked whether there is an "
 							"instant key.",
@@ -755,4 +769,23 @@ settings_account(SeamAccount *account)
 				 errmsg("%s", problem),
 				 errhint("Set seam_ik.workspace_id for a personal access token or a console "
 						 "session; otherwise create an API key in Seam's console.")));
+}
+
+/*
+ * Returns where the API key is, and who may read it there, palloc'd; the key is read by
+ * settings_account() without an error.
+ */
+char *
+settings_api_key_place(void)
+{
+	struct stat st;
+
+	if (api_key[0] != '\0')
+		return pstrdup("in seam_ik.api_key: whoever reads the configuration, or the log of what "
+					   "set it, can read it");
+	if (stat(api_key_file, &st) != 0)
+		return pstrdup("in the file that seam_ik.api_key_file names");
+	return psprintf("in the file that seam_ik.api_key_file names, of %s, mode %04o",
+					st.st_uid == geteuid() ? "the server's user" : "root",
+					(unsigned int) (st.st_mode & 07777));
 }

@@ -24,10 +24,13 @@ extern int	settings_renew_before;	/* seconds */
 extern int	settings_retention; /* seconds, -1: for ever */
 extern int	settings_settle_delay;	/* milliseconds */
 extern bool settings_revoke_on_rollback;
+extern bool settings_notify;
+extern bool settings_keep_attempts;
 
 extern void settings_define(void);
 extern ErrorContextCallback *settings_utility_begins(const Node *stmt);
 extern void settings_account(SeamAccount *account);
+extern char *settings_api_key_place(void);
 extern ErrorContextCallback *settings_hide_statement(void);
 
 #endif							/* SEAM_IK_SETTINGS_H */

@@ -402,7 +402,8 @@ handle_prepare(Handle *handle, HttpRequest *req, Profile *profile, bool multiple
 #undef SET
 
 	handle->req = req;
-	handle->connect_by = clock_now() + (int64) req->connect_timeout * 1000;
+	handle->begun_at = clock_now();
+	handle->connect_by = handle->begun_at + (int64) req->connect_timeout * 1000;
 	handle->looking_up = handle->too_many_lookups = false;
 	handle->sockets.n = 0;
 	handle->sent = handle->resend = false;
@@ -501,6 +502,23 @@ handle_rest(Handle *handle)
 }
 
 /*
+ * Fills in what the request has cost; what is at hand libcurl is not asked for.
+ */
+static void
+set_cost(Handle *handle, HttpAnswer *answer)
+{
+	long		connections = 0;
+	long		sent = 0;
+
+	curl_easy_getinfo(handle->easy, CURLINFO_NUM_CONNECTS, &connections);
+	curl_easy_getinfo(handle->easy, CURLINFO_REQUEST_SIZE, &sent);
+	answer->opened = connections > 0;
+	answer->sent = sent;
+	answer->received = (int64) (handle->header_bytes + handle->len);
+	answer->took = clock_now() - handle->begun_at;
+}
+
+/*
  * Fills in the answer to the handle's request; error is what libcurl says, or we.
  */
 void
@@ -513,6 +531,7 @@ handle_answer(Handle *handle, HttpOutcome outcome, HttpFailure failure, const ch
 	answer->body = handle->buf ? handle->buf : (char *) "";
 	answer->body_len = handle->len;
 	strlcpy(answer->error, error, HTTP_ERROR_SIZE);
+	set_cost(handle, answer);
 
 	/* it may quote a certificate, and be cut within a character */
 	for (char *p = answer->error; *p; p++)

@@ -37,6 +37,7 @@ typedef struct Handle
 	/* the request, and how far it has come */
 	HttpRequest *req;			/* NULL when there is none, or it was lost */
 	bool		lost;			/* its request was given up in a lookup */
+	int64		begun_at;		/* clock_now()'s clock */
 	int64		connect_by;		/* clock_now()'s clock; until it is sent */
 	bool		looking_up;		/* a name lookup may be under way */
 	bool		too_many_lookups;	/* one more was refused */

@@ -516,3 +516,12 @@ http_finish(HttpRun *run)
 {
 	end_run(run);
 }
+
+/*
+ * Returns the versions of libcurl, and of the libraries that it uses, TLS among them.
+ */
+const char *
+http_library(void)
+{
+	return curl_version();
+}

@@ -18,6 +18,7 @@
 /* What is under way, of one caller. */
 typedef struct HttpRun HttpRun;
 
+extern const char *http_library(void);
 extern bool http_date(const HttpAnswer *answer, int64 *unix_time);
 
 extern HttpRun *http_begin(const HttpProfile *profile, int max_parallel);

@@ -40,12 +40,7 @@ profile_matches(const Profile *p, const HttpProfile *given)
 		return false;
 	for (int i = 0; i < given->nheaders; i++, h = h->next)
 	{
-		size_t		len = strlen(given->names[i]);
-
-		if (h == NULL ||
-			strncmp(h->data, given->names[i], len) != 0 ||
-			strncmp(h->data + len, ": ", 2) != 0 ||
-			strcmp(h->data + len + 2, given->values[i]) != 0)
+		if (h == NULL || strcmp(h->data, given->headers[i]) != 0)
 			return false;
 	}
 	return h == NULL;
@@ -53,7 +48,7 @@ profile_matches(const Profile *p, const HttpProfile *given)
 
 /*
  * Returns a malloc'd copy of the caller's profile with one reference, or NULL
- * when out of memory.  Throws when palloc is out of memory.
+ * when out of memory.
  */
 Profile *
 profile_copy(const HttpProfile *given)
@@ -66,11 +61,8 @@ profile_copy(const HttpProfile *given)
 	p->ca_file = strdup(given->ca_file);
 	for (int i = 0; p->ca_file && i < given->nheaders; i++)
 	{
-		char	   *line = psprintf("%s: %s", given->names[i], given->values[i]);
-		struct curl_slist *more = curl_slist_append(p->headers, line);
+		struct curl_slist *more = curl_slist_append(p->headers, given->headers[i]);
 
-		explicit_bzero(line, strlen(line));
-		pfree(line);
 		if (more == NULL)
 		{
 			profile_unref(p);

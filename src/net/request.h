@@ -56,15 +56,18 @@ typedef struct HttpAnswer
 	char		request_id[HTTP_HEADER_VALUE_SIZE]; /* seam-request-id */
 	char		date[HTTP_HEADER_VALUE_SIZE];	/* Date, or "" */
 	char		error[HTTP_ERROR_SIZE]; /* what libcurl says of a failure */
+	bool		opened;			/* a connection was made for it */
+	int64		sent;			/* bytes of the request */
+	int64		received;		/* bytes of the answer, its head included */
+	int64		took;			/* microseconds */
 } HttpAnswer;
 
-/* What requests of one account have in common; values, not "Name: value". */
+/* What requests of one account have in common. */
 typedef struct HttpProfile
 {
 	const char *ca_file;		/* CA bundle, or "" for the system's */
-	int			nheaders;		/* of the next two */
-	const char *names[HTTP_MAX_HEADERS];	/* of headers */
-	const char *values[HTTP_MAX_HEADERS];	/* of the same headers */
+	int			nheaders;		/* of the next */
+	const char *headers[HTTP_MAX_HEADERS];	/* "Name: value" */
 } HttpProfile;
 
 /*

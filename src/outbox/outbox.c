@@ -166,6 +166,8 @@ outbox_find(Oid schema, Outbox *outbox)
 	outbox->calls = quote_qualified_identifier(get_namespace_name(schema), "seam_instant_key_call");
 	outbox->writing = quote_qualified_identifier(get_namespace_name(schema),
 												 "seam_instant_key_writing");
+	outbox->attempts = quote_qualified_identifier(get_namespace_name(schema),
+												  "seam_instant_key_attempt");
 	outbox->knows_columns = get_attnum(outbox->table, "target_columns") != InvalidAttrNumber;
 	outbox->origin = origin_of(outbox);
 	return true;

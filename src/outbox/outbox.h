@@ -118,6 +118,7 @@ typedef struct Outbox
 	const char *calls;			/* of the table of synchronous calls, likewise */
 	const char *writing;		/* of the table of the writer's marks,
 								 * likewise */
+	const char *attempts;		/* of the table of tries, likewise */
 	bool		knows_columns;	/* the table has target_columns, and what the
 								 * extension's script made together with it */
 	int64		origin;			/* of the rows that belong to it */

@@ -352,6 +352,20 @@ trigger_get_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerKind kind)
 }
 
 /*
+ * Raises what calling a trigger of this table, of this kind, would raise because of its
+ * arguments, or of the table's columns.
+ */
+void
+trigger_check(Relation table, Trigger *trigger, TriggerKind kind)
+{
+	TriggerData td = {.type = T_TriggerData,.tg_relation = table,.tg_trigger = trigger};
+
+	td.tg_event = TRIGGER_EVENT_ROW |
+		(TRIGGER_FOR_BEFORE(trigger->tgtype) ? TRIGGER_EVENT_BEFORE : 0);
+	(void) make_plan(NULL, &td, kind);
+}
+
+/*
  * Apply a binding's cast to a value, in CurrentMemoryContext.
  */
 Datum

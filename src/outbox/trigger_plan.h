@@ -105,6 +105,7 @@ extern bool trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new
 								   AttrNumber column);
 extern void trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 							const pg_uuid_t *identity, SeamRequest *request);
+extern void trigger_check(Relation table, Trigger *trigger, TriggerKind kind);
 extern bool trigger_row_loses_key(TriggerData *td, TriggerPlan *plan);
 extern const pg_uuid_t *trigger_lost_key(TriggerPlan *plan, TriggerData *td);
 

@@ -26,30 +26,40 @@
 
 static WorkStatement delete_requests =
 {
-	.sql = "DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT ctid FROM %r r"
+	.sql = "WITH old AS MATERIALIZED (SELECT ctid AS at, request_id FROM %r r"
 	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
 	" AND wake_at IS NULL AND row_task IS NULL"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
 	" AND (call_id IS NULL OR NOT EXISTS (SELECT FROM %c c WHERE c.call_id = r.call_id))"
-	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED))",
+	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED)"
+	"%{, tries AS (DELETE FROM %a WHERE request_id = ANY (ARRAY(SELECT request_id FROM old)))%}"
+	" DELETE FROM %r WHERE ctid = ANY (ARRAY(SELECT at FROM old))",
 	.types = {TEXTOID, TIMESTAMPTZOID, UUIDARRAYOID, INT8OID}
 };
 
+/* Of requests that somebody has deleted: those before the oldest that is there. */
+static WorkStatement delete_tries =
+{
+	.sql = "DELETE FROM %a WHERE ctid = ANY (ARRAY(SELECT ctid FROM %a WHERE request_id <"
+	" coalesce((SELECT min(request_id) FROM %r), 9223372036854775807)"
+	" ORDER BY request_id LIMIT $3))",
+	.types = {INT8OID}
+};
+
 /*
- * Delete some requests that were finished before this time, but none of the
- * identities to keep, and none whose intent is open.  Returns whether there may be more.
+ * Delete some requests that were finished before this time, with their tries, but none of
+ * the identities to keep, and none whose intent is open.  Returns whether there may be more.
  */
 bool
 upkeep_delete_old(TimestampTz before, ArrayType *keep)
 {
 	static const RequestStatus final[] = {STATUS_ISSUED, STATUS_FAILED, STATUS_CANCELLED,
 	STATUS_REVOKED};
+	Datum		args[WORK_MAX_ARGS];
 	int64		n = 0;
 
 	for (int i = 0; i < (int) lengthof(final); i++)
 	{
-		Datum		args[WORK_MAX_ARGS];
-
 		args[2] = CStringGetTextDatum(status_names[final[i]]);
 		args[3] = TimestampTzGetDatum(before);
 		args[4] = PointerGetDatum(keep);
@@ -59,7 +69,11 @@ upkeep_delete_old(TimestampTz before, ArrayType *keep)
 		if (n >= DELETE_AT_ONCE)
 			return true;
 	}
-	return false;
+	if (!work_outbox()->knows_columns)
+		return false;
+	args[2] = Int64GetDatum(DELETE_AT_ONCE);
+	work_execute(&delete_tries, args, NULL);
+	return SPI_processed >= DELETE_AT_ONCE;
 }
 
 /* Two ranges, so that none of ours is read. */

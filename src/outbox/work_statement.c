@@ -31,7 +31,7 @@ static Outbox outbox;			/* as work_begin() found it */
 static int	guc_level;
 
 /* What our statements have in common. */
-static StatementSet set = {.letters = "rcw",.nbigints = WORK_OUR_ARGS};
+static StatementSet set = {.letters = "rcwa",.nbigints = WORK_OUR_ARGS};
 
 /*
  * Begin to work on the outbox, in a transaction.  Returns false when the
@@ -48,7 +48,7 @@ work_begin(void)
 		{"lock_timeout", LOCK_TIMEOUT},
 	};
 	Outbox		found;
-	const char *names[3];
+	const char *names[4];
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -77,6 +77,7 @@ work_begin(void)
 	names[0] = outbox.name;
 	names[1] = outbox.calls;
 	names[2] = outbox.writing;
+	names[3] = outbox.attempts;
 	statement_set_names(&set, names, outbox.table,
 						get_atttype(outbox.table, get_attnum(outbox.table, "instant_key")),
 						outbox.knows_columns);
@@ -161,10 +162,14 @@ work_outbox(void)
 bool
 work_is_ours(void)
 {
-	static const char *const others[] = {"seam_instant_key_call", "seam_instant_key_writing"};
+	static const char *const others[] = {"seam_instant_key_call", "seam_instant_key_writing",
+	"seam_instant_key_attempt"};
 
 	for (int i = 0; i < (int) lengthof(others); i++)
 	{
+		/* an older script has not made it */
+		if (i == 2 && !outbox.knows_columns)
+			continue;
 		if (as_owner_of(get_relname_relid(others[i], outbox.schema)) != GetUserId())
 			return false;
 	}

@@ -185,6 +185,8 @@ try_ended(Run *run, Request *request)
 
 	dlist_delete(&request->node);
 	run->nflying--;
+	if (exchange->tried)
+		exchange->tried(run->exchange, answer, request->tries > 0);
 	answer_pace(answer, &pace);
 	all_wait = pace.sign == PACE_LIMITED || (pace.sign == PACE_AWAY && pace.asked > 0);
 	if (all_wait || retry)

@@ -49,6 +49,12 @@ typedef struct Exchange
 	 */
 	void		(*held_up) (struct Exchange *exchange, const HttpAnswer *answer);
 
+	/*
+	 * Takes the end of a try of any request; again: it was not its first one.
+	 * NULL: nobody wants to know.
+	 */
+	void		(*tried) (struct Exchange *exchange, const HttpAnswer *answer, bool again);
+
 	/* What to say of a statement that does not come to its end. */
 	int64		ended;			/* requests that ended, in whatever way */
 	int64		succeeded;		/* of these, counted by done */

@@ -48,6 +48,20 @@ seam_api_key_problem(const char *api_key, const char *workspace_id)
 }
 
 /*
+ * Returns of which kind an API key is, static: by its prefix, as the official SDK tells
+ * kinds apart.
+ */
+const char *
+seam_api_key_kind(const char *api_key)
+{
+	if (strncmp(api_key, "seam_at", 7) == 0)
+		return "a personal access token";
+	if (strncmp(api_key, "ey", 2) == 0)
+		return "a console session token";
+	return strstr(api_key, "test") ? "an API key of a sandbox" : "an API key";
+}
+
+/*
  * Returns two strings as one, palloc'd; psprintf() would take five times as long.
  */
 static char *
@@ -63,9 +77,11 @@ concat(const char *a, const char *b)
 }
 
 /*
- * Fills in the headers and TLS roots that the account's requests share.  The profile
- * points into the account, but for the value of Authorization, which is
- * palloc'd.
+ * Fills in the headers and TLS roots that the account's requests share; as Seam's own SDKs
+ * do, two of them name what asks.  (libcurl writes headers byte by byte, anew for each
+ * request, so they are few and short.  Its own Accept says that anything is accepted.)
+ * The profile points into the account, but for the headers with the API key and the
+ * workspace, which are palloc'd.
  */
 void
 seam_profile(const SeamAccount *account, HttpProfile *profile)
@@ -73,19 +89,13 @@ seam_profile(const SeamAccount *account, HttpProfile *profile)
 	int			n = 0;
 
 	profile->ca_file = account->ca_file;
-	profile->names[n] = "Authorization";
-	profile->values[n++] = concat("Bearer ", account->api_key);
-	profile->names[n] = "Content-Type";
-	profile->values[n++] = "application/json";
-	profile->names[n] = "Accept";
-	profile->values[n++] = "application/json";
-	profile->names[n] = "User-Agent";
-	profile->values[n++] = "seam_ik/" SEAM_IK_VERSION;
+	profile->headers[n++] = "User-Agent: seam_ik";
+	profile->headers[n++] = "Content-Type: application/json";
+	profile->headers[n++] = concat("Authorization: Bearer ", account->api_key);
+	profile->headers[n++] = "seam-sdk-name: seam_ik";
+	profile->headers[n++] = "seam-sdk-version: " SEAM_IK_VERSION;
 	if (account->workspace_id[0] != '\0')
-	{
-		profile->names[n] = "seam-workspace";
-		profile->values[n++] = account->workspace_id;
-	}
+		profile->headers[n++] = concat("seam-workspace: ", account->workspace_id);
 	profile->nheaders = n;
 }
 

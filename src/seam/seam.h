@@ -43,6 +43,7 @@ typedef struct SeamRequest
 	const char *instant_key_url;	/* get, in place of the id; UTF-8 */
 } SeamRequest;
 
+extern const char *seam_api_key_kind(const char *api_key);
 extern const char *seam_api_key_problem(const char *api_key, const char *workspace_id);
 extern void seam_profile(const SeamAccount *account, HttpProfile *profile);
 extern char *seam_url(const SeamAccount *account, SeamOp op);

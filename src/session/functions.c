@@ -23,6 +23,7 @@
 #include "miscadmin.h"
 #include "config/settings.h"
 #include "seam/exchange.h"
+#include "session/watched.h"
 #include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -60,6 +61,7 @@ request_ended(Exchange *exchange, int64 i, Protection *protection, const SeamRes
 		exchange->succeeded++;
 		exchange->issued_id = result->key.instant_key_id;
 	}
+	watched_ended(exchange, result);
 	if (protection)
 		intent_ended(protection, i, result, answer);
 }
@@ -167,7 +169,7 @@ functions_call(Oid function, const SeamAccount *account, const SeamRequest *requ
 	if (request->op == SEAM_GENERATE)
 		single.protection = intent_begin(function, account, request, 1, single_identity, request,
 										 check_interrupts, &single.exchange);
-	exchange_run(&single.exchange);
+	watched_run(&single.exchange);
 	STOP_POINT("call-end");
 	if (result->sqlerrcode != 0)
 		ereport(ERROR,
@@ -642,7 +644,7 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 			batch->protection = intent_begin(fcinfo->flinfo->fn_oid, &account, &batch->request,
 											 batch->exchange.n, batch_identity, batch,
 											 check_interrupts, &batch->exchange);
-			exchange_run(&batch->exchange);
+			watched_run(&batch->exchange);
 			STOP_POINT("call-end");
 		}
 		while (batch->nput < batch->nelements)

@@ -35,6 +35,8 @@ PG_FUNCTION_INFO_V1(seam_enqueue_instant_key);
 PG_FUNCTION_INFO_V1(seam_instant_key_request_result);
 PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request);
 PG_FUNCTION_INFO_V1(seam_retry_instant_key_request);
+PG_FUNCTION_INFO_V1(seam_cancel_instant_key_requests);
+PG_FUNCTION_INFO_V1(seam_retry_instant_key_requests);
 PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
 
 /* The longest reference, in bytes; the table has the same as a constraint. */
@@ -45,6 +47,8 @@ typedef enum StatementId
 	ST_LOCK,
 	ST_FIND_TARGET,
 	ST_LOCK_KEY,
+	ST_LOCK_UNFINISHED,
+	ST_LOCK_IN_TROUBLE,
 	ST_RESULT,
 	ST_CANCEL,
 	ST_DISMISS,
@@ -75,6 +79,24 @@ typedef enum StatementId
 	Int64GetDatum((o)->origin)
 
 /*
+ * Our requests, $1 the origin, with the SQLSTATE $2, if that is not NULL, that were tried
+ * since $3, or enqueued and never tried.
+ */
+#define MATCHES \
+	" origin = $1 AND ($2 IS NULL OR sqlstate = $2)" \
+	" AND ($3 IS NULL OR coalesce(attempted_at, enqueued_at) >= $3)"
+
+/* Of these, those that have failed, or whose keys could not be written. */
+#define SELECT_IN_TROUBLE \
+	"SELECT request_id FROM %r WHERE status IN ('failed', 'issued') AND error IS NOT NULL" \
+	" AND dismissed_at IS NULL AND" MATCHES
+
+/* In the order of their ids, as everybody locks requests. */
+#define LOCK_ALL(ids) \
+	"SELECT request_id, status, stay_id, sqlstate, target_hash FROM %r" \
+	" WHERE request_id = ANY (ARRAY(" ids ")) ORDER BY request_id FOR UPDATE"
+
+/*
  * The statements; %r is the table of requests, %c that of calls, and %{ and %} are around
  * what the first may not know of.  What they make due of a request that came along with
  * a copy waits all the same until it is adopted.
@@ -98,6 +120,15 @@ static Statement statements[ST_COUNT] =
 		"SELECT request_id, status, NULL::int8, sqlstate, NULL::int8"
 		" FROM %r WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
 		{UUIDOID}
+	},
+	[ST_LOCK_UNFINISHED] = {
+		LOCK_ALL("SELECT request_id FROM %r WHERE status IN ('pending', 'in_flight')"
+				 " AND next_attempt_at IS NOT NULL AND" MATCHES " UNION ALL " SELECT_IN_TROUBLE),
+		{INT8OID, TEXTOID, TIMESTAMPTZOID}
+	},
+	[ST_LOCK_IN_TROUBLE] = {
+		LOCK_ALL(SELECT_IN_TROUBLE),
+		{INT8OID, TEXTOID, TIMESTAMPTZOID}
 	},
 	[ST_RESULT] = {
 		/* the newest key of its stay, where it is of one */
@@ -260,18 +291,28 @@ end_session(Session *session)
 }
 
 /*
- * Executes a statement, as the owner of the outbox.  It sees what has been committed by
- * now.  Its result is in SPI_tuptable and SPI_processed.
+ * Executes a statement, as the owner of the outbox; nulls tells which arguments are NULL,
+ * as SPI wants it, or is NULL.  It sees what has been committed by now.  Its result is in
+ * SPI_tuptable and SPI_processed.
  */
 static void
-execute(Session *session, StatementId id, Datum *args)
+execute_with_nulls(Session *session, StatementId id, Datum *args, const char *nulls)
 {
 	const Outbox *outbox = session->outbox;
 	const char *const names[] = {outbox->name, outbox->calls};
 
 	statement_set_names(&set, names, outbox->table, InvalidOid, outbox->knows_columns);
 	CommandCounterIncrement();
-	statement_execute(&set, &statements[id], args, NULL, GetLatestSnapshot());
+	statement_execute(&set, &statements[id], args, nulls, GetLatestSnapshot());
+}
+
+/*
+ * The same, when none is NULL.
+ */
+static void
+execute(Session *session, StatementId id, Datum *args)
+{
+	execute_with_nulls(session, id, args, NULL);
 }
 
 /*
@@ -292,6 +333,8 @@ typedef struct Locked
 	bool		has_stay;		/* it is of one */
 	bool		has_sqlstate;	/* something went wrong with it */
 	bool		reported;		/* it failed, and keys of it may be alive */
+	bool		accepted_by_retry;	/* of a call: what was found after its
+									 * answer was lost counts as its key then */
 } Locked;
 
 /*
@@ -303,6 +346,7 @@ get_locked(uint64 row)
 	Locked		locked;
 	Datum		sqlstate;
 	bool		isnull;
+	bool		lost;
 
 	locked.id = DatumGetInt64(column(row, 1, &isnull));
 	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
@@ -311,8 +355,9 @@ get_locked(uint64 row)
 	locked.hash = isnull ? 0 : DatumGetInt64(column(row, 5, &isnull));
 	sqlstate = column(row, 4, &isnull);
 	locked.has_sqlstate = !isnull;
-	locked.reported = !isnull && strcmp(locked.status, "failed") == 0 &&
-		strcmp(TextDatumGetCString(sqlstate), "08007") == 0;
+	lost = !isnull && strcmp(TextDatumGetCString(sqlstate), "08007") == 0;
+	locked.reported = lost && strcmp(locked.status, "failed") == 0;
+	locked.accepted_by_retry = lost && strcmp(locked.status, "issued") == 0;
 	return locked;
 }
 
@@ -594,50 +639,157 @@ cancel_stay(Outbox *outbox, int64 id, int64 hash)
 }
 
 /*
- * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
+ * Cancels a request that is locked, at somebody's wish: returns its new status, static or
+ * in SPI's context.
  *
  * Any request of a stay stands for all of it.  What is reported stays failed, since its
  * keys may be alive; somebody has looked at it now, so it leaves the view.
+ */
+static const char *
+cancel_or_dismiss(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id)};
+	Locked		newest = *locked;
+
+	if (locked->reported)
+		execute(session, ST_DISMISS, args);
+	else if (locked->has_stay)
+		newest = lock_request(session, cancel_stay(session->outbox, locked->id, locked->hash));
+	return cancel(session, &newest);
+}
+
+/*
+ * Tries a request again that is locked: puts a failed one back; what is reported is looked
+ * for first.  Where a key was issued and could not be written to its row, only that is
+ * tried again.  Returns whether there was anything to try.
+ */
+static bool
+retry(Session *session, const Locked *locked)
+{
+	Datum		args[] = {Int64GetDatum(locked->id)};
+
+	if (strcmp(locked->status, "failed") == 0)
+	{
+		execute(session, ST_RETRY, args);
+		places_wake_at_commit(true);
+		return true;
+	}
+	if (strcmp(locked->status, "issued") == 0 && locked->has_sqlstate)
+	{
+		execute(session, ST_WRITE_AGAIN, args);
+		places_wake_writer_at_commit();
+		return true;
+	}
+	return false;
+}
+
+/*
+ * seam_cancel_instant_key_request(request_id bigint) RETURNS text, strict
  */
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 {
 	Session		session;
 	Locked		locked = begin_with_request(fcinfo, &session);
-	Datum		args[] = {Int64GetDatum(locked.id)};
 
-	if (locked.reported)
-		execute(&session, ST_DISMISS, args);
-	if (locked.has_stay && !locked.reported)
-		locked = lock_request(&session, cancel_stay(session.outbox, locked.id, locked.hash));
-	return end_with_status(&session, cancel(&session, &locked));
+	return end_with_status(&session, cancel_or_dismiss(&session, &locked));
 }
 
 /*
  * seam_retry_instant_key_request(request_id bigint) RETURNS text, strict
- *
- * Puts a failed request back; what is reported is looked for first.  Where a key was
- * issued and could not be written to its row, only that is tried again.
  */
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 {
 	Session		session;
 	Locked		locked = begin_with_request(fcinfo, &session);
-	Datum		args[] = {Int64GetDatum(locked.id)};
 
-	if (strcmp(locked.status, "failed") == 0)
-	{
-		execute(&session, ST_RETRY, args);
-		places_wake_at_commit(true);
+	if (retry(&session, &locked))
 		locked = lock_request(&session, locked.id);
-	}
-	else if (strcmp(locked.status, "issued") == 0 && locked.has_sqlstate)
-	{
-		execute(&session, ST_WRITE_AGAIN, args);
-		places_wake_writer_at_commit();
-	}
 	return end_with_status(&session, locked.status);
+}
+
+/* ---------- many at once ---------- */
+
+/*
+ * Locks the requests that a statement selects by a function's arguments, sqlstate and
+ * since.  Returns them, palloc'd in SPI's context, and their number in *n.
+ */
+static Locked *
+lock_all(Session *session, StatementId id, FunctionCallInfo fcinfo, uint64 *n)
+{
+	Datum		args[] = {Int64GetDatum(session->outbox->origin), PG_GETARG_DATUM(0),
+	PG_GETARG_DATUM(1)};
+	char		nulls[] = {' ', PG_ARGISNULL(0) ? 'n' : ' ', PG_ARGISNULL(1) ? 'n' : ' ', '\0'};
+	Locked	   *found;
+
+	execute_with_nulls(session, id, args, nulls);
+	*n = SPI_processed;
+	found = MemoryContextAllocHuge(CurrentMemoryContext, Max(*n, 1) * sizeof(Locked));
+	for (uint64 i = 0; i < *n; i++)
+		found[i] = get_locked(i);
+	return found;
+}
+
+/*
+ * seam_cancel_instant_key_requests(sqlstate text, since timestamptz) RETURNS bigint
+ *
+ * A key that is in order is nobody's trouble, and so is not revoked; what is reported is
+ * dismissed only where its SQLSTATE is asked for.
+ */
+Datum
+seam_cancel_instant_key_requests(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	uint64		n;
+	Locked	   *found = lock_all(&session, ST_LOCK_UNFINISHED, fcinfo, &n);
+	int64		done = 0;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		const char *status;
+
+		CHECK_FOR_INTERRUPTS();
+		/* another request of its stay may have been cancelled */
+		if (found[i].has_stay)
+			found[i] = lock_request(&session, found[i].id);
+		status = found[i].status;
+		/* it may have been issued, or cancelled, since it was found */
+		if (((found[i].reported || found[i].accepted_by_retry) && PG_ARGISNULL(0)) ||
+			(strcmp(status, "issued") == 0 ? !found[i].has_sqlstate :
+			 strcmp(status, "pending") != 0 && strcmp(status, "in_flight") != 0 &&
+			 strcmp(status, "failed") != 0))
+			continue;
+		(void) cancel_or_dismiss(&session, &found[i]);
+		done++;
+	}
+	end_session(&session);
+	PG_RETURN_INT64(done);
+}
+
+/*
+ * seam_retry_instant_key_requests(sqlstate text, since timestamptz) RETURNS bigint
+ *
+ * What is only reported is not accepted as somebody's key, unless its SQLSTATE is asked for.
+ */
+Datum
+seam_retry_instant_key_requests(PG_FUNCTION_ARGS)
+{
+	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
+	Session		session = begin_session(outbox);
+	uint64		n;
+	Locked	   *found = lock_all(&session, ST_LOCK_IN_TROUBLE, fcinfo, &n);
+	int64		done = 0;
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!(found[i].accepted_by_retry && PG_ARGISNULL(0)) && retry(&session, &found[i]))
+			done++;
+	}
+	end_session(&session);
+	PG_RETURN_INT64(done);
 }
 
 /*

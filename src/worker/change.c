@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "config/settings.h"
 #include "nodes/pg_list.h"
 #include "shmem/notices.h"
 #include "shmem/places.h"
@@ -134,14 +135,19 @@ change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 }
 
 /*
- * Have the listeners told of a request's end, when the transaction has committed.
+ * Have the listeners told of a request's end, when the transaction has committed, if that
+ * is wanted.
  */
 void
 change_add_notice(const WorkRow *row, RequestStatus status)
 {
-	MemoryContext old = MemoryContextSwitchTo(step_context());
-	Notice	   *notice = palloc(sizeof(Notice));
+	MemoryContext old;
+	Notice	   *notice;
 
+	if (!settings_notify)
+		return;
+	old = MemoryContextSwitchTo(step_context());
+	notice = palloc(sizeof(Notice));
 	notice->id = row->id;
 	notice->status = status;
 	notice->has_reference = row->reference != NULL;

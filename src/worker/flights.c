@@ -21,6 +21,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/credentials.h"
+#include "shmem/activity.h"
+#include "shmem/stats.h"
 #include "worker/flights.h"
 #include "worker/seam_clock.h"
 #include "worker/sending.h"
@@ -31,7 +33,8 @@
 #define PROBE_MAX_US (10 * INT64CONST(1000000))
 
 static HttpRun *run;
-static uint32 wait_event;
+static uint32 wait_event;		/* for answers */
+static uint32 wait_event_idle;	/* for anything else */
 static dlist_head unused = DLIST_STATIC_INIT(unused);
 static dlist_head flying = DLIST_STATIC_INIT(flying);
 static dlist_head ended = DLIST_STATIC_INIT(ended);
@@ -51,6 +54,7 @@ flights_set_up(void)
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
 	wait_event = wait_event_seam();
+	wait_event_idle = wait_event_worker_idle();
 	run = http_begin(&none, settings_max_concurrency);
 	http_keep(run);
 	MemoryContextSwitchTo(old);
@@ -290,6 +294,29 @@ learn(Flight *flight)
 }
 
 /*
+ * Counts a flight whose HTTP request has ended.
+ */
+static void
+count(const Flight *flight)
+{
+	static const StatRoute routes[] = {
+		[SEAM_GENERATE] = STAT_OUTBOX,[SEAM_LIST] = STAT_LIST,[SEAM_DELETE] = STAT_REVOCATION,
+	};
+	const HttpAnswer *answer = &flight->http.answer;
+	StatRoute	route = flight->op == SEAM_GENERATE && flight->row.is_renewal ? STAT_RENEWAL :
+	routes[flight->op];
+	StatTry		attempt = {.status = answer->status,.opened = answer->opened,
+		.again = flight->op != SEAM_LIST && flight->row.attempts > 1,
+		.sent = answer->sent,.received = answer->received,.took = answer->took
+	};
+
+	activity_add(1, flight->result.sqlerrcode != 0);
+	stats_try(route, &attempt);
+	stats_end(route, flight->result.sqlerrcode,
+			  flight->op == SEAM_GENERATE && flight->result.kind == REPLY_DOUBT);
+}
+
+/*
  * A flight's HTTP request has ended: keeps what is to be stored of it.
  */
 static void
@@ -306,6 +333,7 @@ end(Flight *flight)
 	flight->ended_at = clock_now();
 	answer_read(&flight->account, &request, answer, keep_listed_key, flight, &flight->result);
 	flight->status = answer->status;
+	count(flight);
 	flight->pause = sending_pause(answer, flight->row.attempts);
 
 	/* what becomes of a former account's requests says nothing of this one */
@@ -326,7 +354,7 @@ end(Flight *flight)
 void
 flights_wait(int64 wake_at)
 {
-	HttpRequest *request = http_wait(run, wake_at, wait_event);
+	HttpRequest *request = http_wait(run, wake_at, nflying > 0 ? wait_event : wait_event_idle);
 
 	while (request)
 	{
@@ -426,6 +454,20 @@ flights_flying_of(SeamOp op)
 
 	dlist_foreach(it, &flying)
 		n += dlist_container(Flight, node, it.cur)->op == op;
+	return n;
+}
+
+/*
+ * Returns how many have ended and are not stored yet.
+ */
+int
+flights_ended(void)
+{
+	int			n = 0;
+	dlist_iter	it;
+
+	dlist_foreach(it, &ended)
+		n++;
 	return n;
 }
 

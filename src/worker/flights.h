@@ -81,6 +81,7 @@ extern Flight *flights_next_ended(Flight *flight);
 extern void flights_free_stored(void);
 extern void flights_keep_stored(void);
 extern int	flights_flying(void);
+extern int	flights_ended(void);
 extern int	flights_flying_of(SeamOp op);
 extern int64 flights_store_due(void);
 extern int	flights_aside(void);

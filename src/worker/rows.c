@@ -23,6 +23,7 @@
 #include "outbox/stay_work.h"
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
+#include "shmem/activity.h"
 #include "shmem/places.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -596,6 +597,7 @@ written(void *arg)
 	Writing    *w = arg;
 	IdList	   *list = w->list;
 	int			kept = 0;
+	int			ended = 0;
 
 	STOP_POINT("writer-committed");
 
@@ -609,11 +611,13 @@ written(void *arg)
 			(void) id_list_add(&w->table->alone, w->batch.ids[i]);
 		else
 			done(w->table);
+		ended += w->batch.outcomes[i] == ROW_WRITTEN || w->batch.outcomes[i] == ROW_UNWANTED;
 	}
 	/* (they are still in their order, at the end of what was read) */
 	memmove(list->ids + list->first + w->batch.n - kept, list->ids + list->first,
 			kept * sizeof(int64));
 	list->first += w->batch.n - kept;
+	activity_add(ended, 0);
 	if (w->revoked)
 		places_wake_other(PLACE_MAIN, WAKE_WORK);
 }
@@ -711,6 +715,7 @@ not_written(void *arg, const ErrorData *error)
 	w->error = error;
 	table_pace_row(&w->table->pace, true, clock_now() - w->began);
 	w->list->first++;
+	activity_add(1, 1);
 	done(w->table);
 	if (!step_take(&step))
 		take_a_break();			/* it has left the list */

@@ -279,3 +279,23 @@ sending_take(void)
 {
 	pace_bucket_take(&bucket);
 }
+
+/*
+ * Returns why nothing but a probe is sent now, and until when in *until (clock_now()'s
+ * clock), or WORKER_IDLE.
+ */
+WorkerState
+sending_state(int64 now, int64 *until)
+{
+	if (pace.stop != PACE_GOES)
+	{
+		*until = Max(pace.probe_at, pace.paused_until);
+		return pace.stop == PACE_STOPPED_REFUSED ? WORKER_REFUSED : WORKER_AWAY;
+	}
+	if (pace.paused_until > now)
+	{
+		*until = pace.paused_until;
+		return WORKER_LIMITED;
+	}
+	return WORKER_IDLE;
+}

@@ -10,6 +10,7 @@
 
 #include "logic/pace.h"
 #include "net/request.h"
+#include "shmem/activity.h"
 
 extern void sending_set_up(void);
 extern void sending_resume(void);
@@ -25,5 +26,6 @@ extern bool sending_is_stopped(void);
 extern void sending_sent(void);
 extern int	sending_limit(void);
 extern void sending_take(void);
+extern WorkerState sending_state(int64 now, int64 *until);
 
 #endif							/* SEAM_IK_SENDING_H */

@@ -25,6 +25,7 @@
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
+#include "shmem/stats.h"
 #include "worker/settlement.h"
 
 /*
@@ -155,6 +156,8 @@ store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *
 		const char *keys = NULL;
 
 		CHECK_FOR_INTERRUPTS();
+		stats_add(STAT_OUTBOX, outcome->takes_key ? STAT_DOUBTS_FOUND :
+				  outcome->text >= TEXT_KEY_ELSEWHERE ? STAT_DOUBTS_REPORTED : STAT_DOUBTS_NONE);
 		if (outcome->text >= TEXT_WHOSE)
 			keys = candidates_of_group(candidates, ncandidates, doubts[i].group);
 		store_doubt(&rows[i], of[i], outcome, &doubts[i], NULL,

@@ -16,6 +16,8 @@
 
 #include "access/xact.h"
 #include "base/clock.h"
+#include "config/settings.h"
+#include "outbox/attempts.h"
 #include "outbox/work_statement.h"
 #include "worker/change.h"
 #include "worker/doubts.h"
@@ -28,6 +30,9 @@
 /* The pauses between two tries to store a result that is set aside. */
 #define ASIDE_FIRST_US (1 * INT64CONST(1000000))
 #define ASIDE_LONGEST_US (60 * INT64CONST(1000000))
+
+/* How often it is told that tries cannot be kept. */
+#define TELL_AGAIN_US (3600 * INT64CONST(1000000))
 
 /* What one step stores. */
 typedef struct Storing
@@ -85,6 +90,72 @@ set_aside(Flight *flight, const ErrorData *error, int64 now)
 }
 
 /*
+ * In a step: keeps the tries that it has stored the ends of.
+ */
+static void
+keep_attempts(void *arg)
+{
+	List	   *flights = arg;
+	Attempt    *attempts = palloc(list_length(flights) * sizeof(Attempt));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, flights)
+	{
+		const Flight *flight = lfirst(lc);
+		const SeamResult *result = &flight->result;
+
+		attempts[n++] = (Attempt)
+		{
+			.request_id = flight->row.id,
+				.number = flight->row.attempts,
+				.revokes = flight->op == SEAM_DELETE,
+				.attempted_at = flight->row.attempted_at,
+				.took = flight->ended_at - flight->claimed_at,
+				.http_status = flight->status,
+				.sqlerrcode = result->sqlerrcode,
+				.error = result->sqlerrcode == 0 ? NULL : answer_error_text(result),
+				.seam_request_id = result->request_id
+		};
+	}
+	attempts_insert(attempts, n);
+}
+
+/*
+ * In a step: keeps the tries of what it has stored.  Nothing depends on them: what keeps
+ * them from being kept is told of once an hour, after all has been stored without.
+ */
+static void
+keep_stored_attempts(const Storing *storing)
+{
+	static int64 told_until = 0;	/* clock_now()'s clock */
+	List	   *flights = NIL;
+	ErrorData  *error;
+
+	for (Flight *flight = flights_next_ended(NULL); flight; flight = flights_next_ended(flight))
+	{
+		if (flight->stored && flight->op != SEAM_LIST)
+			flights = lappend(flights, flight);
+	}
+	if (!settings_keep_attempts || flights == NIL)
+		return;
+	if (!storing->alone)
+	{
+		keep_attempts(flights);
+		return;
+	}
+	error = work_try(keep_attempts, flights);
+	if (error == NULL || told_until > storing->now)
+		return;
+	told_until = storing->now + TELL_AGAIN_US;
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the outbox of database \"%s\" could not keep the tries of requests: %s",
+					step_database(), error->message),
+			 errhint("Look for constraints on \"seam_instant_key_attempt\".")));
+}
+
+/*
  * In a step: stores those that are due.
  */
 static void
@@ -112,6 +183,7 @@ store_due(void *arg)
 			set_aside(flight, error, storing->now);
 		}
 	}
+	keep_stored_attempts(storing);
 }
 
 /*

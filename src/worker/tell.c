@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "commands/async.h"
+#include "config/settings.h"
 #include "lib/stringinfo.h"
 #include "outbox/writing.h"
 #include "shmem/notices.h"
@@ -93,7 +94,7 @@ tell_end(HeapTuple row, TupleDesc desc, const char *reference, RequestStatus sta
 	char	   *table;
 	char	   *key;
 
-	if (clock_now() < silent_until)
+	if (!settings_notify || clock_now() < silent_until)
 		return;
 	id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
 	is_renewal = DatumGetBool(SPI_getbinval(row, desc, 3, &isnull)) && !isnull;

@@ -25,6 +25,7 @@
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
 #include "pgstat.h"
+#include "shmem/activity.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
@@ -39,6 +40,7 @@
 #include "worker/flights.h"
 #include "worker/intents.h"
 #include "worker/local_clock.h"
+#include "worker/pausing.h"
 #include "worker/queues.h"
 #include "worker/recorder.h"
 #include "worker/remaining.h"
@@ -90,6 +92,8 @@ turn(void *arg)
 		doubts_read();
 		intents_doubts_were_read();
 	}
+	pausing_read();
+	may_send = may_send && !pausing_is_on();
 	/* before anything is sent: of what ended just now, a stay may be over */
 	(void) wakes_take(may_send);
 	if (may_send)
@@ -228,6 +232,20 @@ turn_failed(void *arg, const ErrorData *error)
 }
 
 /*
+ * Shows a text in pg_stat_activity, unless it is there.
+ */
+static void
+show(BackendState state, const char *text)
+{
+	static char told[64];
+
+	if (strcmp(text, told) == 0)
+		return;
+	strlcpy(told, text, sizeof(told));
+	pgstat_report_activity(state, told);
+}
+
+/*
  * Sends what may be sent.
  */
 static void
@@ -239,6 +257,8 @@ take_turn(void)
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
 	.arg = &may_send,.what = "go on"};
 
+	if (flights_ended() > 0)
+		show(STATE_RUNNING, psprintf("settling %d answers", flights_ended()));
 	if (changed)
 	{
 		flights_use_account();
@@ -263,7 +283,7 @@ next_turn(void)
 	if (paused_until > http)
 		return Min(at, paused_until);
 	at = Min(at, housekeeping_at);
-	if (!settings_worker || !recorder_has_read())
+	if (!settings_worker || pausing_is_on() || !recorder_has_read())
 		return at;
 	again_at = wakes_next(!credentials_are_missing(&again_at));
 	at = Min(at, again_at);
@@ -409,6 +429,39 @@ set_up(void)
 }
 
 /*
+ * Says what the worker does from now on: to the view seam_ik_activity, and to
+ * pg_stat_activity.
+ */
+static void
+tell_state(void)
+{
+	char		text[64];
+	int			under_way = flights_flying();
+	int64		now = clock_now();
+	int64		again_at = 0;
+	WorkerState state;
+
+	if (!settings_worker)
+		state = WORKER_OFF;
+	else if (pausing_is_on())
+		state = WORKER_PAUSED;
+	else if (credentials_are_missing(&again_at))
+		state = WORKER_NO_KEY;
+	else
+		state = sending_state(now, &again_at);
+	if (state == WORKER_IDLE && under_way > 0)
+		state = WORKER_WAITS_FOR_SEAM;
+	activity_turned(state, again_at > now ? GetCurrentTimestamp() + (again_at - now) : 0,
+					under_way, sending_limit());
+	if (under_way > 0)
+		snprintf(text, sizeof(text), "waiting for Seam: %d %s", under_way,
+				 under_way == 1 ? "call" : "calls");
+	else
+		strlcpy(text, activity_state_name(state), sizeof(text));
+	show(under_way > 0 ? STATE_RUNNING : STATE_IDLE, text);
+}
+
+/*
  * SIGTERM: what is known is noted before the end, unless a transaction is under way,
  * which may wait for anything.
  */
@@ -449,6 +502,7 @@ seam_ik_worker_main(Datum main_arg)
 	STOP_POINT("worker-start");
 	step_start(main_arg, PLACE_MAIN, end_worker);
 	set_up();
+	activity_begin(ACTIVITY_WORKER, 0);
 	/* the oldest requests may be witnesses */
 	intents_at = recorder_run(true);
 	keep_house();
@@ -484,6 +538,7 @@ seam_ik_worker_main(Datum main_arg)
 			turn_at = Min(turn_at, clock_now() + Min(stats_in, STATS_MS) * 1000);
 		wake_at = step_reload_due();
 		wake_at = Min(wake_at, turn_at);
+		tell_state();
 		waiting = true;
 		flights_wait(places_is_called() ? 0 : wake_at);
 		waiting = false;

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "outbox/mark.h"
 #include "pgstat.h"
+#include "shmem/activity.h"
 #include "shmem/places.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -122,6 +123,7 @@ seam_ik_writer_main(Datum main_arg)
 	SetConfigOption("synchronous_commit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	queues_set_up();
 	MemoryContextSwitchTo(step_context());
+	activity_begin(ACTIVITY_WRITER, 0);
 	if (!rows_set_up())
 		proc_exit(step_outbox() == OUTBOX_OURS ? 1 : 0);
 	before_shmem_exit(at_exit, (Datum) 0);
