@@ -219,6 +219,28 @@ writing_release(Oid table)
 	work_execute(&release, args, NULL);
 }
 
+static WorkStatement lock_retried =
+{
+	.sql = "SELECT FROM %r WHERE status = 'issued' AND next_attempt_at = '-infinity'"
+	" AND sqlstate = $4 AND target_table = $3 AND" OURS "FOR UPDATE",
+	.types = {REGCLASSOID, TEXTOID}
+};
+
+/*
+ * Lock the requests of this table that somebody has retried, of those that writing_hold()
+ * held: writing_release() passes over what is locked by another process, and what it passes
+ * over would count as retried after the next crash.
+ */
+void
+writing_lock_retried(Oid table)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = ObjectIdGetDatum(table);
+	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
+	work_execute(&lock_retried, args, NULL);
+}
+
 static WorkStatement select_any =
 {
 	.sql = "SELECT FROM %r WHERE status IN ('issued', 'cancelled') AND next_attempt_at IS NOT NULL "

@@ -45,6 +45,7 @@ extern bool writing_revoke(int64 id, const char *reason);
 extern void writing_put_off(const int64 *ids, int n, TimestampTz until);
 extern SPITupleTable *writing_hold(const int64 *ids, int n, const char *error);
 extern void writing_release(Oid table);
+extern void writing_lock_retried(Oid table);
 extern bool writing_any(void);
 extern int	writing_tasks(int limit, int64 *ids, Oid *tables, TimestampTz *next);
 extern void writing_looked(const int64 *ids, int n);

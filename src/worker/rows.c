@@ -463,6 +463,7 @@ retry(void *arg)
 	Table	   *table = arg;
 
 	mark_retry(table->oid, TABLE_PACE_CRASHES - 1);
+	writing_lock_retried(table->oid);
 	writing_release(table->oid);
 }
 
@@ -854,7 +855,7 @@ rows_write(void)
 	if (w.table->retry)
 	{
 		Step		again = {.run = retry,.committed = retried,.arg = w.table,
-		.what = "try again to write rows",.patient = true};
+		.what = "try again to write rows"};
 
 		if (!step_take(&again))
 			set_aside(w.table);

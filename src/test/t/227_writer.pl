@@ -238,7 +238,14 @@ ask($node, q{INSERT INTO crashing (note) SELECT generate_series(1, 3)});
 ok(wait_for(sub { errors('crashing', '57P02') eq '3' }), 'the next time');
 is(crashes(), 3, 'after three crashes');
 my $one = "SELECT min(request_id) FROM seam_instant_key_request WHERE sqlstate = '57P02'";
-ask($node, "SELECT seam_retry_instant_key_request(($one))");
+# (another process has it locked when the writer sees that)
+my $id = sql($one);
+my $retries = background($node, "BEGIN; SELECT seam_retry_instant_key_request($id);");
+my $holds = background($node, "BEGIN; SELECT 1 FROM seam_instant_key_request WHERE request_id = $id FOR UPDATE; " .
+	'SELECT pg_sleep(2); COMMIT;');
+ok(wait_for(sub { sql("SELECT wait_event_type FROM pg_stat_activity WHERE pid = $holds->{pid}") eq 'Lock' }),
+	'a request is retried, and locked then');
+run_in($retries, 'COMMIT', 'retried');
 ok(wait_for(sub { crashes() == 4 && errors('crashing', '57P02') eq '3' }), 'retried: one crash more');
 sql('CREATE OR REPLACE FUNCTION inner_code() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$');
 sql("SELECT seam_retry_instant_key_request(($one))");
