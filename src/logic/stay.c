@@ -26,6 +26,17 @@ is_alive(const StayFacts *newest)
 }
 
 /*
+ * Returns whether the newest request is a renewal that has failed while the key lives that
+ * it was to renew.
+ */
+static bool
+leaves_former(const StayFacts *newest, TimestampTz now)
+{
+	return newest->phase == STAY_FAILED && newest->is_renewal &&
+		newest->former_expires_at != DT_NOEND && newest->former_expires_at > now;
+}
+
+/*
  * What a change means for a stay whose newest request is alive and whose row wants a key.
  */
 static void
@@ -187,7 +198,7 @@ stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at)
 	bool		is_over = newest->valid_until <= clock->now;
 
 	*wake_at = newest->valid_until;
-	if (!is_alive(newest))
+	if (!is_alive(newest) && !leaves_former(newest, clock->now))
 		return is_over ? STAY_FORGET : STAY_SLEEP;
 	if (is_over)
 		return STAY_END;

@@ -396,8 +396,9 @@ stay_work_lost(const StayWork *stay)
 
 static WorkStatement note_forgotten =
 {
-	/* retention counts from now */
-	.sql = "UPDATE %r SET wake_at = NULL, finished_at = clock_timestamp() WHERE request_id = $3",
+	/* retention counts from now; nobody is to try again what has failed */
+	.sql = "UPDATE %r SET wake_at = NULL, finished_at = clock_timestamp(), stay_end = "
+	"coalesce(stay_end, CASE WHEN status = 'failed' THEN 'over' END) WHERE request_id = $3",
 	.types = {INT8OID}
 };
 

@@ -29,6 +29,13 @@ static WorkStatement delete_requests =
 	.sql = "WITH old AS MATERIALIZED (SELECT ctid AS at, request_id FROM %r r"
 	" WHERE status = $3 AND finished_at < $4 AND next_attempt_at IS NULL AND look_again_at IS NULL"
 	" AND wake_at IS NULL AND row_task IS NULL"
+
+	/*
+	 * a stay has its requests until it is over: their keys may live, and tell
+	 * whose a key is
+	 */
+	" AND (stay_id IS NULL OR NOT EXISTS (SELECT FROM %r n WHERE n.target_hash = r.target_hash"
+	" AND n.stay_id = r.stay_id AND n.wake_at IS NOT NULL))"
 	" AND (user_identity_id IS NULL OR user_identity_id <> ALL ($5))"
 	" AND (call_id IS NULL OR NOT EXISTS (SELECT FROM %c c WHERE c.call_id = r.call_id))"
 	" ORDER BY status, finished_at LIMIT $6 FOR UPDATE SKIP LOCKED)"

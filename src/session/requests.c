@@ -166,20 +166,22 @@ static Statement statements[ST_COUNT] =
 		 * account that we have now, and asked for again if there is none.
 		 * Timeline 0: whose a guest's keys are was known only for a while, so
 		 * what is found is reported.  What a call asked for is never sent
-		 * again: it is only looked for.
+		 * again: it is only looked for.  Nor is anything sent for a stay that
+		 * has ended, or whose newest request is another one.
 		 */
 		"UPDATE %r SET status = CASE WHEN (transaction_id IS NOT NULL AND call_id IS NULL) OR "
 		"(instant_key).instant_key_id IS NOT NULL THEN 'revoking'"
+		" WHEN successor_id IS NOT NULL OR stay_end IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' OR call_id IS NOT NULL THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
 		" wake_at = CASE WHEN wake_at IS NOT NULL THEN '-infinity'::timestamptz END,"
-		" stay_end = NULL,"
 		" account = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND (transaction_id IS "
 		"NULL OR call_id IS NOT NULL) AND (instant_key).instant_key_id IS NULL THEN NULL ELSE "
 		"account END,"
 		" timeline_id = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND "
 		"(instant_key).instant_key_id IS NULL THEN 0 ELSE timeline_id END"
-		" WHERE request_id = $1",
+		" WHERE request_id = $1 AND (sqlstate = '08007' OR (instant_key).instant_key_id IS NOT NULL"
+		" OR (successor_id IS NULL AND stay_end IS NULL))",
 		{INT8OID}
 	},
 	[ST_WRITE_AGAIN] = {
@@ -653,7 +655,7 @@ cancel_or_dismiss(Session *session, const Locked *locked)
 
 	if (locked->reported)
 		execute(session, ST_DISMISS, args);
-	else if (locked->has_stay)
+	if (locked->has_stay)
 		newest = lock_request(session, cancel_stay(session->outbox, locked->id, locked->hash));
 	return cancel(session, &newest);
 }
@@ -670,9 +672,13 @@ retry(Session *session, const Locked *locked)
 
 	if (strcmp(locked->status, "failed") == 0)
 	{
+		bool		tries;
+
 		execute(session, ST_RETRY, args);
-		places_wake_at_commit(true);
-		return true;
+		tries = SPI_processed > 0;
+		if (tries)
+			places_wake_at_commit(true);
+		return tries;
 	}
 	if (strcmp(locked->status, "issued") == 0 && locked->has_sqlstate)
 	{

@@ -174,6 +174,9 @@ wakes_take(bool may_ask)
 	if (!stay_work_first(&next, &has_identity, &identity))
 		next = DT_NOEND;
 	stay_times_set(next);
+	/* a session has locked what is due */
+	if (n == 0 && next <= clock.now)
+		not_before = clock_now() + LOCKED_US;
 	return false;
 }
 

@@ -1,0 +1,147 @@
+# Keys for stays after a request has failed, and when somebody mends it: no key lives that the
+# row does not want, and nothing is sent that a newer request stands for.
+use strict;
+use warnings;
+
+use FakeSeam;
+use Guests qw(meet new_guest sql live sent set);
+use PostgreSQL::Test::Utils;
+use SeamIK;
+use Test::More;
+
+my $fake = FakeSeam->start;
+my $node = seam_cluster("shared_preload_libraries = 'seam_ik'", "seam_ik.api_key = 'seam_test_mended'",
+	"seam_ik.endpoint = '" . $fake->url . "'", "seam_ik.settle_delay = '1s'", "timezone = 'UTC'");
+meet($node, $fake);
+sql(q{CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, check_in timestamptz,
+		check_out timestamptz, confirmed boolean DEFAULT true, nights int DEFAULT 3, key_id uuid, note text);
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in',
+			'valid_until=check_out', 'wanted=confirmed', 'max_use_count=nights', 'instant_key_id=key_id')});
+
+sub request { return "FROM seam_instant_key_request WHERE user_identity_id = '$_[0]'"; }
+sub statuses { return sql("SELECT string_agg(status, ', ' ORDER BY request_id) " . request($_[0])); }
+sub first_of { return sql('SELECT min(request_id) ' . request($_[0])); }
+sub key_of { return sql("SELECT key_id FROM booking WHERE id = $_[0]"); }
+# the id of a new booking of a guest
+sub booking
+{
+	return sql("INSERT INTO booking (guest, check_out) VALUES ('$_[0]', now() + interval '1 month') RETURNING id");
+}
+sub has_key
+{
+	my ($id, $guest) = @_;
+	return wait_for(sub { my $key = key_of($id); $key ne '' && live($guest) eq $key });
+}
+# the booking's key is renewed now: more than half of its life has passed
+sub renew
+{
+	sql("UPDATE seam_instant_key_request SET instant_key.created_at = now() - interval '1 month', " .
+		"seam_time = NULL, wake_at = '-infinity' WHERE status = 'issued' AND user_identity_id = '$_[0]'; " .
+		'SELECT seam_enqueue_instant_key(gen_random_uuid())');
+}
+# a booking of a new guest, whose key lives, and its renewal has failed for good
+sub failed_renewal
+{
+	my $guest = new_guest();
+	my $id = booking($guest);
+	ok(has_key($id, $guest), 'a key');
+	$fake->behave($guest, 'route=generate_instant_key,status=400');
+	renew($guest);
+	ok(wait_for(sub { statuses($guest) eq 'issued, failed' }), 'whose renewal fails for good');
+	$fake->behave($guest, '');
+	isnt(live($guest), '', 'lives on');
+	return ($guest, $id);
+}
+set(renew_before => '7d');
+
+# ---------- the former key of a renewal that has failed ----------
+
+my ($guest, $id) = failed_renewal();
+sql("UPDATE booking SET check_in = now() - interval '2 days', check_out = now() WHERE id = $id");
+ok(wait_for(sub { live($guest) eq '' }), 'at check-out it is revoked');
+($guest, $id) = failed_renewal();
+sql("UPDATE booking SET check_in = now() + interval '10 days' WHERE id = $id");
+ok(wait_for(sub { live($guest) eq '' }), 'when the stay is put off it is revoked');
+ok(wait_for(sub { statuses($guest) eq 'revoked, failed, pending' }), 'and asked for again then');
+
+# ---------- retries ----------
+
+$guest = new_guest();
+$fake->behave($guest, 'route=generate_instant_key,status=400');
+$id = booking($guest);
+ok(wait_for(sub { statuses($guest) eq 'failed' }), 'a request fails');
+$fake->behave($guest, '');
+sql("UPDATE booking SET nights = 4 WHERE id = $id");
+ok(has_key($id, $guest), 'its successor does not');
+my $sent = sent($guest);
+my $former = first_of($guest);
+is(sql("SELECT seam_retry_instant_key_request($former)"), 'failed', 'a retry of the former does nothing');
+is(sql('SELECT seam_retry_instant_key_requests()'), 0, 'nor one of all that failed');
+sql("UPDATE seam_instant_key_request SET sqlstate = '08007' WHERE request_id = $former");
+is(sql("SELECT seam_cancel_instant_key_request($former)"), 'revoking', 'cancelled by a former that is reported');
+ok(wait_for(sub { live($guest) eq '' }), 'the key of the stay is revoked');
+is(sent($guest), $sent, 'nothing more was sent');
+
+$guest = new_guest();
+$fake->behave($guest, 'route=generate_instant_key,status=400');
+$id = booking($guest);
+ok(wait_for(sub { statuses($guest) eq 'failed' }), 'a request fails');
+$fake->behave($guest, '');
+sql("UPDATE booking SET confirmed = false WHERE id = $id");
+$sent = sent($guest);
+is(sql('SELECT seam_retry_instant_key_request(' . first_of($guest) . ')'), 'failed', 'a retry where no key is wanted');
+sql("UPDATE booking SET confirmed = true WHERE id = $id");
+ok(has_key($id, $guest), 'wanted again: issued');
+is(sent($guest), $sent + 1, 'once');
+
+$guest = new_guest();
+$fake->behave($guest, 'route=generate_instant_key,status=400');
+$id = booking($guest);
+ok(wait_for(sub { statuses($guest) eq 'failed' }), 'a request fails');
+$fake->behave($guest, '');
+sql("UPDATE booking SET check_in = now() - interval '1 day', check_out = now() WHERE id = $id");
+ok(wait_for(sub { sql('SELECT stay_end ' . request($guest)) eq 'over' }), 'and its stay is over');
+$sent = sent($guest);
+is(sql('SELECT seam_retry_instant_key_request(' . first_of($guest) . ')'), 'failed', 'a retry after that');
+
+# ---------- retention ----------
+
+my $lasting = new_guest();
+$id = booking($lasting);
+has_key($id, $lasting);
+renew($lasting);
+ok(wait_for(sub { statuses($lasting) eq 'issued, issued' }), 'a key is renewed');
+my $first = first_of($lasting);
+my $gone = sql("SELECT seam_enqueue_instant_key('" . new_guest() . "')");
+ok(wait_for(sub { sql("SELECT status FROM seam_instant_key_request WHERE request_id = $gone") eq 'issued' }),
+	'a request without a stay');
+sql("UPDATE seam_instant_key_request SET finished_at = now() - interval '1 year' WHERE finished_at IS NOT NULL");
+$node->restart;
+ok(wait_for(sub { sql("SELECT count(*) FROM seam_instant_key_request WHERE request_id = $gone") == 0 }),
+	'requests of a year ago are deleted');
+is(statuses($lasting), 'issued, issued', 'but not those of a stay that lasts');
+is(sql("SELECT instant_key_id FROM seam_instant_key_request_result($first)"), key_of($id),
+	'so the first one tells the newest key');
+is(sent($guest), $sent, 'and what was over was not sent');
+sql("UPDATE booking SET confirmed = false WHERE id = $id");
+ok(wait_for(sub { live($lasting) eq '' }), 'and both keys are revoked');
+
+# ---------- a session holds what is due ----------
+
+sub scans { return sql("SELECT sum(idx_scan) FROM pg_stat_all_indexes WHERE relname = 'seam_instant_key_request'"); }
+$guest = new_guest();
+$id = sql("INSERT INTO booking (guest, check_in) VALUES ('$guest', now() + interval '2 s') RETURNING id");
+my $holder = $node->background_psql('postgres');
+$holder->query_safe('BEGIN; SELECT 1 ' . request($guest) . ' FOR UPDATE');
+ok(wait_for(sub { sql('SELECT wake_at <= now() ' . request($guest)) eq 't' }), 'a stay is due that a session holds');
+my $scans = scans();
+sleep 4;
+# each turn makes some, and there are ten a second at most; a turn without a pause is a thousand times as fast
+cmp_ok(scans() - $scans, '<', 2000, 'the worker looks at it now and then');
+$holder->query_safe('COMMIT');
+$holder->quit;
+ok(has_key($id, $guest), 'and issues its key when it may');
+
+$node->stop;
+done_testing();
