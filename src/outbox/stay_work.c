@@ -172,8 +172,9 @@ static WorkStatement set_wakes =
 	" next_attempt_at = CASE WHEN u.queues THEN least(r.issue_at, clock_timestamp())"
 	" WHEN u.holds THEN NULL ELSE r.next_attempt_at END,"
 	" row_task = CASE WHEN u.looks THEN 'look' WHEN u.holds THEN NULL ELSE r.row_task END,"
-	" row_task_at = CASE WHEN u.looks THEN '-infinity' WHEN u.holds THEN NULL ELSE r.row_task_at "
-	"END FROM unnest($3, $4, $5, $6, $7) AS u(id, wake_at, queues, holds, looks)"
+	" row_task_at = CASE WHEN u.looks THEN least(r.issue_at, clock_timestamp()) WHEN u.holds THEN "
+	"NULL ELSE r.row_task_at END"
+	" FROM unnest($3, $4, $5, $6, $7) AS u(id, wake_at, queues, holds, looks)"
 	" WHERE r.request_id = u.id",
 	.types = {INT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID, BOOLARRAYOID, BOOLARRAYOID}
 };

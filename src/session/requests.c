@@ -131,11 +131,12 @@ static Statement statements[ST_COUNT] =
 		{INT8OID, TEXTOID, TIMESTAMPTZOID}
 	},
 	[ST_RESULT] = {
-		/* the newest key of its stay, where it is of one */
+		/* the newest key of its stay, where it is of one: also a dead one */
 		"SELECT coalesce(k.instant_key, r.instant_key), coalesce(k.status, r.status), "
 		"r.enqueued_by, r.system_identifier"
 		" FROM %r r LEFT JOIN LATERAL (SELECT instant_key, status FROM %r s"
-		" WHERE s.target_hash = r.target_hash AND s.stay_id = r.stay_id AND s.status = 'issued'"
+		" WHERE s.target_hash = r.target_hash AND s.stay_id = r.stay_id AND s.status IN ('issued', "
+		"'revoking', 'revoked')"
 		" ORDER BY s.request_id DESC LIMIT 1) k ON true WHERE r.request_id = $1",
 		{INT8OID}
 	},
