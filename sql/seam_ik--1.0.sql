@@ -398,27 +398,32 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
-	u.count + f.count + w.count AS count,
+	u.count + f.count + coalesce(w.count, 0) AS count,
 	-- (the clock may have been set back)
-	now() - least(u.oldest, f.oldest, w.oldest, CASE WHEN u.count + f.count + w.count > 0 THEN now() END) AS oldest_age,
+	now() - least(u.oldest, f.oldest, w.oldest,
+		CASE WHEN u.count + f.count + coalesce(w.count, 0) > 0 THEN now() END) AS oldest_age,
 	e.error AS last_error
-FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
-	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status)
+	CROSS JOIN LATERAL (SELECT count(*) AS count,
+			min(greatest(r.enqueued_at, CASE WHEN r.status IN ('pending', 'in_flight') THEN r.issue_at END)) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u,
-	LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
+		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u
+	CROSS JOIN LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f,
-	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f
+	-- stays that sleep, and those whose time has come, but nobody has looked at them yet
+	LEFT JOIN (SELECT CASE WHEN r.issue_at > now() THEN 'scheduled' ELSE 'pending' END AS status,
+			count(*) AS count,
+			min(greatest(r.enqueued_at, CASE WHEN r.issue_at <= now() THEN r.issue_at END)) AS oldest
 		FROM seam_instant_key_request r
-		WHERE s.status = 'scheduled' AND r.status = 'pending' AND r.next_attempt_at IS NULL
-			AND r.wake_at IS NOT NULL) w
+		WHERE r.status = 'pending' AND r.next_attempt_at IS NULL AND r.wake_at IS NOT NULL
+		GROUP BY 1) w ON w.status = s.status
 	LEFT JOIN LATERAL (SELECT r.error
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.error IS NOT NULL
 		ORDER BY r.attempted_at DESC NULLS LAST LIMIT 1) e ON true;
 COMMENT ON VIEW seam_instant_key_queue IS
-	'the outbox at a glance: a row for each status, with its count, the age of its oldest request (since it was enqueued, or finished), and its last error';
+	'the outbox at a glance: a row for each status, with its count, the age of its oldest request (since it was enqueued, or due, or finished), and its last error';
 
 CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL, issue_at timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL)
 RETURNS bigint

@@ -177,7 +177,8 @@ foreach my $left_out (qw(guest check_in check_out key_id))
 }
 sql(keeps('shared', $keeps, 'stay', 'UPDATE OF id, guest, check_in, check_out, key_id'));
 my $two = "'user_identity_id=second', 'instant_key_id=second_key', 'instant_key_url=second_url'";
-my $error = error_of('BEGIN; ' . keeps('shared', "'user_identity_id=second', 'instant_key_id=key_id'", 'twice') . $insert);
+my $error = error_of('BEGIN; ' . keeps('shared', "'user_identity_id=second', 'instant_key_id=key_id'", 'twice') .
+	$insert);
 like($error, qr/^55000: .*column "key_id"/, 'two triggers that fill the same column');
 like($error, qr/"$_"/, "it names $_") for 'stay', 'twice';
 like(error_of('BEGIN; CREATE TRIGGER call BEFORE INSERT ON shared FOR EACH ROW EXECUTE FUNCTION ' .
@@ -272,8 +273,8 @@ my $requests = "SELECT string_agg(r::text, ' ' ORDER BY request_id) FROM seam_in
 my $before = sql($requests);
 my $gone = new_guest();
 my $both = "WHERE id IN ($waits_b, $has_b)";
-foreach my $change ("guest = '$gone'", 'confirmed = false', "check_in = '2040-01-20'", 'check_out = now(), check_in = NULL',
-	'key_id = NULL', 'key_id = gen_random_uuid()', 'nights = 9', 'id = id + 1000')
+foreach my $change ("guest = '$gone'", 'confirmed = false', "check_in = '2040-01-20'",
+	'check_out = now(), check_in = NULL', 'key_id = NULL', 'key_id = gen_random_uuid()', 'nights = 9', 'id = id + 1000')
 {
 	sql("BEGIN; UPDATE booking SET $change $both; ROLLBACK; " .
 		"BEGIN; SAVEPOINT a; UPDATE booking SET $change $both; ROLLBACK TO a; COMMIT");
@@ -401,8 +402,8 @@ $n = 0;
 my %number = map { $_ => ++$n } sort keys %told;
 sql(qq{INSERT INTO "In n"."Booked" VALUES (E'a "suite", \\\\o/', '2026-02-0$number{$_}', $number{$_}, '$told{$_}',
 	NULL, } . ($_ eq 'cancelled' ? "'2040-01-01', " : 'NULL, ') . "'2041-01-01')") for sort keys %told;
-ok(wait_for(sub { join(' ', map { statuses($told{$_}) } sort keys %told) eq 'pending failed issued issued' }) && quiet(),
-	'rows whose requests end');
+my $states = sub { return join ' ', map { statuses($told{$_}) } sort keys %told };
+ok(wait_for(sub { $states->() eq 'pending failed issued issued' }) && quiet(), 'rows whose requests end');
 sql(qq{DELETE FROM "In n"."Booked" WHERE n IN ($number{cancelled}, $number{revoked})});
 ok(wait_for(sub { statuses($told{cancelled}) . statuses($told{revoked}) eq 'cancelledrevoked' }) && quiet(), 'and end');
 my $single = enqueue(new_guest(), "reference => 'no row'");
@@ -441,6 +442,12 @@ booking(new_guest(), "now() - interval '1 h'", 'NULL');
 booking(new_guest(), "now() + interval '1 h'", 'NULL');
 booking(new_guest(), "'infinity'", 'NULL');
 is(queue(), '2 ' . ($scheduled + 2), 'what is due is told from what is scheduled');
+sql("UPDATE seam_instant_key_request SET enqueued_at = now() - interval '10 days' WHERE issue_at > " .
+	"now() - interval '2 h' AND issue_at < now()");
+is(sql("SELECT date_trunc('hour', oldest_age) FROM seam_instant_key_queue WHERE status = 'pending'"), '01:00:00',
+	'it waits since then, and not since it was booked');
+booking(new_guest(), "now() + interval '2 s'", 'NULL');
+ok(wait_for(sub { queue() eq '3 ' . ($scheduled + 2) }), 'so is what becomes due while nobody looks');
 sql('SELECT seam_ik_resume()');
 ok(wait_for(sub { queue() eq '0 ' . ($scheduled + 2) }), 'and what is done from both');
 
