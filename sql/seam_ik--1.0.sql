@@ -412,7 +412,7 @@ FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), 
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f
 	-- stays that sleep, and those whose time has come, but nobody has looked at them yet
-	LEFT JOIN (SELECT CASE WHEN r.issue_at > now() THEN 'scheduled' ELSE 'pending' END AS status,
+	LEFT JOIN (SELECT CASE WHEN r.issue_at > now() AND r.row_task IS NULL THEN 'scheduled' ELSE 'pending' END AS status,
 			count(*) AS count,
 			min(greatest(r.enqueued_at, CASE WHEN r.issue_at <= now() THEN r.issue_at END)) AS oldest
 		FROM seam_instant_key_request r
