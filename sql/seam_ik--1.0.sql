@@ -398,26 +398,30 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
-	u.count + f.count + coalesce(w.count, 0) AS count,
+	u.count + f.count + w.count + l.count AS count,
 	-- (the clock may have been set back)
-	now() - least(u.oldest, f.oldest, w.oldest,
-		CASE WHEN u.count + f.count + coalesce(w.count, 0) > 0 THEN now() END) AS oldest_age,
+	now() - least(u.oldest, f.oldest, w.oldest, l.oldest,
+		CASE WHEN u.count + f.count + w.count + l.count > 0 THEN now() END) AS oldest_age,
 	e.error AS last_error
-FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status)
-	CROSS JOIN LATERAL (SELECT count(*) AS count,
+FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
+	LATERAL (SELECT count(*) AS count,
 			min(greatest(r.enqueued_at, CASE WHEN r.status IN ('pending', 'in_flight') THEN r.issue_at END)) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u
-	CROSS JOIN LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
+		WHERE r.status = s.status AND r.next_attempt_at IS NOT NULL AND r.finished_at IS NULL) u,
+	LATERAL (SELECT count(*) AS count, min(r.finished_at) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f
-	-- stays that sleep, and those whose time has come, but nobody has looked at them yet
-	LEFT JOIN (SELECT CASE WHEN r.issue_at > now() AND r.row_task IS NULL THEN 'scheduled' ELSE 'pending' END AS status,
-			count(*) AS count,
+		WHERE r.status = s.status AND r.finished_at IS NOT NULL) f,
+	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+		FROM seam_instant_key_request r
+		WHERE s.status = 'scheduled' AND r.status = 'pending' AND r.next_attempt_at IS NULL
+			AND r.wake_at IS NOT NULL AND r.row_task IS NULL AND r.issue_at > now()) w,
+	-- what has come due, but was not looked at yet
+	LATERAL (SELECT count(*) AS count,
 			min(greatest(r.enqueued_at, CASE WHEN r.issue_at <= now() THEN r.issue_at END)) AS oldest
 		FROM seam_instant_key_request r
-		WHERE r.status = 'pending' AND r.next_attempt_at IS NULL AND r.wake_at IS NOT NULL
-		GROUP BY 1) w ON w.status = s.status
+		WHERE s.status = 'pending' AND r.status = 'pending' AND r.next_attempt_at IS NULL
+			AND r.wake_at IS NOT NULL
+			AND (r.row_task IS NOT NULL OR r.issue_at IS NULL OR r.issue_at <= now())) l
 	LEFT JOIN LATERAL (SELECT r.error
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.error IS NOT NULL
