@@ -49,7 +49,8 @@ change_of_living(const StayFacts *newest, const StayChange *change, StayPlan *pl
 	}
 	else if (change->identity_changed || change->terms_changed)
 	{
-		plan->act = newest->phase == STAY_WAITS ? STAY_FOLLOW : STAY_ASK;
+		/* late keys are looked for by the identity that the call was for */
+		plan->act = newest->phase == STAY_WAITS && !newest->is_looked_for ? STAY_FOLLOW : STAY_ASK;
 		plan->revoke_formers = true;
 	}
 	else if (change->key_changed && change->shows == STAY_SHOWS_NOTHING)
@@ -82,6 +83,9 @@ change_of_ended(const StayFacts *newest, const StayChange *change, StayPlan *pla
 		revives = revives || (newest->phase == STAY_ENDED && newest->end == STAY_OVER &&
 							  change->dates_changed);
 	}
+	else if (change->wanted_changed && newest->phase == STAY_ENDED &&
+			 newest->end == STAY_UNWANTED)
+		revives = true;			/* its guest changed meanwhile */
 	else if (change->key_changed)
 	{
 		revives = false;
@@ -93,6 +97,29 @@ change_of_ended(const StayFacts *newest, const StayChange *change, StayPlan *pla
 	}
 	if (revives)
 		plan->act = STAY_ASK;
+}
+
+/*
+ * What a change means for a stay whose row is gone, or wants no key.
+ */
+static void
+change_of_unwanted(const StayFacts *newest, const StayChange *change, StayPlan *plan)
+{
+	bool		by_hand = change->key_changed && change->shows == STAY_SHOWS_OTHER;
+	bool		was_left = newest->phase == STAY_ENDED && newest->end == STAY_LEFT;
+
+	if (is_alive(newest) || newest->phase == STAY_FAILED || change->deleted ||
+		change->shows == STAY_SHOWS_NEWEST || change->shows == STAY_SHOWS_FORMER || by_hand)
+	{
+		plan->act = STAY_STOP;
+		plan->end = by_hand ? STAY_LEFT : STAY_UNWANTED;
+		plan->clear = !change->deleted;
+	}
+	else if (was_left && change->identity_changed)
+	{
+		plan->act = STAY_STOP;
+		plan->end = STAY_UNWANTED;
+	}
 }
 
 /*
@@ -113,14 +140,7 @@ stay_after_change(const StayFacts *newest, const StayChange *change)
 		return plan;
 	}
 	if (!wants)
-	{
-		if (is_alive(newest) || newest->phase == STAY_FAILED || change->deleted)
-		{
-			plan.act = STAY_STOP;
-			plan.end = STAY_UNWANTED;
-			plan.clear = !change->deleted;
-		}
-	}
+		change_of_unwanted(newest, change, &plan);
 	else if (is_alive(newest))
 		change_of_living(newest, change, &plan);
 	else
@@ -208,6 +228,12 @@ stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at)
 		return STAY_POSTPONE;
 	if (newest->phase == STAY_HAS_KEY)
 		return due_of_key(newest, clock, wake_at);
+	if (newest->phase == STAY_FLIES && newest->is_renewal && newest->former_expires_at != DT_NOBEGIN)
+	{
+		if (newest->former_expires_at <= clock->now)
+			return STAY_LOST;
+		*wake_at = Min(*wake_at, newest->former_expires_at);
+	}
 	return STAY_SLEEP;
 }
 

@@ -114,6 +114,8 @@ typedef struct StayFacts
 	bool		is_being_written;
 	/* Its key could not be. */
 	bool		is_unwritten;
+	/* An earlier call of it may have issued a key that shows late. */
+	bool		is_looked_for;
 	/* It renews the key of a predecessor. */
 	bool		is_renewal;
 	/* When its key is to be issued; DT_NOBEGIN: at once; DT_NOEND: never. */
@@ -123,7 +125,8 @@ typedef struct StayFacts
 
 	/*
 	 * Of a renewal: when the key ends that it renews; DT_NOEND: it has ended
-	 * already.
+	 * already; DT_NOBEGIN: it has, and that was told of while a call was
+	 * under way.
 	 */
 	TimestampTz former_expires_at;
 
@@ -161,7 +164,7 @@ typedef enum StayDue
 	STAY_POSTPONE,				/* it has not begun: revoke what there is, and
 								 * ask later */
 	STAY_LOST,					/* the key that it was to renew has ended: it
-								 * has failed */
+								 * has failed, or will be issued too late */
 	STAY_FORGET					/* it ended long ago: nothing has to be kept
 								 * any more */
 } StayDue;

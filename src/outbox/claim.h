@@ -19,6 +19,8 @@ typedef struct WorkAttempt
 	int			revoke_timeout; /* of a revocation */
 	bool		has_seam_time;	/* Seam's clock is known */
 	TimestampTz seam_time;		/* if so: what it says */
+	TimestampTz stays_at;		/* by what time of Seam's stays go on;
+								 * DT_NOEND: that is not known */
 	AccountId	account;		/* that it is made with */
 } WorkAttempt;
 

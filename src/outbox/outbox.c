@@ -88,6 +88,7 @@ static const InsertionColumn columns[REQ_NCOLUMNS] =
 	[REQ_WAKE_AT] = {"wake_at", TIMESTAMPTZOID, false},
 	[REQ_ROW_TASK] = {"row_task", TEXTOID, false},
 	[REQ_ROW_TASK_AT] = {"row_task_at", TIMESTAMPTZOID, false},
+	[REQ_LOOK_AGAIN_AT] = {"look_again_at", TIMESTAMPTZOID, false},
 	[REQ_SEAM_WORKSPACE] = {"seam_workspace", UUIDOID, false},
 };
 

@@ -371,11 +371,17 @@ stay_work_succeed(const StayWork *stay, bool renews, TimestampTz former_expires_
 	work_execute(&note_successor, args, NULL);
 }
 
+#define FLIES " (status = 'in_flight') "
+
 static WorkStatement note_lost =
 {
-	.sql = "UPDATE %r SET status = 'failed', next_attempt_at = NULL, finished_at = "
-	"clock_timestamp(), sqlstate = coalesce(sqlstate, '55000'), error = coalesce(error, 'the "
-	"instant key expired before it could be renewed'), wake_at = coalesce(valid_until, 'infinity'),"
+	/* what is in flight may still get a key, late as it is */
+	.sql = "UPDATE %r SET status = CASE WHEN" FLIES "THEN status ELSE 'failed' END,"
+	" next_attempt_at = CASE WHEN" FLIES "THEN next_attempt_at END,"
+	" finished_at = CASE WHEN NOT" FLIES "THEN clock_timestamp() END,"
+	" former_expires_at = CASE WHEN" FLIES "THEN '-infinity' ELSE former_expires_at END,"
+	" sqlstate = coalesce(sqlstate, '55000'), error = coalesce(error, 'the instant key expired "
+	"before it could be renewed'), wake_at = coalesce(valid_until, 'infinity'),"
 	" row_task = CASE WHEN target_table IS NOT NULL THEN 'clear' END,"
 	" row_task_at = CASE WHEN target_table IS NOT NULL THEN '-infinity'::timestamptz END"
 	" WHERE request_id = $3",

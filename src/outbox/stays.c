@@ -49,7 +49,7 @@ typedef struct Search
 {
 	/* the row, or NULL */
 	const Target *target;
-	/* the argument that says which column shows the key */
+	/* the argument that says which column shows the key; NULL: any */
 	const char *slot;
 	/* without a row: the stay of this request */
 	int64		id;
@@ -148,7 +148,7 @@ is_found(TupleTableSlot *slot, const Search *search, int64 origin)
 		if (!isnull && !is_same(slot, REQ_TARGET_COLUMNS, target->columns))
 			return false;
 	}
-	return has_argument(slot, target, search->slot);
+	return search->slot == NULL || has_argument(slot, target, search->slot);
 }
 
 /*
@@ -199,6 +199,10 @@ read_request(StayRequest *request)
 	facts->is_renewal = !isnull && DatumGetBool(value);
 	(void) value_of(slot, REQ_NEXT_ATTEMPT_AT, &isnull);
 	facts->is_queued = !isnull;
+	value = value_of(slot, REQ_ROW_TASK, &isnull);
+	facts->is_looked_at = !isnull && text_is(value, "look");
+	(void) value_of(slot, REQ_LOOK_AGAIN_AT, &isnull);
+	facts->is_looked_for = !isnull;
 	(void) value_of(slot, REQ_TARGET_TABLE, &isnull);
 	facts->has_row = !isnull;
 	value = value_of(slot, REQ_REFERENCE, &isnull);
@@ -352,7 +356,8 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 		CommandCounterIncrement();
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		find(table, hash, search, snapshot, stay);
-		keep_stay(stay, stay_id_of(stay, search));
+		if (search->target == NULL || search->slot)
+			keep_stay(stay, stay_id_of(stay, search));
 		changed = false;
 		for (int i = 0; i < stay->n && !changed; i++)
 		{
@@ -373,7 +378,8 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 
 /*
  * The requests of a row of a user's table, of the trigger that has this argument for the
- * column of the key's id.  To be given back by stays_release().
+ * column of the key's id; or, where slot is NULL because the row is gone, all that the row
+ * ever had, as if they were of one stay.  To be given back by stays_release().
  */
 void
 stays_of_row(Outbox *outbox, const Target *target, const char *slot, Stay *stay)
@@ -553,9 +559,23 @@ stays_revoke_formers(Stay *stay)
 	{
 		StayValues	change = {0};
 
-		if (!has_expired(stay, &stay->requests[i]) && set_revoked(&stay->requests[i], &change))
-			apply(&stay->requests[i], &change);
+		if (has_expired(stay, &stay->requests[i]) || !set_revoked(&stay->requests[i], &change))
+			continue;
+		apply(&stay->requests[i], &change);
+		/* it is done, also where that is wanted twice */
+		stay->requests[i].facts.phase = STAY_ENDED;
 	}
+}
+
+/*
+ * Put into a change that the row is not to show a key of the stay any more.
+ */
+static void
+clear_row(StayValues *change)
+{
+	set_text(change, REQ_ROW_TASK, "clear");
+	set_time(change, REQ_ROW_TASK_AT, DT_NOBEGIN);
+	places_wake_writer_at_commit();
 }
 
 /*
@@ -577,11 +597,7 @@ stays_stop(Stay *stay, StayEnd end, bool clear, bool keep)
 	else
 		set_null(change, REQ_WAKE_AT);
 	if (clear)
-	{
-		set_text(change, REQ_ROW_TASK, "clear");
-		set_time(change, REQ_ROW_TASK_AT, DT_NOBEGIN);
-		places_wake_writer_at_commit();
-	}
+		clear_row(change);
 }
 
 /*
@@ -609,6 +625,9 @@ stays_ask(Stay *stay, const SeamRequest *request, const Target *target, OutboxSt
 	set_null(change, REQ_WAKE_AT);
 	set_null(change, REQ_ROW_TASK);
 	set_null(change, REQ_ROW_TASK_AT);
+	/* until that has a key the row is not to show one that is dead */
+	if (what->replaces && what->issue_at > GetCurrentTimestamp())
+		clear_row(change);
 	return id;
 }
 
@@ -640,7 +659,8 @@ stays_follow(Stay *stay, const SeamRequest *request, const pg_uuid_t *shown)
 
 /*
  * The stay has these dates from now on.  What is alive is looked at anew by the worker;
- * what sleeps until a time that is still to come sleeps until the new one.
+ * what waits for a time that is still to come, by the local clock, sleeps until then: the
+ * worker, which goes by Seam's, wakes it at once if it has come.
  */
 void
 stays_set_dates(Stay *stay, TimestampTz issue_at, TimestampTz valid_until)
@@ -650,8 +670,16 @@ stays_set_dates(Stay *stay, TimestampTz issue_at, TimestampTz valid_until)
 	StayValues *change = change_newest(stay);
 	TimestampTz wake_at = DT_NOBEGIN;
 
-	if (facts->phase == STAY_WAITS && !facts->is_queued && issue_at > GetCurrentTimestamp())
+	if (facts->phase == STAY_WAITS && !facts->is_renewal && issue_at > GetCurrentTimestamp())
+	{
 		wake_at = Min(issue_at, valid_until);
+		set_null(change, REQ_NEXT_ATTEMPT_AT);
+		if (facts->is_looked_at)
+		{
+			set_null(change, REQ_ROW_TASK);
+			set_null(change, REQ_ROW_TASK_AT);
+		}
+	}
 	set(change, REQ_ISSUE_AT, TimestampTzGetDatum(issue_at), issue_at == DT_NOBEGIN);
 	set(change, REQ_VALID_UNTIL, TimestampTzGetDatum(valid_until), valid_until == DT_NOEND);
 	set_time(change, REQ_WAKE_AT, wake_at);

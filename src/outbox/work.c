@@ -180,8 +180,10 @@ row_ids(const WorkRow *rows, int n)
  */
 static WorkStatement select_pending =
 {
-	.sql = DUE("status = 'pending' AND user_identity_id <> ALL ($7)", LOCKED),
-	.types = {DUE_TYPES, UUIDARRAYOID}
+	/* $8: nothing is sent for a stay that is over, or may be */
+	.sql = DUE("status = 'pending' AND user_identity_id <> ALL ($7) AND (valid_until IS NULL OR "
+			   "valid_until > $8) AND (issue_at IS NULL OR issue_at <= $8 + interval '5 s')", LOCKED),
+	.types = {DUE_TYPES, UUIDARRAYOID, TIMESTAMPTZOID}
 };
 
 static WorkStatement select_revoking =
@@ -216,6 +218,7 @@ typedef struct Reading
 	const WorkQueue *queue;		/* of it */
 	TimestampTz due;			/* what is due then */
 	ArrayType  *held;			/* not for these identities */
+	TimestampTz stays_at;		/* as WorkAttempt says */
 	WorkRow    *rows;			/* what was read, in the context of the first
 								 * read */
 	int			n;				/* how many these are */
@@ -245,6 +248,7 @@ read_rows(void *arg, WorkMark *mark, int limit, bool keep)
 	args[4] = Int64GetDatum(mark->id);
 	args[5] = Int64GetDatum(limit);
 	args[6] = PointerGetDatum(reading->held);
+	args[7] = TimestampTzGetDatum(reading->stays_at);
 	work_execute(statements[reading->queue->status], args, NULL);
 	n = get_rows(&rows);
 	if (keep && n > 0)
@@ -295,7 +299,9 @@ static int
 take(WorkQueue *queue, WorkMark *mark, TimestampTz due, const WorkAttempt *attempt,
 	 ArrayType *held, int limit, WorkRow **rows)
 {
-	Reading		reading = {queue, due, held, palloc(sizeof(WorkRow)), 0, CurrentMemoryContext};
+	Reading		reading = {.queue = queue,.due = due,.held = held,
+		.stays_at = attempt ? attempt->stays_at : DT_NOEND,
+	.rows = palloc(sizeof(WorkRow)),.context = CurrentMemoryContext};
 
 	if (!queue->careful)
 		(void) read_rows(&reading, mark, limit, true);

@@ -331,7 +331,7 @@ read_dates(TriggerPlan *plan, TriggerData *td, const Version *version, bool issu
 		*issue_at = stay_date(plan, td, version->row, F_ISSUE_AT);
 	if (newest == NULL || until_changed)
 		*valid_until = stay_date(plan, td, version->row, F_VALID_UNTIL);
-	if (check && *issue_at > *valid_until)
+	if (check && *issue_at > *valid_until && *issue_at != DT_NOEND)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("trigger \"%s\" of table \"%s\": the stay ends before it begins",
@@ -392,11 +392,15 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 	TimestampTz valid_until = DT_NOEND;
 	StayPlan	what;
 	Stay		stay;
+	bool		changes;
 
-	stays_of_row(keep_plan->outbox, target, keep_plan->slot, &stay);
+	/* whatever keys a row had that is gone, of whichever trigger */
+	stays_of_row(keep_plan->outbox, target, new ? keep_plan->slot : NULL, &stay);
 	newest = stays_newest(&stay);
 	change->deleted = new == NULL;
 	change->dates_changed = issue_changed || until_changed;
+	changes = change->dates_changed || change->identity_changed || change->terms_changed ||
+		change->wanted_changed || change->key_changed;
 	if (new)
 	{
 		change->has_identity = new->has_identity;
@@ -407,10 +411,15 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 	}
 	what = stay_after_change(newest ? &newest->facts : &none, change);
 	if (new && (what.act == STAY_ASK || what.dates || change->dates_changed))
-		read_dates(plan, td, new, issue_changed, until_changed, newest, new->wanted, &issue_at,
-				   &valid_until);
-	/* history: nothing is asked for, where Seam's clock is known to say so */
-	if (what.act == STAY_ASK && newest == NULL && stay_is_over(valid_until))
+		read_dates(plan, td, new, issue_changed, until_changed, newest, new->wanted && changes,
+				   &issue_at, &valid_until);
+
+	/*
+	 * history: nothing is asked for, where Seam's clock is known to say so,
+	 * or the dates are older than the trigger and the wrong way round
+	 */
+	if (what.act == STAY_ASK && newest == NULL &&
+		(stay_is_over(valid_until) || issue_at > valid_until))
 		what.act = STAY_NOTHING;
 	carry_out(plan, td, target, new ? new : &gone, &stay, &what, issue_at, valid_until);
 	stays_release(&stay);

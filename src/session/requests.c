@@ -182,6 +182,8 @@ static Statement statements[ST_COUNT] =
 		" WHEN successor_id IS NOT NULL OR stay_end IS NOT NULL THEN 'revoking'"
 		" WHEN sqlstate = '08007' OR call_id IS NOT NULL THEN 'in_flight' ELSE 'pending' END,"
 		" attempts = 0, finished_at = NULL, dismissed_at = NULL, next_attempt_at = '-infinity',"
+		" former_expires_at = CASE WHEN former_expires_at > clock_timestamp() THEN "
+		"former_expires_at END,"
 		" wake_at = CASE WHEN wake_at IS NOT NULL THEN '-infinity'::timestamptz END,"
 		" account = CASE WHEN (sqlstate = '08007' OR call_id IS NOT NULL) AND (transaction_id IS "
 		"NULL OR call_id IS NOT NULL) AND (instant_key).instant_key_id IS NULL THEN NULL ELSE "

@@ -20,6 +20,7 @@
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
 #include "worker/sending.h"
+#include "worker/stay_clock.h"
 #include "worker/step.h"
 
 /* Where so many results cannot be stored, no more keys are issued that nobody can get. */
@@ -280,6 +281,7 @@ claims_take(void)
 	int			n = allowance(&may, &again_at);
 	WorkAttempt attempt = {.account = *credentials_id()};
 	ShareNeed	need = {.due[SHARE_REVOKE] = queues_is_due(STATUS_REVOKING)};
+	StayClock	clock;
 
 	if (n == 0 || (may == PACE_MAY_LIST && claim_probe()))
 		return;
@@ -287,6 +289,7 @@ claims_take(void)
 	attempt.timeout = settings_request_timeout + settings_settle_delay;
 	attempt.revoke_timeout = Max(settings_request_timeout, settings_settle_delay);
 	seam_clock_now(&attempt.has_seam_time, &attempt.seam_time);
+	attempt.stays_at = stay_clock_now(&clock) ? clock.now : DT_NOEND;
 	/* to revoke a key leaves nothing in doubt either */
 	need.due[SHARE_NEW] = may != PACE_MAY_LIST && queues_is_due(STATUS_PENDING);
 	need.due[SHARE_LIST] = claims_list_due() <= clock_now() ||

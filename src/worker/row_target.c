@@ -71,7 +71,8 @@ likeness(const Trigger *trigger, Datum *fields, int nfields)
 
 /*
  * Take the columns from the arguments of the table's trigger, if it has one: the
- * one whose arguments are the most like those that the request says, or the first.
+ * one whose arguments are the most like those that the request says, or the first.  Returns
+ * false where it has none, and where that one is disabled.
  */
 static bool
 read_columns(Relation rel, Oid function, Datum arguments, char **columns)
@@ -86,14 +87,19 @@ read_columns(Relation rel, Oid function, Datum arguments, char **columns)
 	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
 	{
 		const Trigger *trigger = &rel->trigdesc->triggers[i];
+		int			alike;
 
-		if (trigger->tgfoid != function || trigger->tgenabled == TRIGGER_DISABLED)
+		if (trigger->tgfoid != function)
 			continue;
-		if (likeness(trigger, fields, nfields) <= best)
+		alike = 2 * likeness(trigger, fields, nfields) +
+			(trigger->tgenabled != TRIGGER_DISABLED);
+		if (alike <= best)
 			continue;
-		best = likeness(trigger, fields, nfields);
+		best = alike;
 		found = trigger;
 	}
+	if (found && found->tgenabled == TRIGGER_DISABLED)
+		return false;
 	for (int i = 0; found && i < found->tgnargs; i++)
 	{
 		char	   *column;

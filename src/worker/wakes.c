@@ -106,7 +106,8 @@ take(const StayWork *stay, StayDue due, const StayClock *clock, TimestampTz wake
 
 				stay_work_lost(stay);
 				change_needs_writer();
-				change_add_notice(&row, STATUS_FAILED);
+				if (facts->former_expires_at != DT_NOBEGIN)
+					change_add_notice(&row, STATUS_FAILED);
 			}
 			return false;
 		case STAY_FORGET:

@@ -27,6 +27,7 @@ typedef struct ChangeCase
 	StayEnd		end;
 	StayChange	change;
 	StayPlan	plan;
+	bool		is_looked_for;
 } ChangeCase;
 
 static const ChangeCase changes[] = {
@@ -46,6 +47,9 @@ static const ChangeCase changes[] = {
 	STAY_WAITS, 0, {WANTS,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
 	{"another guest while it waits",
 	STAY_WAITS, 0, {WANTS,.identity_changed = true}, {STAY_FOLLOW,.revoke_formers = true}},
+	{"another guest while it waits, and a late key of the former one may show",
+		STAY_WAITS, 0, {WANTS,.identity_changed = true}, {STAY_ASK,.revoke_formers = true},
+	.is_looked_for = true},
 	{"another count while it waits",
 		STAY_WAITS, 0, {WANTS,.terms_changed = true,.dates_changed = true},
 	{STAY_FOLLOW,.revoke_formers = true,.dates = true}},
@@ -106,6 +110,22 @@ static const ChangeCase changes[] = {
 	{"dates of what is not wanted", STAY_ENDED, STAY_UNWANTED,
 	{.has_identity = true,.dates_changed = true}, {STAY_NOTHING,.dates = true}},
 	{"it goes", STAY_ENDED, STAY_UNWANTED, {.deleted = true}, {STAY_STOP, STAY_UNWANTED}},
+	{"one that was cancelled, which the row shows, is not wanted", STAY_ENDED, STAY_CANCELLED,
+		{.has_identity = true,.wanted_changed = true,.shows = STAY_SHOWS_NEWEST},
+	{STAY_STOP, STAY_UNWANTED,.clear = true}},
+	{"another value is written as it is not wanted any more", STAY_HAS_KEY, 0,
+		{.has_identity = true,.wanted_changed = true,.key_changed = true,.shows = STAY_SHOWS_OTHER},
+	{STAY_STOP, STAY_LEFT,.clear = true}},
+	{"another value is written to what is not wanted", STAY_ENDED, STAY_UNWANTED,
+		{.has_identity = true,.key_changed = true,.shows = STAY_SHOWS_OTHER},
+	{STAY_STOP, STAY_LEFT,.clear = true}},
+	{"and that is wanted", STAY_ENDED, STAY_LEFT,
+	{WANTS,.wanted_changed = true,.shows = STAY_SHOWS_OTHER}, {STAY_NOTHING}},
+	{"another value, which is not wanted, gets another guest", STAY_ENDED, STAY_LEFT,
+		{.has_identity = true,.identity_changed = true,.shows = STAY_SHOWS_OTHER},
+	{STAY_STOP, STAY_UNWANTED}},
+	{"and is wanted", STAY_ENDED, STAY_UNWANTED,
+	{WANTS,.wanted_changed = true,.shows = STAY_SHOWS_OTHER}, {STAY_ASK}},
 	{"another value stays alone whatever the count",
 		STAY_ENDED, STAY_LEFT, {WANTS,.terms_changed = true,.wanted_changed = true,
 	.dates_changed = true,.shows = STAY_SHOWS_OTHER}, {STAY_NOTHING,.dates = true}},
@@ -122,7 +142,7 @@ test_changes(void)
 	for (int i = 0; i < (int) lengthof(changes); i++)
 	{
 		const ChangeCase *c = &changes[i];
-		StayFacts	newest = {.phase = c->phase,.end = c->end};
+		StayFacts	newest = {.phase = c->phase,.end = c->end,.is_looked_for = c->is_looked_for};
 		StayPlan	plan = stay_after_change(&newest, &c->change);
 
 		unit_check(plan.act == c->plan.act && plan.end == c->plan.end &&
@@ -212,6 +232,13 @@ static const DueCase dues[] = {
 	.former_expires_at = NOW + HOUR,.is_queued = true}, STAY_SLEEP, NOW + HOUR},
 	{"the former has ended", {STAY_WAITS, RENEWAL,.former_expires_at = NOW,.is_queued = true},
 	STAY_LOST, 0},
+	{"a renewal flies", {STAY_FLIES, RENEWAL,.former_expires_at = NOW + HOUR}, STAY_SLEEP,
+	NOW + HOUR},
+	{"the former ends while it does", {STAY_FLIES, RENEWAL,.former_expires_at = NOW}, STAY_LOST, 0},
+	{"that is told once", {STAY_FLIES, RENEWAL,.former_expires_at = DT_NOBEGIN}, STAY_SLEEP,
+	DT_NOEND},
+	{"and it is not sent again", {STAY_WAITS, RENEWAL,.former_expires_at = DT_NOBEGIN}, STAY_LOST,
+	0},
 	{"a renewal is moved ahead", {STAY_WAITS,.is_renewal = true,.issue_at = NOW + DAY, ENDLESS,
 	.former_expires_at = NOW + HOUR}, STAY_POSTPONE, 0},
 
