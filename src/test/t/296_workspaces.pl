@@ -133,6 +133,20 @@ is(join(' ', sort split / /, where($both)), "$own $own $north", 'with one key ea
 is(sql("SELECT count(*) FROM seam_instant_key_request WHERE user_identity_id = '$both' " .
 	'AND (instant_key).workspace_id = coalesce(seam_workspace, ' . "'$own')"), 3, 'of its workspace');
 
+# ---------- a request that is deleted while it is sent ----------
+
+my $deleted = new_guest;
+set(request_timeout => '60s');
+$fake->behave($deleted, "$at,hold", 1);
+enqueue($deleted, "seam_workspace => '$north'");
+ok(wait_for(sub { sent($deleted) }), 'a request is sent');
+sql("DELETE FROM seam_instant_key_request WHERE user_identity_id = '$deleted'");
+$fake->release($deleted);
+ok(wait_for(sub { states_of($deleted) =~ /^revoked/ }), 'the key that it gets in spite of its end is revoked');
+is(where($deleted), '', 'really');
+is(asked_in($deleted), $north, 'in its workspace');
+set(request_timeout => '1s');
+
 # ---------- triggers inside the transaction ----------
 
 sql(q{CREATE TABLE walk_in (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, property uuid, key_id uuid,
@@ -215,7 +229,7 @@ my $unseen = new_guest;
 $row = sql("INSERT INTO booking (guest, property, check_in, check_out) VALUES ('$unseen', '$north', now() + interval '1 hour', " .
 	"now() + interval '1 month') RETURNING id");
 sql("SET session_replication_role = replica; UPDATE booking SET property = '$south' WHERE id = $row");
-sql("UPDATE seam_instant_key_request SET issue_at = now(), wake_at = '-infinity' WHERE user_identity_id = '$unseen'; " .
+sql("UPDATE seam_instant_key_request SET issue_at = now(), wake_at = now() - interval '1 minute' WHERE user_identity_id = '$unseen'; " .
 	'SELECT seam_enqueue_instant_key(gen_random_uuid())');
 ok(wait_for(sub { states_of($unseen) =~ /^cancelled/ }), 'where no trigger has seen the change, nothing is sent');
 is(sent($unseen), 0, 'to neither workspace');
