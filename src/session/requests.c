@@ -505,7 +505,7 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
 	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, target),
-	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too),
+		UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too),
 	UUIDPGetDatum(request->workspace)};
 	char		nulls[STATEMENT_MAX_ARGS];
 	int			n;
