@@ -326,8 +326,8 @@ static WorkStatement insert_successor =
 	"'pending', CASE WHEN $4 AND target_table IS NULL THEN '-infinity'::timestamptz END, "
 	"enqueued_by, system_identifier, origin, issue_at, valid_until, stay_id, $4, $5, $6, "
 	"CASE WHEN $4 AND target_table IS NOT NULL THEN 'look' END, CASE WHEN $4 AND target_table "
-	"IS NOT NULL THEN '-infinity'::timestamptz END, replaces_key, seam_workspace FROM %r WHERE request_id = $3 "
-	"RETURNING request_id",
+	"IS NOT NULL THEN '-infinity'::timestamptz END, replaces_key, seam_workspace FROM %r WHERE "
+	"request_id = $3 RETURNING request_id",
 	.types = {INT8OID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 

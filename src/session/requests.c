@@ -250,7 +250,8 @@ static Statement statements[ST_COUNT] =
 		" account, api_key_hash, timeline_id, system_identifier, origin, seam_workspace)"
 		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
 		" attempt_timeout, seam_time, now(), '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, api_key_hash, timeline_id, $1, $2, seam_workspace FROM c, unnest(user_identity_ids) AS u(i)"
+		" account, api_key_hash, timeline_id, $1, $2, seam_workspace"
+		" FROM c, unnest(user_identity_ids) AS u(i)"
 		" WHERE" CALL_IS_OPEN_ELSEWHERE("%r"),
 		{INT8OID, INT8OID}
 	},

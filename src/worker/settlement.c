@@ -175,8 +175,8 @@ store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *
 }
 
 /*
- * Settles the doubts of an identity, in a workspace, by the list of its keys.  Returns false when a session
- * has locked one.
+ * Settles the doubts of an identity, in a workspace, by the list of its keys.  Returns
+ * false when a session has locked one.
  */
 bool
 settlement_store(Flight *flight)

@@ -5,7 +5,7 @@ use warnings;
 
 use FakeSeam;
 use Guests qw(meet new_guest sql error_of keys_of live asked sent enqueue states_of state_of wait_state reported
-	settled quiet say_to printed set pause go_on up worker_of);
+	settled quiet printed set pause go_on);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -34,7 +34,11 @@ sub asked_in
 	}
 	return join ' ', sort keys %in;
 }
-sub generate { my ($guest, $in) = @_; return "SELECT (seam_generate_instant_key('$guest', 1, NULL, $in)).workspace_id"; }
+sub generate
+{
+	my ($guest, $in) = @_;
+	return "SELECT (seam_generate_instant_key('$guest', 1, NULL, $in)).workspace_id";
+}
 # the stay's newest key is to be renewed now: more than half of its life has passed
 sub renew
 {
@@ -68,7 +72,8 @@ $guest = new_guest;
 my $id = enqueue($guest, "seam_workspace => '$south'");
 ok(wait_state('postgres', $id, 'issued -'), 'a request for a workspace');
 is(where($guest), $south, 'has its key there');
-is(sql("SELECT workspace_id = seam_workspace FROM seam_instant_key_request WHERE request_id = $id"), 't', 'and says so');
+is(sql("SELECT workspace_id = seam_workspace FROM seam_instant_key_request WHERE request_id = $id"), 't',
+	'and says so');
 sql("SELECT seam_cancel_instant_key_request($id)");
 ok(wait_state('postgres', $id, 'revoked -'), 'it is cancelled');
 is(where($guest), '', 'and its key revoked');
@@ -169,20 +174,21 @@ ok(quiet(), 'nothing is left to do');
 is(reported($walk_in), '-', 'nothing is reported');
 # a key of which the outbox knows nothing
 my $unknown = new_guest;
-my $unknown_id = sql("SET seam_ik.revoke_on_rollback = off; SELECT (seam_generate_instant_key('$unknown', 1, NULL, '$south'))" .
-	'.instant_key_id');
+my $unknown_id = sql('SET seam_ik.revoke_on_rollback = off; ' .
+	"SELECT (seam_generate_instant_key('$unknown', 1, NULL, '$south')).instant_key_id");
 sql("INSERT INTO walk_in (property, key_id) VALUES ('$south', '$unknown_id'); DELETE FROM walk_in");
 ok(becomes($unknown, ''), 'a key that no request has issued is revoked where its row says');
 is(asked_in($unknown), $south, 'and only there');
 like(error_of("CREATE TABLE wrong (id int PRIMARY KEY, guest uuid, property int, key_id uuid);
 	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON wrong FOR EACH ROW EXECUTE FUNCTION
 		seam_keep_instant_key_trigger('user_identity_id=guest', 'seam_workspace=property', 'instant_key_id=key_id');
-	INSERT INTO wrong VALUES (1)"), qr/^42804: +.*column "property" does not fit seam_workspace/, 'the column must fit');
+	INSERT INTO wrong VALUES (1)"), qr/^42804: +.*column "property" does not fit seam_workspace/,
+	'the column must fit');
 
 # ---------- a stay ----------
 
-sql(q{CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, property uuid, check_in timestamptz,
-		check_out timestamptz, key_id uuid, workspace uuid);
+sql(q{CREATE TABLE booking (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid, property uuid,
+		check_in timestamptz, check_out timestamptz, key_id uuid, workspace uuid);
 	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW EXECUTE FUNCTION
 		seam_keep_instant_key_trigger('user_identity_id=guest', 'seam_workspace=property', 'issue_at=check_in',
 			'valid_until=check_out', 'instant_key_id=key_id', 'workspace_id=workspace')});
@@ -204,7 +210,8 @@ ok(shows($row, $north), 'a booking has its key in its workspace');
 renew($stays);
 ok(wait_for(sub { keys_of($stays) == 2 }), 'which is renewed');
 is(where($stays), "$north $north", 'there');
-ok(wait_for(sub { sql("SELECT key_id FROM booking WHERE id = $row") eq (keys_of($stays))[1]{instant_key_id} }), 'and written');
+ok(wait_for(sub { sql("SELECT key_id FROM booking WHERE id = $row") eq (keys_of($stays))[1]{instant_key_id} }),
+	'and written');
 is(asked_in($stays), $north, 'nothing was asked for elsewhere');
 sql("UPDATE booking SET property = '$south' WHERE id = $row");
 ok(shows($row, $south), 'a booking that moves to another workspace has a key there');
@@ -226,10 +233,11 @@ ok(shows($row, $south), 'a request that waits follows the row');
 is(asked_in($waits), $south, 'and nothing was sent before');
 # what is looked at before it is sent, or written, has to be of the same workspace
 my $unseen = new_guest;
-$row = sql("INSERT INTO booking (guest, property, check_in, check_out) VALUES ('$unseen', '$north', now() + interval '1 hour', " .
-	"now() + interval '1 month') RETURNING id");
+$row = sql("INSERT INTO booking (guest, property, check_in, check_out) VALUES ('$unseen', '$north', " .
+	"now() + interval '1 hour', now() + interval '1 month') RETURNING id");
 sql("SET session_replication_role = replica; UPDATE booking SET property = '$south' WHERE id = $row");
-sql("UPDATE seam_instant_key_request SET issue_at = now(), wake_at = now() - interval '1 minute' WHERE user_identity_id = '$unseen'; " .
+sql("UPDATE seam_instant_key_request SET issue_at = now(), wake_at = now() - interval '1 minute' " .
+	"WHERE user_identity_id = '$unseen'; " .
 	'SELECT seam_enqueue_instant_key(gen_random_uuid())');
 ok(wait_for(sub { states_of($unseen) =~ /^cancelled/ }), 'where no trigger has seen the change, nothing is sent');
 is(sent($unseen), 0, 'to neither workspace');
@@ -260,8 +268,8 @@ api_key_file($node, 'seam_test_one');
 reload($node);
 like(error_of(generate($refused, "'$north'")), qr/^22023: +seam_workspace needs a personal access token$/m,
 	'an API key of one workspace is not for another');
-like(error_of("SELECT seam_generate_instant_keys('{$refused}', seam_workspace => '$north')"), qr/^22023: +seam_workspace/,
-	'nor in a batch');
+like(error_of("SELECT seam_generate_instant_keys('{$refused}', seam_workspace => '$north')"),
+	qr/^22023: +seam_workspace/, 'nor in a batch');
 my $failed = enqueue($refused, "seam_workspace => '$north'");
 ok(wait_state('postgres', $failed, 'failed 22023'), 'a request fails, too');
 is(sent($refused), 0, 'nothing was sent');
@@ -271,8 +279,8 @@ is(where($kept), $north, 'because it lives');
 api_key_file($node, 'seam_at1_properties');
 set(workspace_id => $own);
 reload($node);
-is(sql("SELECT seam_retry_instant_key_request($_)"), $_ == $id ? 'revoking' : 'pending', 'with the token it is tried again')
-	foreach $id, $failed;
+is(sql("SELECT seam_retry_instant_key_request($_)"), $_ == $id ? 'revoking' : 'pending',
+	'with the token it is tried again') foreach $id, $failed;
 ok(wait_state('postgres', $id, 'revoked -'), 'the key is revoked');
 is(where($kept), '', 'in its workspace');
 ok(wait_state('postgres', $failed, 'issued -'), 'and the other one issued');
