@@ -108,11 +108,12 @@ static void
 choose_account(Flight *flight)
 {
 	const pg_uuid_t *workspace = NULL;
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
 
 	flight->account = *credentials_account();
 	if (flight->row.has_workspace && credentials_choose_workspace())
 	{
-		char	   *text = MemoryContextAlloc(flight->context, UUID_TEXT_LEN + 1);
+		char	   *text = palloc(UUID_TEXT_LEN + 1);
 
 		workspace = &flight->row.workspace;
 		uuid_write(text, workspace);
@@ -121,6 +122,7 @@ choose_account(Flight *flight)
 	if (workspace == NULL ? in_workspace != NULL : in_workspace == NULL ||
 		memcmp(in_workspace, workspace, UUID_LEN) != 0)
 		use(&flight->account, workspace);
+	MemoryContextSwitchTo(old);
 }
 
 /*
