@@ -107,6 +107,19 @@ ok(becomes($cut, ''), 'its key is revoked after a crash');
 ok(quiet(), 'nothing is left to do');
 is(asked_in($cut), $south, 'in its workspace');
 
+# ... and a call of the database that this one is a copy of
+my $copied = new_guest;
+sql("INSERT INTO seam_instant_key_call (call_id, transaction_id, top_transaction_id, user_identity_ids, requested_at,
+		attempt_timeout, system_identifier, origin, timeline_id, data_directory_id, seam_workspace)
+	VALUES (gen_random_uuid(), '3', '3', '{$copied}', now(), 1000, 1, 1, 1, 1, '$south');
+	SELECT seam_adopt_instant_key_requests()");
+is(sql("SELECT status || ' ' || seam_workspace FROM seam_instant_key_request WHERE user_identity_id = '$copied'"),
+	"failed $south", 'what is reported of a copy has its workspace');
+sql("SELECT seam_retry_instant_key_request(request_id) FROM seam_instant_key_request
+	WHERE user_identity_id = '$copied'");
+ok(quiet(), 'tried again, it is settled');
+is(asked_in($copied), $south, 'there');
+
 # ---------- a doubt ----------
 
 # The answer is lost with the server; a second key would come of a list in another workspace.
