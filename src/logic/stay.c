@@ -228,7 +228,8 @@ stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at)
 		return STAY_POSTPONE;
 	if (newest->phase == STAY_HAS_KEY)
 		return due_of_key(newest, clock, wake_at);
-	if (newest->phase == STAY_FLIES && newest->is_renewal && newest->former_expires_at != DT_NOBEGIN)
+	if (newest->phase == STAY_FLIES && newest->is_renewal &&
+		newest->former_expires_at != DT_NOBEGIN)
 	{
 		if (newest->former_expires_at <= clock->now)
 			return STAY_LOST;

@@ -182,7 +182,8 @@ static WorkStatement select_pending =
 {
 	/* $8: nothing is sent for a stay that is over, or may be */
 	.sql = DUE("status = 'pending' AND user_identity_id <> ALL ($7) AND (valid_until IS NULL OR "
-			   "valid_until > $8) AND (issue_at IS NULL OR issue_at <= $8 + interval '5 s')", LOCKED),
+			   "valid_until > $8) AND (issue_at IS NULL OR issue_at <= $8 + interval '5 s')",
+			   LOCKED),
 	.types = {DUE_TYPES, UUIDARRAYOID, TIMESTAMPTZOID}
 };
 
