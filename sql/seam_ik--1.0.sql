@@ -404,9 +404,10 @@ COMMENT ON VIEW seam_instant_key_orphan IS
 
 CREATE VIEW seam_instant_key_queue AS
 SELECT s.status,
-	u.count + f.count + w.count AS count,
+	u.count + f.count + w.count + l.count AS count,
 	-- (the clock may have been set back)
-	now() - least(u.oldest, f.oldest, w.oldest, CASE WHEN u.count + f.count + w.count > 0 THEN now() END) AS oldest_age,
+	now() - least(u.oldest, f.oldest, w.oldest, l.oldest,
+		CASE WHEN u.count + f.count + w.count + l.count > 0 THEN now() END) AS oldest_age,
 	e.error AS last_error
 FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), ('cancelled'), ('revoking'), ('revoked')) s(status),
 	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
@@ -418,7 +419,11 @@ FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), 
 	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
 		FROM seam_instant_key_request r
 		WHERE s.status = 'scheduled' AND r.status = 'pending' AND r.next_attempt_at IS NULL
-			AND r.wake_at IS NOT NULL) w
+			AND r.wake_at IS NOT NULL AND r.row_task IS DISTINCT FROM 'look') w,
+	LATERAL (SELECT count(*) AS count, min(r.enqueued_at) AS oldest
+		FROM seam_instant_key_request r
+		WHERE s.status = 'pending' AND r.status = 'pending' AND r.next_attempt_at IS NULL
+			AND r.row_task = 'look') l
 	LEFT JOIN LATERAL (SELECT r.error
 		FROM seam_instant_key_request r
 		WHERE r.status = s.status AND r.error IS NOT NULL

@@ -18,8 +18,8 @@
 /*
  * Returns whether a key of the newest request may be alive, or is going to be.
  */
-static bool
-is_alive(const StayFacts *newest)
+bool
+stay_is_alive(const StayFacts *newest)
 {
 	return newest->phase == STAY_WAITS || newest->phase == STAY_FLIES ||
 		newest->phase == STAY_HAS_KEY;
@@ -108,7 +108,7 @@ change_of_unwanted(const StayFacts *newest, const StayChange *change, StayPlan *
 	bool		by_hand = change->key_changed && change->shows == STAY_SHOWS_OTHER;
 	bool		was_left = newest->phase == STAY_ENDED && newest->end == STAY_LEFT;
 
-	if (is_alive(newest) || newest->phase == STAY_FAILED || change->deleted ||
+	if (stay_is_alive(newest) || newest->phase == STAY_FAILED || change->deleted ||
 		change->shows == STAY_SHOWS_NEWEST || change->shows == STAY_SHOWS_FORMER || by_hand)
 	{
 		plan->act = STAY_STOP;
@@ -141,7 +141,7 @@ stay_after_change(const StayFacts *newest, const StayChange *change)
 	}
 	if (!wants)
 		change_of_unwanted(newest, change, &plan);
-	else if (is_alive(newest))
+	else if (stay_is_alive(newest))
 		change_of_living(newest, change, &plan);
 	else
 		change_of_ended(newest, change, &plan);
@@ -218,7 +218,7 @@ stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at)
 	bool		is_over = newest->valid_until <= clock->now;
 
 	*wake_at = newest->valid_until;
-	if (!is_alive(newest) && !leaves_former(newest, clock->now))
+	if (!stay_is_alive(newest) && !leaves_former(newest, clock->now))
 		return is_over ? STAY_FORGET : STAY_SLEEP;
 	if (is_over)
 		return STAY_END;

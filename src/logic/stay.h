@@ -178,6 +178,7 @@ typedef enum StayDue
  */
 #define STAY_BEGUN_US (5 * INT64CONST(1000000))
 
+extern bool stay_is_alive(const StayFacts *newest);
 extern StayPlan stay_after_change(const StayFacts *newest, const StayChange *change);
 extern StayDue stay_due(const StayFacts *newest, const StayClock *clock, TimestampTz *wake_at);
 extern TimestampTz stay_clock_estimate(TimestampTz told, int64 delay, TimestampTz local);

@@ -244,24 +244,46 @@ by_id(const void *a, const void *b)
 }
 
 /*
+ * Begin to scan the requests of a hash.  key is memory for the scan.
+ */
+static SysScanDesc
+begin_scan(Outbox *outbox, Relation table, int64 hash, Snapshot snapshot, ScanKeyData * key)
+{
+	Oid			index = get_relname_relid("seam_instant_key_request_target", outbox->schema);
+
+	ScanKeyInit(key, outbox_column(REQ_TARGET_HASH), BTEqualStrategyNumber, F_INT8EQ,
+				Int64GetDatum(hash));
+	return systable_beginscan(table, index, OidIsValid(index), snapshot, 1, key);
+}
+
+/*
+ * Is there any request whose target_hash this is?  Costs little where there is none.
+ */
+bool
+stays_may_be_of(Outbox *outbox, int64 hash)
+{
+	ScanKeyData key;
+	SysScanDesc scan = begin_scan(outbox, outbox_table(outbox), hash, SnapshotSelf, &key);
+	bool		found = HeapTupleIsValid(systable_getnext(scan));
+
+	systable_endscan(scan);
+	return found;
+}
+
+/*
  * Find the requests of a hash that are looked for.
  */
 static void
 find(Relation table, int64 hash, const Search *search, Snapshot snapshot, Stay *stay)
 {
-	Oid			index = get_relname_relid("seam_instant_key_request_target",
-										  stay->outbox->schema);
 	TupleTableSlot *slot = NULL;
 	int			size = 4;
 	ScanKeyData key;
-	SysScanDesc scan;
+	SysScanDesc scan = begin_scan(stay->outbox, table, hash, snapshot, &key);
 	HeapTuple	tuple;
 
 	stay->n = 0;
 	stay->requests = palloc(size * sizeof(StayRequest));
-	ScanKeyInit(&key, outbox_column(REQ_TARGET_HASH), BTEqualStrategyNumber, F_INT8EQ,
-				Int64GetDatum(hash));
-	scan = systable_beginscan(table, index, OidIsValid(index), snapshot, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		if (slot == NULL)

@@ -46,6 +46,7 @@ typedef struct Stay
 	bool		has_changed;
 } Stay;
 
+extern bool stays_may_be_of(Outbox *outbox, int64 hash);
 extern void stays_of_row(Outbox *outbox, const Target *target, const char *slot, Stay *stay);
 extern bool stays_of_request(Outbox *outbox, int64 id, int64 hash, Stay *stay);
 extern void stays_release(Stay *stay);

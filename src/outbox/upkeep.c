@@ -155,6 +155,26 @@ upkeep_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, Times
 	work_execute(&end_pauses, args, NULL);
 }
 
+static WorkStatement end_task_pauses =
+{
+	.sql = "UPDATE %r SET row_task_at = '-infinity' WHERE request_id = ANY (ARRAY(SELECT request_id "
+	"FROM %r WHERE row_task IS NOT NULL AND row_task_at > $3 AND row_task_at < 'infinity' AND" OURS
+	"FOR UPDATE SKIP LOCKED))",
+	.types = {TIMESTAMPTZOID}
+};
+
+/*
+ * Have the rows looked at and cleared for which that is put off until after this time.
+ */
+void
+upkeep_end_task_pauses(TimestampTz until)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = TimestampTzGetDatum(until);
+	work_execute(&end_task_pauses, args, NULL);
+}
+
 static WorkStatement put_off_looks =
 {
 	.sql = "UPDATE %r SET look_again_at = $3 WHERE request_id = ANY (ARRAY("

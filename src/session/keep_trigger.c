@@ -426,6 +426,38 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 }
 
 /*
+ * A row was inserted where keys may live of one that went without a trigger that saw it, as
+ * under a replica role or by TRUNCATE.  Returns whether that is so: then its stay goes on
+ * with the new row.
+ */
+static bool
+row_came_back(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *target,
+			  const Version *new)
+{
+	StayChange	change = {.wanted_changed = true};
+	const StayRequest *newest;
+	bool		is_alive = false;
+	Stay		stay;
+
+	if (!stays_may_be_of(keep_plan->outbox, target->hash))
+		return false;
+	stays_of_row(keep_plan->outbox, target, keep_plan->slot, &stay);
+	newest = stays_newest(&stay);
+	if (newest)
+	{
+		is_alive = stay_is_alive(&newest->facts);
+		change.key_changed = new->shows_key;
+		/* the row has come back with the key that it had, or is a new one */
+		change.identity_changed = !new->shows_key ||
+			stays_shows(&stay, &new->key) != STAY_SHOWS_NEWEST;
+	}
+	stays_release(&stay);
+	if (is_alive)
+		keep(plan, td, keep_plan, target, new, &change, true, true);
+	return is_alive;
+}
+
+/*
  * A row was inserted, and did not come from another partition, as far as a trigger of ours
  * has seen.
  */
@@ -437,22 +469,24 @@ row_inserted(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Targ
 	TimestampTz issue_at;
 	TimestampTz valid_until;
 	Version		new;
+	bool		wants;
 
 	read_version(plan, td, td->tg_trigtuple, &new);
 	read_dates(plan, td, &new, true, true, NULL, new.wanted, &issue_at, &valid_until);
 	stay.issue_at = issue_at;
 	stay.valid_until = valid_until;
-	if (!new.has_identity || !new.wanted || new.is_filled)
-		return;
-	if (td->tg_relation->rd_rel->relispartition)
+	wants = new.has_identity && new.wanted && !new.is_filled;
+	if (wants && td->tg_relation->rd_rel->relispartition)
 	{
 		trigger_request(plan, td, new.row, &new.identity, &request);
 		if (requests_move_target(keep_plan->outbox, &request, target, false, row_is_gone,
 								 keep_plan->row_key))
 			return;
 	}
+	if (row_came_back(plan, td, keep_plan, target, &new))
+		return;
 	/* history: nothing is asked for, where Seam's clock is known to say so */
-	if (stay_is_over(valid_until))
+	if (!wants || stay_is_over(valid_until))
 		return;
 	trigger_request(plan, td, new.row, &new.identity, &request);
 	(void) outbox_enqueue(keep_plan->outbox, &request, (Datum) 0, target, &stay);

@@ -47,6 +47,7 @@ PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
 typedef enum StatementId
 {
 	ST_LOCK,
+	ST_READ,
 	ST_FIND_TARGET,
 	ST_LOCK_KEY,
 	ST_WORKSPACE,
@@ -110,6 +111,10 @@ static Statement statements[ST_COUNT] =
 	[ST_LOCK] = {
 		"SELECT request_id, status, stay_id, sqlstate, target_hash"
 		" FROM %r WHERE request_id = $1 FOR UPDATE",
+		{INT8OID}
+	},
+	[ST_READ] = {
+		"SELECT request_id, status, stay_id, sqlstate, target_hash FROM %r WHERE request_id = $1",
 		{INT8OID}
 	},
 	[ST_FIND_TARGET] = {
@@ -337,7 +342,7 @@ column(uint64 row, int number, bool *isnull)
 	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
 }
 
-/* A request that is locked. */
+/* A request that was read, and is locked unless it was only read. */
 typedef struct Locked
 {
 	int64		id;				/* request_id */
@@ -375,14 +380,14 @@ get_locked(uint64 row)
 }
 
 /*
- * Lock a request.  Raises P0002 when there is none with this id.
+ * Lock a request, or only read it.  Raises P0002 when there is none with this id.
  */
 static Locked
-lock_request(Session *session, int64 id)
+get_request(Session *session, StatementId statement, int64 id)
 {
 	Datum		args[] = {Int64GetDatum(id)};
 
-	execute(session, ST_LOCK, args);
+	execute(session, statement, args);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
@@ -391,14 +396,12 @@ lock_request(Session *session, int64 id)
 }
 
 /*
- * Begins a session of a function whose first argument is a request's id, and locks
- * that request.  Throws P0002 when there is none with this id.
+ * Lock a request.  Raises P0002 when there is none with this id.
  */
 static Locked
-begin_with_request(FunctionCallInfo fcinfo, Session *session)
+lock_request(Session *session, int64 id)
 {
-	*session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
-	return lock_request(session, PG_GETARG_INT64(0));
+	return get_request(session, ST_LOCK, id);
 }
 
 /*
@@ -701,23 +704,28 @@ cancel_stay(Outbox *outbox, int64 id, int64 hash)
 }
 
 /*
- * Cancels a request that is locked, at somebody's wish: returns its new status, static or
- * in SPI's context.
+ * Cancels a request at somebody's wish, which has been read: returns its new status, static
+ * or in SPI's context.
  *
- * Any request of a stay stands for all of it.  What is reported stays failed, since its
- * keys may be alive; somebody has looked at it now, so it leaves the view.
+ * Any request of a stay stands for all of it; the stay's requests are locked in their order,
+ * so this one must not be before, unless it is of none.  What is reported stays failed,
+ * because its keys may be alive; somebody has looked at it now, so it leaves the view.
  */
 static const char *
-cancel_or_dismiss(Session *session, const Locked *locked)
+cancel_or_dismiss(Session *session, const Locked *request)
 {
-	Datum		args[] = {Int64GetDatum(locked->id)};
-	Locked		newest = *locked;
+	Datum		args[] = {Int64GetDatum(request->id)};
+	int64		newest = request->id;
+	Locked		locked;
 
-	if (locked->reported)
+	if (request->has_stay)
+		newest = cancel_stay(session->outbox, request->id, request->hash);
+	locked = lock_request(session, request->id);
+	if (locked.reported)
 		execute(session, ST_DISMISS, args);
-	if (locked->has_stay)
-		newest = lock_request(session, cancel_stay(session->outbox, locked->id, locked->hash));
-	return cancel(session, &newest);
+	if (newest != request->id)
+		locked = lock_request(session, newest);
+	return cancel(session, &locked);
 }
 
 /*
@@ -755,10 +763,10 @@ retry(Session *session, const Locked *locked)
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Session		session;
-	Locked		locked = begin_with_request(fcinfo, &session);
+	Session		session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	Locked		request = get_request(&session, ST_READ, PG_GETARG_INT64(0));
 
-	return end_with_status(&session, cancel_or_dismiss(&session, &locked));
+	return end_with_status(&session, cancel_or_dismiss(&session, &request));
 }
 
 /*
@@ -767,8 +775,8 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Session		session;
-	Locked		locked = begin_with_request(fcinfo, &session);
+	Session		session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
 
 	if (retry(&session, &locked))
 		locked = lock_request(&session, locked.id);

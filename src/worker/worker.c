@@ -130,6 +130,7 @@ end_pauses(void)
 
 	upkeep_end_pauses(all, lengthof(all), now + Max(PACE_LONGEST_US, attempt), DT_NOBEGIN);
 	upkeep_end_pauses(rows, lengthof(rows), now + WRITING_LONGEST_PAUSE_US, DT_NOBEGIN);
+	upkeep_end_task_pauses(clock_was_set ? now : now + WRITING_LONGEST_PAUSE_US);
 	if (!clock_was_set)
 		return;
 	upkeep_end_pauses(all, lengthof(all), now, now);

@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql live sent set);
+use Guests qw(meet new_guest sql live sent set error_of);
 use PostgreSQL::Test::Utils;
 use SeamIK;
 use Test::More;
@@ -142,6 +142,103 @@ cmp_ok(scans() - $scans, '<', 2000, 'the worker looks at it now and then');
 $holder->query_safe('COMMIT');
 $holder->quit;
 ok(has_key($id, $guest), 'and issues its key when it may');
+
+# ---------- rows that no trigger saw go ----------
+
+$guest = new_guest();
+$id = booking($guest);
+ok(has_key($id, $guest), 'a key');
+sql("SET session_replication_role = replica; DELETE FROM booking WHERE id = $id; RESET session_replication_role; " .
+	"INSERT INTO booking (id, guest) OVERRIDING SYSTEM VALUE VALUES ($id, '$guest')");
+ok(wait_for(sub { statuses($guest) eq 'revoked, issued' }), 'a row went unseen, and came anew: it has one key');
+ok(has_key($id, $guest), 'which it shows');
+my $key = key_of($id);
+sql("SET session_replication_role = replica; DELETE FROM booking WHERE id = $id; RESET session_replication_role; " .
+	"INSERT INTO booking (id, guest, key_id) OVERRIDING SYSTEM VALUE VALUES ($id, '$guest', '$key')");
+sql("UPDATE booking SET nights = 9 WHERE id = $id");
+ok(wait_for(sub { statuses($guest) eq 'revoked, revoked, issued' }), 'one that came back with its key has kept it');
+
+# ---------- keys of a row that is gone, whatever its trigger is now ----------
+
+sql(q{CREATE TABLE room (id int PRIMARY KEY, guest uuid, key_id uuid);
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON room FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id')});
+$guest = new_guest();
+sql("INSERT INTO room VALUES (1, '$guest')");
+ok(wait_for(sub { live($guest) ne '' }), 'a key');
+sql(q{DROP TRIGGER stay ON room; ALTER TABLE room RENAME key_id TO door_key;
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON room FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=door_key');
+	DELETE FROM room});
+ok(wait_for(sub { live($guest) eq '' }), 'its column has another name, and the row goes: it is revoked');
+
+# ---------- one of two triggers is disabled ----------
+
+sql(q{CREATE TABLE pair (id int PRIMARY KEY, one uuid, two uuid, from_when timestamptz, key_one uuid, key_two uuid);
+	CREATE TRIGGER one AFTER INSERT OR UPDATE OR DELETE ON pair FOR EACH ROW EXECUTE FUNCTION
+		seam_keep_instant_key_trigger('user_identity_id=one', 'instant_key_id=key_one', 'issue_at=from_when');
+	CREATE TRIGGER two AFTER INSERT OR UPDATE OR DELETE ON pair FOR EACH ROW EXECUTE FUNCTION
+		seam_keep_instant_key_trigger('user_identity_id=two', 'instant_key_id=key_two', 'issue_at=from_when')});
+my @pair = map { new_guest() } 1 .. 2;
+sql("BEGIN; INSERT INTO pair VALUES (1, '$pair[0]', '$pair[1]', now() + interval '1 s'); " .
+	'ALTER TABLE pair DISABLE TRIGGER two; COMMIT');
+ok(wait_for(sub { live($pair[0]) ne '' }), 'the key of the trigger that is not disabled');
+sub waits { return "row_task = 'look' AND row_task_at > '-infinity' " . request($_[0]); }
+ok(wait_for(sub { sql('SELECT ' . waits($pair[1])) eq 't' }), 'that of the other one waits');
+is(sql("SELECT count FROM seam_instant_key_queue WHERE status = 'pending'"), 1, 'and is due');
+sql('ALTER TABLE pair ENABLE TRIGGER two');
+ok(wait_for(sub { live($pair[1]) ne '' }), 'until that is enabled');
+
+# ---------- dates that move while a row is looked at ----------
+
+$guest = new_guest();
+sql("BEGIN; INSERT INTO booking (guest, check_in) VALUES ('$guest', now() + interval '1 s'); " .
+	'ALTER TABLE booking DISABLE TRIGGER stay; COMMIT');
+ok(wait_for(sub { sql('SELECT ' . waits($guest)) eq 't' }), 'a key waits for its trigger');
+sql('BEGIN; ALTER TABLE booking ENABLE TRIGGER stay; ' .
+	"UPDATE booking SET check_in = now() + interval '1 month' WHERE guest = '$guest'; COMMIT");
+is(sql('SELECT status, next_attempt_at, row_task, wake_at > now() ' . request($guest)), 'pending|||t',
+	'the trigger is back, and the stay is put off: so is the key');
+my $other = new_guest();
+ok(has_key(booking($other), $other), 'another one is issued');
+is(sent($guest), 0, 'but not that one');
+
+# ---------- columns that show a dead key ----------
+
+$guest = new_guest();
+$id = booking($guest);
+ok(has_key($id, $guest), 'a key');
+my $next = new_guest();
+sql("UPDATE booking SET guest = '$next', check_in = now() + interval '7 days' WHERE id = $id");
+ok(wait_for(sub { key_of($id) eq '' && live($guest) eq '' }), 'another guest, who comes later: no key is shown');
+is(statuses($next), 'pending', 'until then');
+$guest = new_guest();
+$id = booking($guest);
+ok(has_key($id, $guest), 'a key');
+sql('SELECT seam_cancel_instant_key_request(' . first_of($guest) . ')');
+ok(wait_for(sub { live($guest) eq '' }), 'it is cancelled by hand');
+sql("UPDATE booking SET confirmed = false WHERE id = $id");
+ok(wait_for(sub { key_of($id) eq '' }), 'and not shown when the row does not want one any more');
+
+# ---------- a renewal whose former has expired ----------
+
+($guest, $id) = failed_renewal();
+sql('UPDATE seam_instant_key_request SET former_expires_at = now() - interval \'1 hour\' WHERE is_renewal ' .
+	"AND user_identity_id = '$guest'");
+sql('SELECT seam_retry_instant_key_requests()');
+ok(wait_for(sub { statuses($guest) eq 'issued, issued' }), 'a renewal is retried after the former has expired');
+
+# ---------- dates ----------
+
+sql(q{CREATE TABLE old (id int PRIMARY KEY, guest uuid, check_in date, check_out date, key_id uuid, note text);
+	INSERT INTO old VALUES (1, gen_random_uuid(), '2100-01-03', '2100-01-01');
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON old FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in',
+			'valid_until=check_out', 'instant_key_id=key_id')});
+like(error_of(q{UPDATE old SET check_out = '1999-12-31'}), qr/^22023/, 'dates the wrong way round');
+is(error_of(q{UPDATE old SET note = 'x'}), '', 'are older than the trigger: no matter of another change');
+is(sql(q{SELECT count(*) FROM seam_instant_key_request WHERE target_table = 'old'::regclass}), 0, 'nothing is asked for');
+is(error_of(q{INSERT INTO old VALUES (2, gen_random_uuid(), 'infinity', '2100-01-01')}), '', 'never, until a day');
 
 $node->stop;
 done_testing();
