@@ -157,9 +157,9 @@ upkeep_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, Times
 
 static WorkStatement end_task_pauses =
 {
-	.sql = "UPDATE %r SET row_task_at = '-infinity' WHERE request_id = ANY (ARRAY(SELECT request_id "
-	"FROM %r WHERE row_task IS NOT NULL AND row_task_at > $3 AND row_task_at < 'infinity' AND" OURS
-	"FOR UPDATE SKIP LOCKED))",
+	.sql = "UPDATE %r SET row_task_at = '-infinity' WHERE request_id = ANY (ARRAY("
+	"SELECT request_id FROM %r WHERE row_task IS NOT NULL AND row_task_at > $3"
+	" AND row_task_at < 'infinity' AND" OURS "FOR UPDATE SKIP LOCKED))",
 	.types = {TIMESTAMPTZOID}
 };
 

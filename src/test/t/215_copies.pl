@@ -19,7 +19,7 @@ $primary->append_conf('postgresql.conf', join("\n",
 	"seam_ik.api_key_file = 'seam_api_key'",
 	"seam_ik.endpoint = '" . $fake->url . "'",
 	'seam_ik.request_timeout = 1s',
-	'seam_ik.settle_delay = 1s') . "\n");
+	'seam_ik.settle_delay = 5s') . "\n");
 api_key_file($primary, 'seam_test_copies');
 my $node = $primary;
 meet($node, $fake);
