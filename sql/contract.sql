@@ -52,6 +52,7 @@ SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(NULL)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(NULL, NULL, NULL)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'', 0)');
 SELECT * FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'', -1, NULL)');
+SELECT code, message FROM pg_temp.try('SELECT seam_generate_instant_key(''d92e0c7b-72a1-4063-9ee8-2acefc240358'', 1, NULL, ''4d1c24b2-781e-4d1a-8d77-15249ad57c8a'')');
 \set after `python3 "$PG_ABS_SRCDIR"/src/test/fake_seam --ask "$FAKE_PORT" /fake/requests`
 SELECT jsonb_array_length(:'after') - jsonb_array_length(:'requests') AS "requests made";
 

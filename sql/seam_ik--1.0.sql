@@ -34,19 +34,19 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 COMMENT ON FUNCTION seam_generate_instant_key(uuid, int) IS
 	'issue a Seam Instant Key for a user identity: one call to Seam''s API';
 
--- Without defaults: with defaults on both, a call with literals is ambiguous.
-CREATE FUNCTION seam_generate_instant_key(user_identity_id uuid, max_use_count int, customization_profile_id uuid)
+-- Without defaults of what the first has, too: else a call with literals would be ambiguous.
+CREATE FUNCTION seam_generate_instant_key(user_identity_id uuid, max_use_count int, customization_profile_id uuid, seam_workspace uuid DEFAULT NULL)
 RETURNS seam_instant_key
 AS 'MODULE_PATHNAME', 'seam_generate_instant_key'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
-COMMENT ON FUNCTION seam_generate_instant_key(uuid, int, uuid) IS
-	'issue a Seam Instant Key with a customization profile for a user identity: one call to Seam''s API';
+COMMENT ON FUNCTION seam_generate_instant_key(uuid, int, uuid, uuid) IS
+	'issue a Seam Instant Key with a customization profile, or in a workspace, for a user identity: one call to Seam''s API';
 
-CREATE FUNCTION seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL)
+CREATE FUNCTION seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, seam_workspace uuid DEFAULT NULL)
 RETURNS TABLE (ordinality bigint, user_identity_id uuid, instant_key seam_instant_key, sqlstate text, error text, seam_request_id text)
 AS 'MODULE_PATHNAME', 'seam_generate_instant_keys'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
-COMMENT ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid) IS
+COMMENT ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid, uuid) IS
 	'issue a Seam Instant Key for each of many user identities, several at once; a failure is a row';
 
 CREATE FUNCTION seam_get_instant_key(instant_key_id uuid)
@@ -89,12 +89,12 @@ RETURNS trigger
 AS 'MODULE_PATHNAME', 'seam_delete_instant_key_trigger'
 LANGUAGE C;
 COMMENT ON FUNCTION seam_delete_instant_key_trigger() IS
-	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that revokes the row''s former instant key; argument instant_key_id=column';
+	'AFTER DELETE OR UPDATE trigger FOR EACH ROW that revokes the row''s former instant key; arguments instant_key_id=column, seam_workspace=column';
 
 -- A key opens a door: who may issue, see or revoke one is the DBA's decision.
 REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int) FROM PUBLIC;
-REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int, uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_generate_instant_key(uuid, int, uuid, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_generate_instant_keys(uuid[], int, uuid, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_get_instant_key(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_get_instant_key(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_list_instant_keys(uuid) FROM PUBLIC;
@@ -161,6 +161,7 @@ CREATE TABLE seam_instant_key_request (
 	wake_at timestamptz,
 	row_task text COLLATE "C",
 	row_task_at timestamptz,
+	seam_workspace uuid,
 	CHECK (stay_end IN ('over', 'unwanted', 'cancelled', 'left')),
 	CHECK (row_task IN ('look', 'clear')),
 	CHECK (octet_length(reference) <= 200),
@@ -236,6 +237,8 @@ COMMENT ON COLUMN seam_instant_key_request.row_task IS
 	'what is to be done with the row: look whether it still wants the instant key, or clear the columns that show it';
 COMMENT ON COLUMN seam_instant_key_request.row_task_at IS
 	'when that is to be done: -infinity: at once; or when a pause ends';
+COMMENT ON COLUMN seam_instant_key_request.seam_workspace IS
+	'the workspace at Seam that was asked for, in which everything about the instant key is asked; NULL: that of the settings';
 
 -- What the processes of this origin have to do, by kind and time.
 CREATE INDEX seam_instant_key_request_due ON seam_instant_key_request
@@ -290,7 +293,8 @@ CREATE TABLE seam_instant_key_call (
 	origin bigint NOT NULL,
 	timeline_id int NOT NULL,
 	data_directory_id bigint NOT NULL,
-	api_key_hash bigint
+	api_key_hash bigint,
+	seam_workspace uuid
 ) WITH (
 	autovacuum_vacuum_threshold = 1000,
 	autovacuum_vacuum_scale_factor = 0,
@@ -317,6 +321,8 @@ COMMENT ON COLUMN seam_instant_key_call.account IS
 COMMENT ON COLUMN seam_instant_key_call.data_directory_id IS
 	'tells the files that this was written to from a copy of them';
 COMMENT ON COLUMN seam_instant_key_call.api_key_hash IS
+	'as in seam_instant_key_request';
+COMMENT ON COLUMN seam_instant_key_call.seam_workspace IS
 	'as in seam_instant_key_request';
 -- What has committed is in the outbox: there is nothing to know of it in a copy.
 SELECT pg_catalog.pg_extension_config_dump('seam_instant_key_call',
@@ -429,11 +435,11 @@ FROM (VALUES ('scheduled'), ('pending'), ('in_flight'), ('issued'), ('failed'), 
 COMMENT ON VIEW seam_instant_key_queue IS
 	'the outbox at a glance: a row for each status, with its count, the age of its oldest request (since it was enqueued, or due, or finished), and its last error';
 
-CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL, issue_at timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL)
+CREATE FUNCTION seam_enqueue_instant_key(user_identity_id uuid, max_use_count int DEFAULT 1, customization_profile_id uuid DEFAULT NULL, reference text DEFAULT NULL, issue_at timestamptz DEFAULT NULL, valid_until timestamptz DEFAULT NULL, seam_workspace uuid DEFAULT NULL)
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'seam_enqueue_instant_key'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz) IS
+COMMENT ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz, uuid) IS
 	'have an instant key issued after this transaction commits, or at issue_at, and renewed and revoked as a stay until valid_until needs it: returns the id of the request';
 
 CREATE FUNCTION seam_instant_key_request_result(request_id bigint)
@@ -573,7 +579,7 @@ REVOKE ALL ON TABLE seam_instant_key_queue FROM PUBLIC;
 REVOKE ALL ON TABLE seam_instant_key_orphan FROM PUBLIC;
 GRANT SELECT ON TABLE seam_instant_key_queue TO pg_monitor;
 GRANT SELECT ON TABLE seam_instant_key_orphan TO pg_monitor;
-REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_instant_key_request_result(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_cancel_instant_key_request(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION seam_retry_instant_key_request(bigint) FROM PUBLIC;

@@ -12,7 +12,7 @@
 #include "executor/spi.h"
 
 /* Arguments of one statement, at most. */
-#define STATEMENT_MAX_ARGS 16
+#define STATEMENT_MAX_ARGS 20
 
 /* Names that one set of statements leaves open, at most. */
 #define STATEMENT_MAX_NAMES 4

@@ -28,6 +28,7 @@
 #include "base/compat.h"
 #include "net/url.h"
 #include "miscadmin.h"
+#include "base/uuid.h"
 #include "config/settings.h"
 #include "storage/fd.h"
 #include "tcop/tcopprot.h"
@@ -769,6 +770,27 @@ settings_account(SeamAccount *account)
 				 errmsg("%s", problem),
 				 errhint("Set seam_ik.workspace_id for a personal access token or a console "
 						 "session; otherwise create an API key in Seam's console.")));
+}
+
+/*
+ * Has the account's requests made in this workspace; its name is palloc'd.
+ *
+ * Raises 22023 where the API key is of one workspace by itself.
+ */
+void
+settings_choose_workspace(SeamAccount *account, const pg_uuid_t *workspace)
+{
+	char	   *text;
+
+	if (!seam_chooses_workspace(account->api_key))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("seam_workspace needs a personal access token"),
+				 errdetail("The API key is of one workspace."),
+				 errhint("Leave seam_workspace out, or give a personal access token of Seam.")));
+	text = palloc(UUID_TEXT_LEN + 1);
+	uuid_write(text, workspace);
+	account->workspace_id = text;
 }
 
 /*

@@ -188,6 +188,13 @@ outcome_of_generate(const OutcomeCall *call, const OutcomeRequest *request)
 			set_not_issued(request, true, call->now + DESCRIPTOR_PAUSE_US, &outcome);
 			break;
 		case REPLY_KEY_REFUSED:
+			if (call->may_be_workspace && !call->outdated)
+			{
+				/* the others need not wait, and this one may do so in vain */
+				set_not_issued(request, may_try_again(request, call->max_attempts),
+							   call->now + call->pause, &outcome);
+				break;
+			}
 			outcome.attempts = request->attempts - 1;
 			set_not_issued(request, true, call->now, &outcome);
 			break;

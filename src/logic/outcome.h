@@ -162,6 +162,12 @@ typedef struct OutcomeCall
 	ReplyKind	kind;
 	bool		forbidden;
 
+	/*
+	 * Whether it was made in a workspace that the request was given: then a
+	 * 401 may say that the API key is not for that one.
+	 */
+	bool		may_be_workspace;
+
 	/* Whether the account has changed since it was sent. */
 	bool		outdated;
 

@@ -152,9 +152,16 @@ probe_ended(Pace *pace, const PaceAnswer *answer, int64 now)
  * nothing.  (Of the row that has stopped the pace, the last one only.)
  */
 bool
-pace_answer(Pace *pace, const PaceAnswer *answer, int64 now)
+pace_answer(Pace *pace, const PaceAnswer *told, int64 now)
 {
+	PaceAnswer	adjusted = *told;
+	const PaceAnswer *answer = &adjusted;
 	bool		late = answer->begun_at <= pace->since;
+
+	/* it says nothing of the other workspaces, unless these are refused, too */
+	if (answer->sign == PACE_REFUSED && answer->may_be_workspace &&
+		pace->stop != PACE_STOPPED_REFUSED)
+		adjusted.sign = PACE_GOOD;
 
 	if (answer->sign == PACE_LIMITED)
 	{

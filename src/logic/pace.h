@@ -43,6 +43,8 @@ typedef struct PaceAnswer
 	int64		backoff;		/* the pause of PACE_LIMITED that asks for
 								 * less */
 	int			nflying;		/* others that are under way */
+	bool		may_be_workspace;	/* PACE_REFUSED may be of the workspace
+									 * that it was made in alone */
 } PaceAnswer;
 
 /* Why nothing but a probe may be sent. */

@@ -25,7 +25,7 @@ static WorkStatement claim_pending =
 	.sql = "UPDATE %r SET status = 'in_flight', attempts = attempts + 1, attempted_at = $4,"
 	" next_attempt_at = $4 + $5 * interval '1 ms', attempt_timeout = $5, seam_time = $6, "
 	"timeline_id = $7,"
-	" account = $8, api_key_hash = $9, workspace_id = $10"
+	" account = $8, api_key_hash = $9, workspace_id = coalesce(seam_workspace, $10)"
 	" WHERE request_id = ANY ($3)",
 	.types = {INT8ARRAYOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, INT4OID, INT8OID, INT8OID,
 	UUIDOID}

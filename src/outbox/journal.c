@@ -82,7 +82,7 @@ static WorkStatement select_intents =
 {
 	.sql = "SELECT call_id, transaction_id, top_transaction_id, user_identity_ids, max_use_count,"
 	" customization_profile_id, requested_at, attempt_timeout, seam_time, account, api_key_hash,"
-	" timeline_id, data_directory_id = $3 FROM %c WHERE" OURS,
+	" timeline_id, data_directory_id = $3, seam_workspace FROM %c WHERE" OURS,
 	.types = {INT8OID}
 };
 
@@ -104,8 +104,8 @@ journal_read(JournalRow **rows)
 	for (int i = 0; i < n; i++)
 	{
 		JournalRow *row = &(*rows)[i];
-		Datum		values[13];
-		bool		nulls[13];
+		Datum		values[14];
+		bool		nulls[14];
 		Datum	   *ids;
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
@@ -129,6 +129,9 @@ journal_read(JournalRow **rows)
 		row->account.api_key = nulls[10] ? 0 : (uint64) DatumGetInt64(values[10]);
 		row->timeline = DatumGetInt32(values[11]);
 		row->is_ours = DatumGetBool(values[12]);
+		row->has_workspace = !nulls[13];
+		if (!nulls[13])
+			row->workspace = *DatumGetUUIDP(values[13]);
 	}
 	return n;
 }
@@ -160,6 +163,7 @@ enum
 	CALL_TIMELINE,
 	CALL_DATA_DIRECTORY,
 	CALL_API_KEY_HASH,
+	CALL_SEAM_WORKSPACE,
 	CALL_NCOLUMNS
 };
 
@@ -180,6 +184,7 @@ static const InsertionColumn columns[CALL_NCOLUMNS] =
 	[CALL_TIMELINE] = {"timeline_id", INT4OID},
 	[CALL_DATA_DIRECTORY] = {"data_directory_id", INT8OID},
 	[CALL_API_KEY_HASH] = {"api_key_hash", INT8OID},
+	[CALL_SEAM_WORKSPACE] = {"seam_workspace", UUIDOID},
 };
 
 /*
@@ -234,6 +239,8 @@ journal_insert(JournalRow **rows, int n, TimestampTz now)
 		nulls[CALL_SEAM_TIME] = !row->has_seam_time;
 		values[CALL_ACCOUNT] = Int64GetDatum((int64) row->account.account);
 		values[CALL_API_KEY_HASH] = Int64GetDatum((int64) row->account.api_key);
+		values[CALL_SEAM_WORKSPACE] = UUIDPGetDatum(&row->workspace);
+		nulls[CALL_SEAM_WORKSPACE] = !row->has_workspace;
 		insertion_row(&insertion, values, nulls);
 	}
 	insertion_close(&insertion);
@@ -454,15 +461,15 @@ static WorkStatement insert_orphans =
 	"attempted_at, attempt_timeout,"
 	" seam_time, next_attempt_at, finished_at, instant_key.instant_key_id, sqlstate, error, "
 	"transaction_id, account,"
-	" timeline_id, api_key_hash, system_identifier, origin)"
+	" timeline_id, api_key_hash, system_identifier, origin, seam_workspace)"
 	" SELECT i, $4, $5, $6, $7, $8, $9, CASE WHEN $6 = 'failed' THEN NULL WHEN k IS NULL THEN $10 "
 	"ELSE '-infinity' END,"
 	" CASE WHEN $6 = 'failed' THEN now() END, k,"
-	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $16, $1, $2"
+	" CASE WHEN $6 = 'failed' THEN '08007' END, $12, $13, $14, $15, $16, $1, $2, $17"
 	" FROM unnest($3, $11) AS u(i, k)",
 	.types = {UUIDARRAYOID, INT4OID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID,
 		TIMESTAMPTZOID,
-	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID, INT8OID}
+	UUIDARRAYOID, TEXTOID, XID8OID, INT8OID, INT4OID, INT8OID, UUIDOID}
 };
 
 /*
@@ -517,6 +524,9 @@ journal_add_orphans(const JournalRow *row, const JournalElement *elements,
 	args[13] = Int64GetDatum((int64) row->account.account);
 	args[14] = Int32GetDatum(row->timeline);
 	args[15] = Int64GetDatum((int64) row->account.api_key);
+	args[16] = UUIDPGetDatum(&row->workspace);
+	if (!row->has_workspace)
+		nulls[16] = 'n';
 	work_execute(&insert_orphans, args, nulls);
 	if (SPI_processed != (uint64) n)
 		ereport(ERROR,

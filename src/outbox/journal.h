@@ -33,6 +33,10 @@ typedef struct JournalRow
 	bool		has_profile;
 	/* Which. */
 	pg_uuid_t	profile;
+	/* Was it given a workspace?  Else it is the settings'. */
+	bool		has_workspace;
+	/* Which. */
+	pg_uuid_t	workspace;
 	/* When it was recorded, by the local clock. */
 	TimestampTz requested_at;
 	/* Milliseconds after that within which a key may be created. */

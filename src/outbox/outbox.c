@@ -89,6 +89,7 @@ static const InsertionColumn columns[REQ_NCOLUMNS] =
 	[REQ_ROW_TASK] = {"row_task", TEXTOID, false},
 	[REQ_ROW_TASK_AT] = {"row_task_at", TIMESTAMPTZOID, false},
 	[REQ_LOOK_AGAIN_AT] = {"look_again_at", TIMESTAMPTZOID, false},
+	[REQ_SEAM_WORKSPACE] = {"seam_workspace", UUIDOID, false},
 };
 
 /* The table, open for insertion, in this transaction. */
@@ -433,6 +434,8 @@ outbox_enqueue(Outbox *outbox, const SeamRequest *request, Datum reference,
 		values[REQ_CUSTOMIZATION_PROFILE_ID] = UUIDPGetDatum(request->customization_profile_id);
 		nulls[REQ_CUSTOMIZATION_PROFILE_ID] = false;
 	}
+	values[REQ_SEAM_WORKSPACE] = UUIDPGetDatum(request->workspace);
+	nulls[REQ_SEAM_WORKSPACE] = request->workspace == NULL;
 	values[REQ_REFERENCE] = reference;
 	nulls[REQ_REFERENCE] = reference == (Datum) 0;
 	if (target)
@@ -505,10 +508,10 @@ outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls, const
 }
 
 /*
- * Have a key revoked that no request has issued.
+ * Have a key revoked that no request has issued, in this workspace (or NULL).
  */
 void
-outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key, const pg_uuid_t *workspace)
 {
 	Datum		values[REQ_NCOLUMNS];
 	bool		nulls[REQ_NCOLUMNS];
@@ -519,6 +522,8 @@ outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	begin_insertion(outbox);
 	(void) outbox_key_desc();
 	values[REQ_STATUS] = insertion->revoking;
+	values[REQ_SEAM_WORKSPACE] = UUIDPGetDatum(workspace);
+	nulls[REQ_SEAM_WORKSPACE] = workspace == NULL;
 	key_values = palloc0(insertion->key_desc->natts * sizeof(Datum));
 	key_nulls = palloc(insertion->key_desc->natts * sizeof(bool));
 	memset(key_nulls, true, insertion->key_desc->natts * sizeof(bool));
@@ -605,6 +610,8 @@ outbox_insert_call(Outbox *outbox, const CallRequest *call)
 		nulls[REQ_API_KEY_HASH] = nulls[REQ_CALL_ID] = false;
 	nulls[REQ_MAX_USE_COUNT] = request->max_use_count == 0;
 	nulls[REQ_CUSTOMIZATION_PROFILE_ID] = request->customization_profile_id == NULL;
+	values[REQ_SEAM_WORKSPACE] = UUIDPGetDatum(request->workspace);
+	nulls[REQ_SEAM_WORKSPACE] = request->workspace == NULL;
 	nulls[REQ_SEAM_TIME] = !call->has_seam_time;
 	if (call->seam_request_id)
 	{

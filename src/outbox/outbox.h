@@ -64,6 +64,7 @@ enum
 	REQ_ROW_TASK,
 	REQ_ROW_TASK_AT,
 	REQ_LOOK_AGAIN_AT,
+	REQ_SEAM_WORKSPACE,
 	REQ_NCOLUMNS
 };
 
@@ -161,7 +162,7 @@ extern AttrNumber outbox_column(int column);
 extern TupleDesc outbox_key_desc(void);
 extern void outbox_update(TupleTableSlot *row, const Datum *values, const bool *nulls,
 						  const bool *replaces);
-extern void outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key);
+extern void outbox_revoke_key(Outbox *outbox, const pg_uuid_t *key, const pg_uuid_t *workspace);
 extern void outbox_open_for_calls(Outbox *outbox);
 extern int64 outbox_draw_id(Outbox *outbox);
 extern void outbox_insert_call(Outbox *outbox, const CallRequest *call);

@@ -321,14 +321,14 @@ static WorkStatement insert_successor =
 	"target_numbers, target_partition%}, status, next_attempt_at, enqueued_by, "
 	"system_identifier, origin, issue_at, "
 	"valid_until, stay_id, is_renewal, former_expires_at, wake_at, row_task, row_task_at, "
-	"replaces_key)"
+	"replaces_key, seam_workspace)"
 	" SELECT reference, user_identity_id, max_use_count, customization_profile_id, target_table, "
 	"target_key, target_fields, target_hash%{, target_columns, target_numbers, target_partition%}, "
 	"'pending', CASE WHEN $4 AND target_table IS NULL THEN '-infinity'::timestamptz END, "
 	"enqueued_by, system_identifier, origin, issue_at, valid_until, stay_id, $4, $5, $6, "
 	"CASE WHEN $4 AND target_table IS NOT NULL THEN 'look' END, CASE WHEN $4 AND target_table "
-	"IS NOT NULL THEN '-infinity'::timestamptz END, replaces_key FROM %r WHERE request_id = $3 "
-	"RETURNING request_id",
+	"IS NOT NULL THEN '-infinity'::timestamptz END, replaces_key, seam_workspace FROM %r WHERE "
+	"request_id = $3 RETURNING request_id",
 	.types = {INT8OID, BOOLOID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 };
 

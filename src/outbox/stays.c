@@ -581,8 +581,11 @@ stays_revoke_formers(Stay *stay)
 	{
 		StayValues	change = {0};
 
-		if (!has_expired(stay, &stay->requests[i]) && set_revoked(&stay->requests[i], &change))
-			apply(&stay->requests[i], &change);
+		if (has_expired(stay, &stay->requests[i]) || !set_revoked(&stay->requests[i], &change))
+			continue;
+		apply(&stay->requests[i], &change);
+		/* it is done, also where that is wanted twice */
+		stay->requests[i].facts.phase = STAY_ENDED;
 	}
 }
 
@@ -665,6 +668,7 @@ stays_follow(Stay *stay, const SeamRequest *request, const pg_uuid_t *shown)
 		request->max_use_count == 0);
 	set(change, REQ_CUSTOMIZATION_PROFILE_ID, UUIDPGetDatum(request->customization_profile_id),
 		request->customization_profile_id == NULL);
+	set(change, REQ_SEAM_WORKSPACE, UUIDPGetDatum(request->workspace), request->workspace == NULL);
 	set(change, REQ_REPLACES_KEY, UUIDPGetDatum(shown), shown == NULL);
 	set(change, REQ_ATTEMPTS, Int32GetDatum(0), false);
 	set_null(change, REQ_IS_RENEWAL);

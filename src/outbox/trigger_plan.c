@@ -45,6 +45,7 @@ const Field trigger_fields[F_NFIELDS] =
 	[F_USER_IDENTITY_ID] = {"user_identity_id", UUIDOID, FIELD_IN, -1, 0},
 	[F_MAX_USE_COUNT] = {"max_use_count", INT4OID, FIELD_IN, -1, 0},
 	[F_CUSTOMIZATION_PROFILE_ID] = {"customization_profile_id", UUIDOID, FIELD_IN, -1, 0},
+	[F_SEAM_WORKSPACE] = {"seam_workspace", UUIDOID, FIELD_IN, -1, 0},
 	[F_INSTANT_KEY_ID] = {"instant_key_id", UUIDOID, FIELD_OUT, KEY_INSTANT_KEY_ID,
 	UUID_TEXT_LEN},
 	[F_INSTANT_KEY_URL] = {"instant_key_url", TEXTOID, FIELD_OUT, KEY_INSTANT_KEY_URL,
@@ -237,7 +238,7 @@ static bool
 is_field_of(int f, TriggerKind kind)
 {
 	if (kind == TRIGGER_REVOKES)
-		return f == F_INSTANT_KEY_ID;
+		return f == F_INSTANT_KEY_ID || f == F_SEAM_WORKSPACE;
 	return kind == TRIGGER_KEEPS || (f != F_ISSUE_AT && f != F_VALID_UNTIL && f != F_WANTED);
 }
 
@@ -452,6 +453,18 @@ trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new, AttrNumber
 }
 
 /*
+ * The workspace that the row names, or NULL.
+ */
+const pg_uuid_t *
+trigger_workspace(TriggerPlan *plan, TriggerData *td, HeapTuple row)
+{
+	bool		isnull;
+	Datum		value = trigger_field(plan, td, row, F_SEAM_WORKSPACE, &isnull);
+
+	return isnull ? NULL : DatumGetUUIDP(value);
+}
+
+/*
  * The request that the row asks for, for this identity.  Raises 22023 when its
  * max_use_count is less than 1.
  */
@@ -481,6 +494,7 @@ trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 	value = trigger_field(plan, td, row, F_CUSTOMIZATION_PROFILE_ID, &isnull);
 	if (!isnull)
 		request->customization_profile_id = DatumGetUUIDP(value);
+	request->workspace = trigger_workspace(plan, td, row);
 }
 
 /*

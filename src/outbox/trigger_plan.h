@@ -41,6 +41,7 @@ enum
 	F_USER_IDENTITY_ID,
 	F_MAX_USE_COUNT,
 	F_CUSTOMIZATION_PROFILE_ID,
+	F_SEAM_WORKSPACE,
 	F_INSTANT_KEY_ID,
 	F_INSTANT_KEY_URL,
 	F_CLIENT_SESSION_ID,
@@ -103,6 +104,7 @@ extern Datum trigger_key_id(TriggerPlan *plan, TriggerData *td, HeapTuple row, b
 extern bool trigger_row_has_key(TriggerPlan *plan, TriggerData *td, HeapTuple row);
 extern bool trigger_column_changed(TriggerData *td, HeapTuple old, HeapTuple new,
 								   AttrNumber column);
+extern const pg_uuid_t *trigger_workspace(TriggerPlan *plan, TriggerData *td, HeapTuple row);
 extern void trigger_request(TriggerPlan *plan, TriggerData *td, HeapTuple row,
 							const pg_uuid_t *identity, SeamRequest *request);
 extern void trigger_check(Relation table, Trigger *trigger, TriggerKind kind);

@@ -57,8 +57,8 @@ const char *const status_names[STATUS_COUNT] =
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
 	" r.call_id IS NOT NULL, r.stay_id IS NOT NULL AND r.successor_id IS NULL, r.is_renewal," \
 	" r.wake_at, " \
-	"r.issue_at, r.valid_until, r.former_expires_at"
-#define ROW_NCOLUMNS 27
+	"r.issue_at, r.valid_until, r.former_expires_at, r.seam_workspace"
+#define ROW_NCOLUMNS 28
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -124,6 +124,18 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->issue_at = nulls[24] ? DT_NOBEGIN : DatumGetTimestampTz(values[24]);
 	row->valid_until = nulls[25] ? DT_NOEND : DatumGetTimestampTz(values[25]);
 	row->former_expires_at = nulls[26] ? DT_NOEND : DatumGetTimestampTz(values[26]);
+	row->has_workspace = !nulls[27];
+	if (!nulls[27])
+		row->workspace = *DatumGetUUIDP(values[27]);
+}
+
+/*
+ * Returns the workspace that a request was given, which lives as long as row, or NULL.
+ */
+const pg_uuid_t *
+work_workspace(const WorkRow *row)
+{
+	return row->has_workspace ? &row->workspace : NULL;
 }
 
 /*
@@ -606,12 +618,14 @@ static WorkStatement insert_copy =
 {
 	.sql = "INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
 	"next_attempt_at,"
-	" instant_key, error, account, api_key_hash, sqlstate, finished_at, system_identifier, origin)"
+	" instant_key, error, account, api_key_hash, sqlstate, finished_at, system_identifier, origin,"
+	" seam_workspace)"
 	" SELECT $3, $4, $5, $6, CASE WHEN $6 = 'revoking' THEN '-infinity'::timestamptz END, $7, $8, "
 	"$9, $10,"
-	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2 "
-	"RETURNING request_id",
-	.types = {UUIDOID, INT4OID, UUIDOID, TEXTOID, WORK_KEY_TYPE, TEXTOID, INT8OID, INT8OID}
+	" CASE WHEN $6 = 'failed' THEN '08007' END, CASE WHEN $6 = 'failed' THEN now() END, $1, $2, "
+	"$11 RETURNING request_id",
+	.types = {UUIDOID, INT4OID, UUIDOID, TEXTOID, WORK_KEY_TYPE, TEXTOID, INT8OID, INT8OID,
+	UUIDOID}
 };
 
 /*
@@ -640,6 +654,9 @@ add_copy(const WorkRow *row, const SeamKey *key, RequestStatus status, const cha
 	args[9] = Int64GetDatum((int64) row->account.api_key);
 	if (row->account.account == 0)
 		nulls[8] = nulls[9] = 'n';
+	args[10] = UUIDPGetDatum(&row->workspace);
+	if (!row->has_workspace)
+		nulls[10] = 'n';
 	work_execute(&insert_copy, args, nulls);
 	if (SPI_processed == 0)
 		ereport(ERROR,

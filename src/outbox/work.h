@@ -29,6 +29,8 @@ typedef struct WorkRow
 	int			max_use_count;	/* 0: left to Seam */
 	bool		has_profile;	/* a customization profile was asked for */
 	pg_uuid_t	profile;		/* if so */
+	bool		has_workspace;	/* it was given one; else it is the settings' */
+	pg_uuid_t	workspace;		/* if so, or else zeroes */
 	int			attempts;		/* made so far */
 	bool		has_key;		/* it is known which key it has */
 	pg_uuid_t	key;			/* if so: its id */
@@ -102,6 +104,7 @@ typedef struct WorkQueue
 								 * last read from its beginning */
 } WorkQueue;
 
+extern const pg_uuid_t *work_workspace(const WorkRow *row);
 extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *held,
 					   int limit, WorkRow **rows);
 extern int	work_doubts(ArrayType *active, WorkRow **rows);

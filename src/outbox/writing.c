@@ -41,7 +41,7 @@ static WorkStatement lock_requests =
 	"DISTINCT FROM 'clear' OR s.successor_id IS NOT NULL OR s.status <> 'issued')) END, "
 	"replaces_key, target_hash, stay_id, row_task = 'look' AND EXISTS (SELECT FROM %r n WHERE "
 	"n.target_hash = r.target_hash AND n.target_table = r.target_table AND n.target_key = "
-	"r.target_key AND n.target_fields = r.target_fields AND n.stay_id > r.stay_id)"
+	"r.target_key AND n.target_fields = r.target_fields AND n.stay_id > r.stay_id), seam_workspace"
 	"%{, target_columns, target_numbers, target_partition%}"
 	" FROM %r r WHERE request_id = ANY ($3) AND target_table = $4"
 	" AND ((" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL) OR row_task IS NOT NULL) AND "

@@ -42,6 +42,7 @@ account_id(const SeamAccount *account)
 	id.api_key = hash_bytes_extended((const unsigned char *) account->api_key,
 									 strlen(account->api_key), 0);
 	id.has_workspace = uuid_read(account->workspace_id, &id.workspace);
+	id.chooses = seam_chooses_workspace(account->api_key);
 	return id;
 }
 
@@ -74,15 +75,34 @@ account_learn_workspace(AccountId *account, const pg_uuid_t *workspace)
 }
 
 /*
- * Is what was requested with the one account of the other, which we have now?
+ * Can a request that was given this workspace be made there with this account?
+ */
+static AccountMatch
+reaches(const AccountId *now, const pg_uuid_t *workspace)
+{
+	if (now->chooses)
+		return ACCOUNT_OURS;
+	if (!now->has_workspace)
+		return ACCOUNT_PERHAPS;
+	return memcmp(&now->workspace, workspace, UUID_LEN) == 0 ? ACCOUNT_OURS : ACCOUNT_ANOTHERS;
+}
+
+/*
+ * Is what was requested with the one account of the other, which we have now?  given: the
+ * workspace that the request was given, in which it is asked for again, or NULL.
  */
 AccountMatch
-account_match(const AccountId *then, const AccountId *now)
+account_match(const AccountId *then, const pg_uuid_t *given, const AccountId *now)
 {
+	AccountMatch there = given ? reaches(now, given) : ACCOUNT_OURS;
+
+	/* a key that was found in a user's row */
 	if (then->account == 0)
-		return ACCOUNT_OURS;	/* a key that was found in a user's row */
+		return there;
 	if (!account_has_endpoint(then, now))
 		return ACCOUNT_ANOTHERS;
+	if (given)
+		return there;
 	if (WORKSPACE(then->account) != 0 && WORKSPACE(now->account) != 0)
 		return WORKSPACE(then->account) == WORKSPACE(now->account) ? ACCOUNT_OURS :
 			ACCOUNT_ANOTHERS;

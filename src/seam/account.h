@@ -25,6 +25,9 @@ typedef struct AccountId
 	/* the workspace, as it is set or as an answer has told it */
 	bool		has_workspace;
 	pg_uuid_t	workspace;		/* if so */
+
+	/* the API key is for several workspaces: a request may name another one */
+	bool		chooses;
 } AccountId;
 
 /* Is a request of the account that we have now? */
@@ -39,6 +42,7 @@ extern AccountId account_id(const SeamAccount *account);
 extern bool account_is_same(const AccountId *a, const AccountId *b);
 extern bool account_has_endpoint(const AccountId *a, const AccountId *b);
 extern void account_learn_workspace(AccountId *account, const pg_uuid_t *workspace);
-extern AccountMatch account_match(const AccountId *then, const AccountId *now);
+extern AccountMatch account_match(const AccountId *then, const pg_uuid_t *given,
+								  const AccountId *now);
 
 #endif							/* SEAM_IK_ACCOUNT_H */

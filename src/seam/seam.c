@@ -48,6 +48,16 @@ seam_api_key_problem(const char *api_key, const char *workspace_id)
 }
 
 /*
+ * Is an API key for several workspaces, so that each request has to name one?  Any other
+ * one is of a workspace by itself, and the header seam-workspace is not for it.
+ */
+bool
+seam_chooses_workspace(const char *api_key)
+{
+	return strncmp(api_key, "seam_at", 7) == 0 || strncmp(api_key, "ey", 2) == 0;
+}
+
+/*
  * Returns of which kind an API key is, static: by its prefix, as the official SDK tells
  * kinds apart.
  */

@@ -41,9 +41,12 @@ typedef struct SeamRequest
 	int			max_use_count;	/* generate; 0: left out */
 	const pg_uuid_t *instant_key_id;	/* get, delete */
 	const char *instant_key_url;	/* get, in place of the id; UTF-8 */
+	const pg_uuid_t *workspace; /* where it is made; NULL: the account's own,
+								 * which is the setting's */
 } SeamRequest;
 
 extern const char *seam_api_key_kind(const char *api_key);
+extern bool seam_chooses_workspace(const char *api_key);
 extern const char *seam_api_key_problem(const char *api_key, const char *workspace_id);
 extern void seam_profile(const SeamAccount *account, HttpProfile *profile);
 extern char *seam_url(const SeamAccount *account, SeamOp op);

@@ -42,7 +42,6 @@ PG_FUNCTION_INFO_V1(seam_generate_instant_keys);
 PG_FUNCTION_INFO_V1(seam_get_instant_key_by_id);
 PG_FUNCTION_INFO_V1(seam_get_instant_key_by_url);
 PG_FUNCTION_INFO_V1(seam_list_instant_keys);
-PG_FUNCTION_INFO_V1(seam_delete_instant_key);
 
 /* ---------- what became of a call ---------- */
 
@@ -140,7 +139,8 @@ single_done(Exchange *exchange, int64 i, const HttpAnswer *answer, bool earlier_
 }
 
 /*
- * Make one call for this function of the extension, and raise it when it fails.  The
+ * Make one call for this function of the extension, in the workspace that the request names,
+ * and raise it when it fails.  Raises 22023 where the API key is not for that.  The
  * result's strings, and those of its key, are in CurrentMemoryContext.  The keys of a
  * list go to consume().
  */
@@ -148,6 +148,7 @@ void
 functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
 			   SeamKeyConsumer consume, void *arg, SeamResult *result)
 {
+	SeamAccount in_workspace;
 	Single		single = {
 		.exchange = {
 			.account = account,
@@ -165,6 +166,12 @@ functions_call(Oid function, const SeamAccount *account, const SeamRequest *requ
 		.result = result,
 	};
 
+	if (request->workspace)
+	{
+		in_workspace = *account;
+		settings_choose_workspace(&in_workspace, request->workspace);
+		single.exchange.account = account = &in_workspace;
+	}
 	set_limits(&single.exchange);
 	if (request->op == SEAM_GENERATE)
 		single.protection = intent_begin(function, account, request, 1, single_identity, request,
@@ -234,8 +241,17 @@ functions_max_use_count(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
+ * The argument seam_workspace, or NULL, also where an older script does not have it.
+ */
+const pg_uuid_t *
+functions_workspace(FunctionCallInfo fcinfo, int arg)
+{
+	return PG_NARGS() > arg && !PG_ARGISNULL(arg) ? PG_GETARG_UUID_P(arg) : NULL;
+}
+
+/*
  * seam_generate_instant_key(user_identity_id uuid, max_use_count int
- *							 [, customization_profile_id uuid])
+ *							 [, customization_profile_id uuid, seam_workspace uuid])
  *		RETURNS seam_instant_key
  *
  * Issue a key.  Not strict: a NULL identity is an error, the others are left
@@ -253,6 +269,7 @@ seam_generate_instant_key(PG_FUNCTION_ARGS)
 	request.max_use_count = functions_max_use_count(fcinfo, 1);
 	if (PG_NARGS() > 2 && !PG_ARGISNULL(2))
 		request.customization_profile_id = PG_GETARG_UUID_P(2);
+	request.workspace = functions_workspace(fcinfo, 3);
 	desc = key_row_type(fcinfo);
 	settings_account(&account);
 	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
@@ -338,22 +355,6 @@ seam_list_instant_keys(PG_FUNCTION_ARGS)
 	functions_call(fcinfo->flinfo->fn_oid, &account, &request, put_listed_key, fcinfo->resultinfo,
 				   &result);
 	return (Datum) 0;
-}
-
-/*
- * seam_delete_instant_key(instant_key_id uuid) RETURNS boolean, strict
- */
-Datum
-seam_delete_instant_key(PG_FUNCTION_ARGS)
-{
-	SeamRequest request = {.op = SEAM_DELETE};
-	SeamAccount account;
-	SeamResult	result;
-
-	request.instant_key_id = PG_GETARG_UUID_P(0);
-	settings_account(&account);
-	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
-	PG_RETURN_BOOL(result.deleted);
 }
 
 /* ---------- batch ---------- */
@@ -577,7 +578,7 @@ log_issued(int code, Datum arg)
 
 /*
  * seam_generate_instant_keys(user_identity_ids uuid[], max_use_count int,
- *							  customization_profile_id uuid)
+ *							  customization_profile_id uuid, seam_workspace uuid)
  *		RETURNS TABLE (ordinality bigint, user_identity_id uuid,
  *					   instant_key seam_instant_key, sqlstate text, error text,
  *					   seam_request_id text)
@@ -599,6 +600,7 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	batch->request.max_use_count = functions_max_use_count(fcinfo, 1);
 	if (!PG_ARGISNULL(2))
 		batch->request.customization_profile_id = PG_GETARG_UUID_P(2);
+	batch->request.workspace = functions_workspace(fcinfo, 3);
 	InitMaterializedSRF(fcinfo, 0);
 	batch->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	batch->key_desc = lookup_rowtype_tupdesc_copy(TupleDescAttr(batch->rsinfo->setDesc,
@@ -606,6 +608,8 @@ seam_generate_instant_keys(PG_FUNCTION_ARGS)
 	key_check_type(batch->key_desc);
 	batch->key_desc = BlessTupleDesc(batch->key_desc);
 	settings_account(&account);
+	if (batch->request.workspace)
+		settings_choose_workspace(&account, batch->request.workspace);
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
 					  &batch->elements, &batch->nulls, &batch->nelements);

@@ -14,6 +14,7 @@
 
 extern const pg_uuid_t *functions_user_identity(FunctionCallInfo fcinfo, int arg);
 extern int	functions_max_use_count(FunctionCallInfo fcinfo, int arg);
+extern const pg_uuid_t *functions_workspace(FunctionCallInfo fcinfo, int arg);
 extern void functions_call(Oid function, const SeamAccount *account, const SeamRequest *request,
 						   SeamKeyConsumer consume, void *arg, SeamResult *result);
 

@@ -313,6 +313,9 @@ fill_in_wish(Protection *protection, Portion *portion, MailboxWish *wish)
 	wish->has_profile = request->customization_profile_id != NULL;
 	if (wish->has_profile)
 		wish->profile = *request->customization_profile_id;
+	wish->has_workspace = request->workspace != NULL;
+	if (wish->has_workspace)
+		wish->workspace = *request->workspace;
 	wish->timeout = settings_request_timeout + settings_settle_delay;
 	/* one alone is sent at once */
 	if (protection->n > 1)

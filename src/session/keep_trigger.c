@@ -503,7 +503,9 @@ compare(TriggerPlan *plan, TriggerData *td, const Version *old, const Version *n
 	const pg_uuid_t *from = old->shows_key ? &old->key : NULL;
 	const pg_uuid_t *to = new->shows_key ? &new->key : NULL;
 
-	change->identity_changed = field_changed(plan, td, old->row, new->row, F_USER_IDENTITY_ID);
+	/* in another workspace it is another one */
+	change->identity_changed = field_changed(plan, td, old->row, new->row, F_USER_IDENTITY_ID) ||
+		field_changed(plan, td, old->row, new->row, F_SEAM_WORKSPACE);
 	change->terms_changed = field_changed(plan, td, old->row, new->row, F_MAX_USE_COUNT) ||
 		field_changed(plan, td, old->row, new->row, F_CUSTOMIZATION_PROFILE_ID);
 	change->wanted_changed = old->wanted != new->wanted;

@@ -15,6 +15,7 @@
 #include "base/as_owner.h"
 #include "base/statement.h"
 #include "access/xlog.h"
+#include "config/settings.h"
 #include "fmgr.h"
 #include "session/functions.h"
 #include "shmem/places.h"
@@ -31,6 +32,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+PG_FUNCTION_INFO_V1(seam_delete_instant_key);
 PG_FUNCTION_INFO_V1(seam_enqueue_instant_key);
 PG_FUNCTION_INFO_V1(seam_instant_key_request_result);
 PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request);
@@ -48,6 +50,7 @@ typedef enum StatementId
 	ST_READ,
 	ST_FIND_TARGET,
 	ST_LOCK_KEY,
+	ST_WORKSPACE,
 	ST_LOCK_UNFINISHED,
 	ST_LOCK_IN_TROUBLE,
 	ST_RESULT,
@@ -118,12 +121,17 @@ static Statement statements[ST_COUNT] =
 		"SELECT request_id, target_key"
 		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $6"
 		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
-		"NULL OR $7)",
-		{TARGET_TYPES, UUIDOID, BOOLOID}
+		"NULL OR $7) AND seam_workspace IS NOT DISTINCT FROM $8",
+		{TARGET_TYPES, UUIDOID, BOOLOID, UUIDOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, NULL::int8, sqlstate, NULL::int8"
 		" FROM %r WHERE (instant_key).instant_key_id = $1 FOR UPDATE",
+		{UUIDOID}
+	},
+	[ST_WORKSPACE] = {
+		"SELECT seam_workspace FROM %r WHERE (instant_key).instant_key_id = $1"
+		" AND seam_workspace IS NOT NULL",
 		{UUIDOID}
 	},
 	[ST_LOCK_UNFINISHED] = {
@@ -245,10 +253,11 @@ static Statement statements[ST_COUNT] =
 		" INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
 		"attempted_at,"
 		" attempt_timeout, seam_time, finished_at, sqlstate, error, transaction_id,"
-		" account, api_key_hash, timeline_id, system_identifier, origin)"
+		" account, api_key_hash, timeline_id, system_identifier, origin, seam_workspace)"
 		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
 		" attempt_timeout, seam_time, now(), '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, api_key_hash, timeline_id, $1, $2 FROM c, unnest(user_identity_ids) AS u(i)"
+		" account, api_key_hash, timeline_id, $1, $2, seam_workspace"
+		" FROM c, unnest(user_identity_ids) AS u(i)"
 		" WHERE" CALL_IS_OPEN_ELSEWHERE("%r"),
 		{INT8OID, INT8OID}
 	},
@@ -445,10 +454,11 @@ cancel(Session *session, const Locked *locked)
 }
 
 /*
- * Have a key revoked, whether a request has issued it or not.
+ * Have a key revoked, whether a request has issued it or not: then it is of this workspace
+ * (or NULL).
  */
 void
-requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
+requests_revoke_key(Outbox *outbox, const pg_uuid_t *key, const pg_uuid_t *workspace)
 {
 	Session		session = begin_session(outbox);
 	Datum		args[] = {UUIDPGetDatum(key)};
@@ -467,7 +477,7 @@ requests_revoke_key(Outbox *outbox, const pg_uuid_t *key)
 	}
 	end_session(&session);
 	if (!known)
-		outbox_revoke_key(outbox, key);
+		outbox_revoke_key(outbox, key, workspace);
 }
 
 /*
@@ -500,12 +510,17 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 	MemoryContext caller = CurrentMemoryContext;
 	Session		session = begin_session(outbox);
 	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, target),
-	UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too)};
+		UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too),
+	UUIDPGetDatum(request->workspace)};
+	char		nulls[STATEMENT_MAX_ARGS];
 	int			n;
 	int64	   *ids;
 	Datum	   *keys;
 
-	execute(&session, ST_FIND_TARGET, args);
+	memset(nulls, ' ', sizeof(nulls));
+	if (request->workspace == NULL)
+		nulls[7] = 'n';
+	execute_with_nulls(&session, ST_FIND_TARGET, args, nulls);
 	MemoryContextSwitchTo(caller);
 	n = (int) SPI_processed;
 	ids = palloc(Max(n, 1) * sizeof(int64));
@@ -536,9 +551,51 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 }
 
 /*
+ * Reads the workspace that the key's request was given into *workspace.  Returns whether
+ * there is one.
+ */
+static bool
+find_workspace(Outbox *outbox, const pg_uuid_t *key, pg_uuid_t *workspace)
+{
+	Session		session = begin_session(outbox);
+	Datum		args[] = {UUIDPGetDatum(key)};
+	bool		isnull = true;
+
+	execute(&session, ST_WORKSPACE, args);
+	if (SPI_processed > 0)
+		*workspace = *DatumGetUUIDP(column(0, 1, &isnull));
+	end_session(&session);
+	return !isnull;
+}
+
+/*
+ * seam_delete_instant_key(instant_key_id uuid) RETURNS boolean, strict
+ *
+ * With an API key for several workspaces it is asked where the key was issued, as far as
+ * the outbox knows: elsewhere Seam would say that there is none.
+ */
+Datum
+seam_delete_instant_key(PG_FUNCTION_ARGS)
+{
+	SeamRequest request = {.op = SEAM_DELETE};
+	SeamAccount account;
+	SeamResult	result;
+	pg_uuid_t	workspace;
+
+	request.instant_key_id = PG_GETARG_UUID_P(0);
+	settings_account(&account);
+	if (seam_chooses_workspace(account.api_key) &&
+		find_workspace(outbox_of_function(fcinfo->flinfo->fn_oid), request.instant_key_id,
+					   &workspace))
+		request.workspace = &workspace;
+	functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
+	PG_RETURN_BOOL(result.deleted);
+}
+
+/*
  * seam_enqueue_instant_key(user_identity_id uuid, max_use_count int,
  *		customization_profile_id uuid, reference text, issue_at timestamptz,
- *		valid_until timestamptz) RETURNS bigint
+ *		valid_until timestamptz, seam_workspace uuid) RETURNS bigint
  *
  * With a time it is for a stay, whose keys are renewed.  Raises 22023 when that ends before
  * it begins.
@@ -573,6 +630,7 @@ seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the stay ends before it begins")));
+	request.workspace = functions_workspace(fcinfo, 6);
 	is_stay = !PG_ARGISNULL(4) || !PG_ARGISNULL(5);
 	PG_RETURN_INT64(outbox_enqueue(outbox_of_function(fcinfo->flinfo->fn_oid),
 								   &request, reference, NULL, is_stay ? &stay : NULL));

@@ -10,7 +10,8 @@
 
 #include "outbox/outbox.h"
 
-extern void requests_revoke_key(Outbox *outbox, const pg_uuid_t *key);
+extern void requests_revoke_key(Outbox *outbox, const pg_uuid_t *key,
+								const pg_uuid_t *workspace);
 extern void requests_follow_target(Outbox *outbox, const Target *from, const Target *to);
 extern bool requests_move_target(Outbox *outbox, const SeamRequest *request,
 								 const Target *target, bool finished_too,

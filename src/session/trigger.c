@@ -36,6 +36,19 @@ key_changed(TriggerPlan *plan, TriggerData *td)
 	return false;
 }
 
+/*
+ * Has the row another identity than before, or the same in another workspace?
+ */
+static bool
+guest_changed(TriggerPlan *plan, TriggerData *td, HeapTuple row)
+{
+	AttrNumber	workspace = plan->bindings[F_SEAM_WORKSPACE].column;
+
+	return trigger_column_changed(td, td->tg_trigtuple, row,
+								  plan->bindings[F_USER_IDENTITY_ID].column) ||
+		(workspace != 0 && trigger_column_changed(td, td->tg_trigtuple, row, workspace));
+}
+
 /* ---------- BEFORE: issue ---------- */
 
 /*
@@ -135,7 +148,7 @@ issue_for_row(Oid function, TriggerPlan *plan, TriggerData *td, HeapTuple row,
  * seam_generate_instant_key_trigger(), BEFORE INSERT OR UPDATE FOR EACH ROW
  *
  * On INSERT it issues a key when there is an identity and no key yet; on UPDATE
- * when the identity changed and the statement left the key alone.
+ * when the identity, or its workspace, changed and the statement left the key alone.
  */
 Datum
 seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
@@ -164,8 +177,7 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 	}
 	else
 	{
-		if (trigger_column_changed(td, td->tg_trigtuple, row,
-								   plan->bindings[F_USER_IDENTITY_ID].column))
+		if (guest_changed(plan, td, row))
 		{
 			if (no_identity)
 				row = fill_row(plan, td, row, NULL);
@@ -184,8 +196,8 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 /* ---------- AFTER: revoke ---------- */
 
 /*
- * seam_delete_instant_key_trigger('instant_key_id=column'), AFTER DELETE OR
- * UPDATE FOR EACH ROW
+ * seam_delete_instant_key_trigger('instant_key_id=column', 'seam_workspace=column'), AFTER
+ * DELETE OR UPDATE FOR EACH ROW
  *
  * Revokes the key of the OLD row when the row goes, or when its key column is
  * cleared or changed: by the outbox, after the commit, or where there is no worker, at once.
@@ -203,13 +215,15 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 	trigger_begin(td, &callback);
 	key = trigger_lost_key(plan, td);
 	if (key && places_preloaded())
-		requests_revoke_key(outbox_of_function(fcinfo->flinfo->fn_oid), key);
+		requests_revoke_key(outbox_of_function(fcinfo->flinfo->fn_oid), key,
+							trigger_workspace(plan, td, td->tg_trigtuple));
 	else if (key)
 	{
 		SeamRequest request = {.op = SEAM_DELETE,.instant_key_id = key};
 		SeamAccount account;
 		SeamResult	result;
 
+		request.workspace = trigger_workspace(plan, td, td->tg_trigtuple);
 		settings_account(&account);
 		functions_call(fcinfo->flinfo->fn_oid, &account, &request, NULL, NULL, &result);
 	}

@@ -57,6 +57,10 @@ typedef struct MailboxWish
 	bool		has_profile;
 	/* Which. */
 	pg_uuid_t	profile;
+	/* Was it given a workspace?  Else it is the settings'. */
+	bool		has_workspace;
+	/* Which. */
+	pg_uuid_t	workspace;
 	/* Milliseconds after the record within which a key may be created. */
 	int			timeout;
 	/* As in AccountId. */

@@ -78,7 +78,7 @@ change_facts(const WorkRow *row)
 		.has_target = row->has_target,
 		.is_call = row->is_call,
 		.attempts = row->attempts,
-		.anothers = credentials_are_others(&row->account),
+		.anothers = credentials_are_others(&row->account, work_workspace(row)),
 		.sqlerrcode = row->sqlerrcode,
 		.next_attempt_at = row->next_attempt_at,
 		.backoff = sending_backoff(row->attempts)

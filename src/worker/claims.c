@@ -11,6 +11,7 @@
 #include "config/settings.h"
 #include "logic/share.h"
 #include "utils/timestamp.h"
+#include "worker/change.h"
 #include "worker/claims.h"
 #include "worker/credentials.h"
 #include "worker/doubts.h"
@@ -24,6 +25,9 @@
 
 /* Where so many results cannot be stored, no more keys are issued that nobody can get. */
 #define ASIDE_MAX 100
+
+/* A renewal that the API key is not for is tried again so soon. */
+#define REFUSED_PAUSE_US (60 * INT64CONST(1000000))
 
 /* Probes that have failed are followed by one for another identity, of so many. */
 #define PROBE_CHOICES 16
@@ -174,6 +178,27 @@ claim_probe(void)
 }
 
 /*
+ * In a step: a request that is claimed was given a workspace, and the API key is of one by
+ * itself: nothing is sent, since it would be for another one.  What renews a key that lives
+ * is tried again, for as long as that does.
+ */
+static void
+refuse_workspace(const WorkRow *row)
+{
+	bool		waits = row->is_renewal && row->former_expires_at != DT_NOEND;
+	WorkChange	change = {
+		.status = waits ? STATUS_PENDING : STATUS_FAILED,
+		.next_attempt_at = waits ? GetCurrentTimestamp() + REFUSED_PAUSE_US : DT_NOEND,
+		.finished = !waits,
+		.attempts = row->attempts,
+		.sqlerrcode = ERRCODE_INVALID_PARAMETER_VALUE,
+		.error = "seam_workspace needs a personal access token, and the API key is of one workspace"
+	};
+
+	change_request(row, &change);
+}
+
+/*
  * Claims at most n requests of a kind.  Returns how many there were.
  */
 static int
@@ -186,7 +211,12 @@ claim_kind(ShareKind kind, const WorkAttempt *attempt, int n)
 		case SHARE_NEW:
 			n = queues_claim(STATUS_PENDING, attempt, doubts_identities(), n, &rows);
 			for (int i = 0; i < n; i++)
-				(void) flights_claim(SEAM_GENERATE, &rows[i]);
+			{
+				if (rows[i].has_workspace && !credentials_choose_workspace())
+					refuse_workspace(&rows[i]);
+				else
+					(void) flights_claim(SEAM_GENERATE, &rows[i]);
+			}
 			return n;
 		case SHARE_REVOKE:
 			n = queues_claim(STATUS_REVOKING, attempt, NULL, n, &rows);

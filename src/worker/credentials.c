@@ -153,13 +153,23 @@ credentials_id(void)
 }
 
 /*
- * Returns whether a request of this account was made with another one than the present
- * one, or perhaps so: then what is not found may exist all the same.
+ * Returns whether a request of this account, which was given this workspace (or NULL), was
+ * made with another one than the present one, or perhaps so: then what is not found may
+ * exist all the same.
  */
 bool
-credentials_are_others(const AccountId *of)
+credentials_are_others(const AccountId *of, const pg_uuid_t *given)
 {
-	return account_match(of, &account_in_use) != ACCOUNT_OURS;
+	return account_match(of, given, &account_in_use) != ACCOUNT_OURS;
+}
+
+/*
+ * Returns whether a request can be made in the workspace that it was given.
+ */
+bool
+credentials_choose_workspace(void)
+{
+	return account_in_use.chooses;
 }
 
 /*

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * doubts.c
- *	  The requests that are in doubt, by user identity.
+ *	  The requests that are in doubt, by user identity and workspace.
  *
  * A request whose answer was lost is in doubt, and so is one that the table has as in
  * flight and this process does not.  They are read from the table when the process starts,
@@ -19,6 +19,7 @@
 #include "outbox/work_statement.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "worker/credentials.h"
 #include "worker/doubts.h"
 #include "worker/local_clock.h"
 #include "worker/seam_clock.h"
@@ -67,24 +68,49 @@ doubts_unsettled(void)
 }
 
 /*
- * qsort comparator: requests by identity.
+ * The workspace that a request was given is the settings': then it is as if it had been
+ * given none, because one list tells of both.
+ */
+static void
+leave_out_own_workspace(WorkRow *row)
+{
+	const AccountId *own = credentials_id();
+
+	if (row->has_workspace && own->chooses && own->has_workspace &&
+		memcmp(&row->workspace, &own->workspace, UUID_LEN) == 0)
+	{
+		row->has_workspace = false;
+		memset(&row->workspace, 0, sizeof(pg_uuid_t));
+	}
+}
+
+/*
+ * qsort comparator: requests by identity, and by the workspace that they were given.
  */
 static int
 by_identity(const void *a, const void *b)
 {
-	return memcmp(&((const WorkRow *) a)->identity, &((const WorkRow *) b)->identity, UUID_LEN);
+	const WorkRow *x = a;
+	const WorkRow *y = b;
+	int			order = memcmp(&x->identity, &y->identity, UUID_LEN);
+
+	if (order == 0)
+		order = (int) x->has_workspace - (int) y->has_workspace;
+	return order != 0 ? order : memcmp(&x->workspace, &y->workspace, UUID_LEN);
 }
 
 /*
- * The place of the first doubt of an identity, or where it would be.
+ * The place of the first doubt of the identity and workspace that a request has, or where
+ * it would be.
  */
 static int
-place_of(const pg_uuid_t *identity)
+place_of(const WorkRow *row)
 {
-	WorkRow		key = {.identity = *identity};
+	WorkRow		key = *row;
 	int			low = 0;
 	int			high = ndoubts;
 
+	leave_out_own_workspace(&key);
 	while (low < high)
 	{
 		int			middle = (low + high) / 2;
@@ -98,31 +124,43 @@ place_of(const pg_uuid_t *identity)
 }
 
 /*
- * The doubts of an identity: the first, and how many there are that are not
- * settled; settled ones may be among them.
+ * Has a doubt the identity and workspace of a request?
+ */
+static bool
+is_alike(const WorkRow *row, const WorkRow *doubt)
+{
+	WorkRow		key = *row;
+
+	leave_out_own_workspace(&key);
+	return by_identity(&key, doubt) == 0;
+}
+
+/*
+ * The doubts of the identity and workspace that a request has: the first, and how many
+ * there are that are not settled; settled ones may be among them.
  */
 WorkRow *
-doubts_of(const pg_uuid_t *identity, int *n)
+doubts_of(const WorkRow *row, int *n)
 {
-	int			first = place_of(identity);
+	int			first = place_of(row);
 
 	*n = 0;
-	for (int i = first; i < ndoubts &&
-		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+	for (int i = first; i < ndoubts && is_alike(row, &doubts[i]); i++)
 		*n += doubts[i].next_attempt_at != DT_NOEND;
 	return doubts + first;
 }
 
 /*
  * Returns whether a list that was asked for at this time, on clock_now()'s clock, may tell
- * of all unsettled doubts of an identity.  A later one may have come meanwhile, whose key
- * the list need not have.
+ * of all unsettled doubts of the identity and workspace that a request has.  A later one may
+ * have come meanwhile, whose key the list need not have.
  */
 bool
-doubts_are_older(const pg_uuid_t *identity, int64 asked_at)
+doubts_are_older(const WorkRow *row, int64 asked_at)
 {
-	for (int i = place_of(identity); i < ndoubts &&
-		 memcmp(&doubts[i].identity, identity, sizeof(pg_uuid_t)) == 0; i++)
+	int			first = place_of(row);
+
+	for (int i = first; i < ndoubts && is_alike(row, &doubts[i]); i++)
 	{
 		if (doubts[i].next_attempt_at != DT_NOEND && doubts[i].ripe_at > asked_at)
 			return false;
@@ -142,6 +180,7 @@ set_ripe(WorkRow *doubt)
 	doubt->ripe_at = doubt->timeline == 0 ? 0 :
 		window_list_at(doubt->attempt_timeout, ago, clock_now());
 	doubt->error = doubt->reference = NULL;
+	leave_out_own_workspace(doubt);
 }
 
 /*
@@ -184,7 +223,7 @@ doubts_add(const WorkRow *row, const WorkChange *change)
 		doubts = doubts ? repalloc_huge(doubts, size * sizeof(WorkRow)) :
 			MemoryContextAllocHuge(context, size * sizeof(WorkRow));
 	}
-	place = place_of(&doubt.identity);
+	place = place_of(&doubt);
 	memmove(doubts + place + 1, doubts + place, (ndoubts - place) * sizeof(WorkRow));
 	doubts[place] = doubt;
 	ndoubts++;
@@ -252,8 +291,8 @@ doubts_next(const WorkRow *doubt)
 }
 
 /*
- * Looks at the doubts of the same identity as this one, the first of them.  Returns the
- * first of the next identity, or NULL.  *due: when this one's keys can be asked for, on
+ * Looks at the doubts of the same identity and workspace as this one, the first of them.
+ * Returns the first of the next, or NULL.  *due: when this one's keys can be asked for, on
  * clock_now()'s clock, which is when all of its doubts have waited for long enough;
  * PG_INT64_MAX: they cannot be, or none is unsettled.
  */

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/stop_point.h"
+#include "base/uuid.h"
 #include "config/settings.h"
 #include "net/http.h"
 #include "nodes/pg_list.h"
@@ -39,6 +40,9 @@ static dlist_head unused = DLIST_STATIC_INIT(unused);
 static dlist_head flying = DLIST_STATIC_INIT(flying);
 static dlist_head ended = DLIST_STATIC_INIT(ended);
 static int	nflying;
+static const pg_uuid_t *in_workspace;	/* requests that start now are made
+										 * there; NULL: in the account's own */
+static pg_uuid_t last_workspace;	/* in_workspace, or of no use */
 static List *claimed;			/* of Flight *, in step_context(): to be
 								 * started at commit */
 
@@ -61,15 +65,64 @@ flights_set_up(void)
 }
 
 /*
+ * Has requests that start from now on be made with this account, which is of the one in
+ * use, in this workspace, or in its own for NULL.
+ */
+static void
+use(const SeamAccount *account, const pg_uuid_t *workspace)
+{
+	HttpProfile profile;
+
+	seam_profile(account, &profile);
+	http_set_profile(run, &profile);
+	in_workspace = NULL;
+	if (workspace == NULL)
+		return;
+	last_workspace = *workspace;
+	in_workspace = &last_workspace;
+}
+
+/*
  * The account in use has changed: connections are made as it wants them.
  */
 void
 flights_use_account(void)
 {
-	HttpProfile profile;
+	use(credentials_account(), NULL);
+}
 
-	seam_profile(credentials_account(), &profile);
-	http_set_profile(run, &profile);
+/*
+ * Returns whether a flight is, or was, in a workspace of its own: with an API key for
+ * several, one that its request was given.
+ */
+bool
+flights_choose_workspace(const Flight *flight)
+{
+	return flight->row.has_workspace && flight->account_id.chooses;
+}
+
+/*
+ * Gives a flight, which is about to start, the account in use, in the flight's workspace.
+ */
+static void
+choose_account(Flight *flight)
+{
+	const pg_uuid_t *workspace = NULL;
+	MemoryContext old = MemoryContextSwitchTo(flight->context);
+
+	flight->account = *credentials_account();
+	if (flight->row.has_workspace && credentials_choose_workspace())
+	{
+		char	   *text = palloc(UUID_TEXT_LEN + 1);
+
+		workspace = &flight->row.workspace;
+		uuid_write(text, workspace);
+		flight->account.workspace_id = text;
+	}
+	if (workspace == NULL ? in_workspace != NULL : in_workspace == NULL ||
+		memcmp(in_workspace, workspace, UUID_LEN) != 0)
+		use(&flight->account, workspace);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -191,7 +244,7 @@ start(Flight *flight)
 	seam_body(&request, &flight->body);
 	MemoryContextSwitchTo(old);
 	flight->started_at = clock_now();
-	flight->account = *credentials_account();
+	choose_account(flight);
 	flight->http.url = credentials_url(flight->op);
 	flight->http.body = flight->body.data;
 	flight->http.body_len = flight->body.len;
@@ -287,6 +340,8 @@ learn(Flight *flight)
 		if (flight->status >= 200 && flight->status < 500)
 			stay_clock_learn(&flight->date, &flight->account_id);
 	}
+	if (flight->row.has_workspace)
+		return;
 	if (flight->op == SEAM_GENERATE && flight->result.sqlerrcode == 0)
 		credentials_learn_workspace(&flight->account_id, &flight->result.key.workspace_id);
 	else if (flight->nkeys > 0)
@@ -339,8 +394,8 @@ end(Flight *flight)
 	/* what becomes of a former account's requests says nothing of this one */
 	if (flight->account.api_key == credentials_account()->api_key)
 		flight->is_free = sending_answer(answer, flight->op == SEAM_LIST ? 0 : flight->row.id,
-										 flight->row.attempts, flight->started_at, nflying,
-										 flight->ended_at);
+										 flight->row.attempts, flights_choose_workspace(flight),
+										 flight->started_at, nflying, flight->ended_at);
 	learn(flight);
 	MemoryContextSwitchTo(old);
 	http_release(&flight->http);

@@ -86,6 +86,7 @@ extern int	flights_flying_of(SeamOp op);
 extern int64 flights_store_due(void);
 extern int	flights_aside(void);
 extern Flight *flights_next(Flight *flight);
+extern bool flights_choose_workspace(const Flight *flight);
 extern bool flights_is_busy(const pg_uuid_t *identity);
 extern void flights_wait(int64 wake_at);
 

@@ -79,9 +79,9 @@ late_keys_store(Flight *flight)
 	facts.found = work_lock(flight->row.id, &row);
 	if (facts.found)
 	{
-		(void) doubts_of(&row.identity, &ndoubts);
+		(void) doubts_of(&row, &ndoubts);
 		facts.wanted = row.look_again_from != DT_NOEND;
-		facts.anothers = credentials_are_others(&row.account);
+		facts.anothers = credentials_are_others(&row.account, work_workspace(&row));
 		facts.outdated = credentials_have_changed(&flight->account_id);
 		facts.busy = doubts_are_stale() || ndoubts > 0 ||
 			flights_is_busy(&row.identity) || intents_are_open(&row.identity);

@@ -172,6 +172,8 @@ take_wish(int slot)
 	row.max_use_count = wish->max_use_count;
 	row.has_profile = wish->has_profile;
 	row.profile = wish->profile;
+	row.has_workspace = wish->has_workspace;
+	row.workspace = wish->workspace;
 	row.timeout = wish->timeout;
 	row.account.account = wish->account;
 	row.account.api_key = wish->api_key;

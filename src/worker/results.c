@@ -53,6 +53,7 @@ call_facts(const Flight *flight, bool found, bool later)
 		.locked_by_others = later,
 		.kind = flight->result.kind,
 		.forbidden = flight->status == 403,
+		.may_be_workspace = flights_choose_workspace(flight),
 		.outdated = credentials_have_changed(&flight->account_id),
 		.pause = flight->pause,
 		.is_free = flight->is_free,
@@ -87,7 +88,7 @@ store_call(Flight *flight)
 		case OUTCOME_WAIT:
 			return false;
 		case OUTCOME_REVOKE_COPY:
-			row = flight->row;
+			row = flight->row;	/* with the workspace that it was given */
 			row.account = flight->account_id;
 			work_revoke_copy(&row, &flight->result.key, "issued for a request that was deleted or "
 							 "changed meanwhile");

@@ -219,7 +219,8 @@ row_target_may_show(const RowTarget *target, const pg_uuid_t *key)
 
 /*
  * Why the row that was asked for does not want the key, or NULL: the statement's result has
- * its identity, its key's id, and, where it is only looked at, whether it is wanted.
+ * its identity, its key's id, its workspace, and, where it is only looked at, whether it is
+ * wanted.
  */
 const char *
 row_target_why_unwanted(const RowTarget *target, Oid table)
@@ -235,10 +236,14 @@ row_target_why_unwanted(const RowTarget *target, Oid table)
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (isnull || memcmp(DatumGetUUIDP(found), &target->identity, UUID_LEN) != 0)
 		return "the row that the instant key was for is of another user identity now";
+	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull);
+	if (target->has_workspace &&
+		(isnull || memcmp(DatumGetUUIDP(found), &target->workspace, UUID_LEN) != 0))
+		return "the row that the instant key was for is of another workspace now";
 	if (target->has_newer_stay)
 		return "the row that the instant key was for has been inserted anew";
 	if (target->looks &&
-		!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)))
+		!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull)))
 		return "the row that the instant key was for does not want one now";
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	if (!isnull && !row_target_may_show(target, DatumGetUUIDP(found)))

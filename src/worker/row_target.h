@@ -26,6 +26,9 @@ typedef struct RowTarget
 	Oid			partition;		/* or InvalidOid */
 	Datum		fields;			/* the trigger's arguments then: text[] */
 	pg_uuid_t	identity;
+	bool		has_workspace;	/* the request was given one, as the row has
+								 * it */
+	pg_uuid_t	workspace;		/* if so */
 	Datum		values[KEY_NCOLUMNS];	/* the instant key's columns */
 	bool		nulls[KEY_NCOLUMNS];
 	bool		looks;			/* it is only to be seen whether the row wants

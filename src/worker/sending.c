@@ -153,15 +153,18 @@ add_to_row(int64 id)
 /*
  * Lets the answer to a request with the account in use set the pace: begun_at is when it
  * was sent; id: of a request of the outbox, which was tried so often, or 0 for a list;
+ * may_be_workspace: it was made in a workspace that it was given;
  * nflying: the others that are under way.  Returns whether it has failed because the
  * server is away, or the API key is not accepted, for which it shall not pay with an
  * attempt.
  */
 bool
-sending_answer(const HttpAnswer *http, int64 id, int attempts, int64 begun_at, int nflying,
-			   int64 now)
+sending_answer(const HttpAnswer *http, int64 id, int attempts, bool may_be_workspace,
+			   int64 begun_at, int nflying, int64 now)
 {
-	PaceAnswer	answer = {.begun_at = begun_at,.nflying = nflying};
+	PaceAnswer	answer = {
+		.may_be_workspace = may_be_workspace,.begun_at = begun_at,.nflying = nflying
+	};
 	PaceStop	before = pace.stop;
 	int64		told_until = pace.paused_until;
 	bool		is_free;
@@ -180,7 +183,7 @@ sending_answer(const HttpAnswer *http, int64 id, int attempts, int64 begun_at, i
 		add_to_row(id);
 	tell_of_pause(&answer, told_until, now);
 	tell_of_stop(before, now);
-	return is_free || answer.sign == PACE_REFUSED;
+	return is_free || (answer.sign == PACE_REFUSED && !may_be_workspace);
 }
 
 /*

@@ -16,8 +16,8 @@ extern void sending_set_up(void);
 extern void sending_resume(void);
 extern void sending_trust_account(void);
 extern int64 sending_backoff(int attempts);
-extern bool sending_answer(const HttpAnswer *http, int64 id, int attempts, int64 begun_at,
-						   int nflying, int64 now);
+extern bool sending_answer(const HttpAnswer *http, int64 id, int attempts,
+						   bool may_be_workspace, int64 begun_at, int nflying, int64 now);
 extern int64 sending_pause(const HttpAnswer *answer, int attempts);
 extern int	sending_take_given_back(const int64 **ids);
 extern int	sending_allowance(int nflying, int64 now, PaceMay *may, int64 *again_at);

@@ -175,15 +175,15 @@ store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *
 }
 
 /*
- * Settles the doubts of an identity by the list of its keys.  Returns false when a session
- * has locked one.
+ * Settles the doubts of an identity, in a workspace, by the list of its keys.  Returns
+ * false when a session has locked one.
  */
 bool
 settlement_store(Flight *flight)
 {
 	OutcomeList list = list_facts(flight);
 	int			ndoubts;
-	WorkRow    *known = doubts_of(&flight->row.identity, &ndoubts);
+	WorkRow    *known = doubts_of(&flight->row, &ndoubts);
 	WorkRow   **of = palloc(Max(ndoubts, 1) * sizeof(WorkRow *));
 	WorkRow    *rows = MemoryContextAllocHuge(CurrentMemoryContext, Max(ndoubts,
 																		1) * sizeof(WorkRow));
@@ -198,7 +198,7 @@ settlement_store(Flight *flight)
 	 */
 	if (intents_are_open(&flight->row.identity) ||
 		credentials_have_changed(&flight->account_id) ||
-		!doubts_are_older(&flight->row.identity, flight->started_at))
+		!doubts_are_older(&flight->row, flight->started_at))
 		return true;
 	n = lock_doubts(flight, known, ndoubts, rows, doubts, of);
 	if (n < 0)

@@ -263,6 +263,8 @@ take_turn(void)
 	if (changed)
 	{
 		flights_use_account();
+		/* which workspace is the settings' may be another one */
+		doubts_read_anew();
 		sending_trust_account();
 	}
 	(void) step_take(&step);

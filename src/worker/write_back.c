@@ -135,6 +135,10 @@ read_task(HeapTuple row, TupleDesc desc, RowTarget *target)
 	target->stay_id = isnull ? 0 : DatumGetInt64(value);
 	value = SPI_getbinval(row, desc, WRITING_HAS_NEWER_STAY, &isnull);
 	target->has_newer_stay = !isnull && DatumGetBool(value);
+	value = SPI_getbinval(row, desc, WRITING_SEAM_WORKSPACE, &isnull);
+	target->has_workspace = !isnull;
+	if (!isnull)
+		target->workspace = *DatumGetUUIDP(value);
 }
 
 /*
@@ -345,6 +349,22 @@ shown_key(pg_uuid_t *key)
 }
 
 /*
+ * Appends the beginning of a SELECT of what row_target_why_unwanted() compares: the row's
+ * identity, its key's id, and its workspace.
+ */
+static void
+append_identity(const Writing *w, StringInfo sql)
+{
+	const char *key = w->columns[F_INSTANT_KEY_ID];
+	const char *workspace = w->columns[F_SEAM_WORKSPACE];
+
+	appendStringInfo(sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid, "
+					 "%s::pg_catalog.uuid", quote_identifier(w->columns[F_USER_IDENTITY_ID]),
+					 key ? quote_identifier(key) : "NULL",
+					 workspace ? quote_identifier(workspace) : "NULL");
+}
+
+/*
  * Look whether the row of a request wants its key.  A session that changes it meanwhile has
  * the request changed, too, so nothing is locked.
  */
@@ -358,10 +378,8 @@ look_at_row(Writing *w, RowTarget *target, const char **reason)
 
 	row_args(w, target, args, types);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid, ",
-					 quote_identifier(w->columns[F_USER_IDENTITY_ID]),
-					 w->columns[F_INSTANT_KEY_ID] ? quote_identifier(w->columns[F_INSTANT_KEY_ID]) :
-					 "NULL");
+	append_identity(w, &sql);
+	appendStringInfoString(&sql, ", ");
 	if (wanted)
 		appendStringInfo(&sql, "coalesce(%s::pg_catalog.bool, false)", quote_identifier(wanted));
 	else
@@ -436,7 +454,6 @@ write_row(Writing *w, RowTarget *target, const char **reason)
 	Oid			types[MAX_ARGS];
 	Datum		values[MAX_ARGS];
 	char		nulls[MAX_ARGS];
-	const char *key_column = w->columns[F_INSTANT_KEY_ID];
 	RowKey	   *row_key = w->row_key;
 	pg_uuid_t	shown;
 	bool		is_shown = false;
@@ -445,10 +462,8 @@ write_row(Writing *w, RowTarget *target, const char **reason)
 
 	row_args(w, target, args, types);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s::pg_catalog.uuid, %s::pg_catalog.text::pg_catalog.uuid FROM "
-					 "%s",
-					 quote_identifier(w->columns[F_USER_IDENTITY_ID]),
-					 key_column ? quote_identifier(key_column) : "NULL", row_key_table(row_key));
+	append_identity(w, &sql);
+	appendStringInfo(&sql, " FROM %s", row_key_table(row_key));
 	row_key_where(row_key, &sql, 1);
 	length = sql.len;
 	/* whoever has locked the row is not waited for */

@@ -16,7 +16,7 @@ CUSTOMIZATION = ('{"logo_url":"https://example.com/logo.png",'
 class Key:
     """An instant key as it was issued, with its JSON ready to be sent."""
 
-    __slots__ = ('key_id', 'url', 'identity', 'count', 'seeded', 'revoked', 'text')
+    __slots__ = ('key_id', 'url', 'identity', 'workspace', 'count', 'seeded', 'revoked', 'text')
 
 
 class Api:
@@ -44,7 +44,7 @@ class Api:
         self.live = {}              # id -> Key
         self.by_url = {}            # URL -> Key, live ones
         self.by_identity = {}       # identity -> {id: Key}, live ones
-        self.lists = {}             # identity or None -> JSON of its keys
+        self.lists = {}             # (workspace, identity or None) -> JSON of its keys
         self.identities = []
         self.set_clock(0.0)
 
@@ -82,6 +82,7 @@ class Api:
         key.key_id = as_uuid(noise)
         key.url = 'https://ik.seam.co/' + name
         key.identity = identity
+        key.workspace = workspace
         key.count = count
         key.seeded = key.revoked = False
         extra = ''
@@ -111,16 +112,18 @@ class Api:
 
     def forget_lists(self, key):
         """The ready-made lists with this key are no longer true."""
-        self.lists.pop(key.identity, None)
-        self.lists.pop(None, None)
+        self.lists.pop((key.workspace, key.identity), None)
+        self.lists.pop((key.workspace, None), None)
 
-    def find_key(self, fields):
-        """The live key that a request names by id or by URL, or None."""
+    def find_key(self, fields, workspace=None):
+        """The live key that a request names by id or by URL, or None; in any workspace for None."""
         key_id = fields.get('instant_key_id')
         if isinstance(key_id, str):
-            return self.live.get(key_id.lower())
-        url = fields.get('instant_key_url')
-        return self.by_url.get(url) if isinstance(url, str) else None
+            key = self.live.get(key_id.lower())
+        else:
+            url = fields.get('instant_key_url')
+            key = self.by_url.get(url) if isinstance(url, str) else None
+        return None if key is None or workspace not in (None, key.workspace) else key
 
     # ---- requests
 
@@ -183,7 +186,7 @@ class Api:
             return problem
         if len(fields) != 1:
             return invalid(None, 'Send either instant_key_id or instant_key_url')
-        key = self.find_key(fields)
+        key = self.find_key(fields, head.workspace)
         if key is None:
             return refuse(404, 'Instant key not found', 'instant_key_not_found')
         return 200, b'{"instant_key":' + key.text + b',"ok":true}', None
@@ -195,11 +198,11 @@ class Api:
         identity = fields.get('user_identity_id')
         if identity is not None:
             identity = identity.lower()
-        text = self.lists.get(identity)
+        text = self.lists.get((head.workspace, identity))
         if text is None:
             keys = self.live if identity is None else self.by_identity.get(identity, {})
-            text = b','.join([key.text for key in keys.values()])
-            self.lists[identity] = text
+            text = b','.join([key.text for key in keys.values() if key.workspace == head.workspace])
+            self.lists[head.workspace, identity] = text
         return 200, b'{"instant_keys":[' + text + b'],"ok":true}', None
 
     def delete_key(self, head, fields, effect):
@@ -208,7 +211,7 @@ class Api:
             return problem
         if 'instant_key_id' not in fields:
             return invalid('instant_key_id', 'Required')
-        key = self.find_key(fields)
+        key = self.find_key(fields, head.workspace)
         if key is None:
             return refuse(404, 'Instant key not found', 'instant_key_not_found')
         if effect:

@@ -150,7 +150,7 @@ is(scalar(calls($mark, $gone)), 0, 'or does not');
 # ---------- who may what ----------
 
 sql(q{CREATE ROLE clerk; CREATE ROLE porter; CREATE ROLE nobody;
-GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz),
+GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz, uuid),
 	seam_instant_key_request_result(bigint) TO
 	clerk, porter});
 $who = new_guest();

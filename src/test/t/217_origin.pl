@@ -75,7 +75,7 @@ sql('inn', q{CREATE TABLE booking (id int PRIMARY KEY, guest uuid, key_id uuid);
 CREATE TRIGGER enqueue AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
 	EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'instant_key_id=key_id');
 CREATE ROLE clerk;
-GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz),
+GRANT EXECUTE ON FUNCTION seam_enqueue_instant_key(uuid, int, uuid, text, timestamptz, timestamptz, uuid),
 	seam_instant_key_request_result(bigint) TO clerk});
 my %g = map { $_ => new_guest } qw(booked clerks pending called);
 sql('inn', "INSERT INTO booking VALUES (1, '$g{booked}')");

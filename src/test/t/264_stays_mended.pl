@@ -237,7 +237,8 @@ sql(q{CREATE TABLE old (id int PRIMARY KEY, guest uuid, check_in date, check_out
 			'valid_until=check_out', 'instant_key_id=key_id')});
 like(error_of(q{UPDATE old SET check_out = '1999-12-31'}), qr/^22023/, 'dates the wrong way round');
 is(error_of(q{UPDATE old SET note = 'x'}), '', 'are older than the trigger: no matter of another change');
-is(sql(q{SELECT count(*) FROM seam_instant_key_request WHERE target_table = 'old'::regclass}), 0, 'nothing is asked for');
+is(sql(q{SELECT count(*) FROM seam_instant_key_request WHERE target_table = 'old'::regclass}), 0,
+	'nothing is asked for');
 is(error_of(q{INSERT INTO old VALUES (2, gen_random_uuid(), 'infinity', '2100-01-01')}), '', 'never, until a day');
 
 $node->stop;

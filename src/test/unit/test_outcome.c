@@ -234,6 +234,42 @@ test_generate(void)
 	}
 }
 
+/*
+ * A 401 in a workspace that the request was given: it may be of that one alone.
+ */
+static void
+test_refused_in_workspace(void)
+{
+	static const struct
+	{
+		const char *what;
+		int			state;
+		bool		outdated;
+		bool		persists;
+		const char *outcome;
+	}			cases[] = {
+		{"it is tried again later", WANTED, false, false, "pending in 7 s"},
+		{"not for ever", LAST_TRY, false, false, "failed never, ended"},
+		{"but as long as the key lives that it renews", LAST_TRY, false, true, "pending in 7 s"},
+		{"nobody wants it any more", UNWANTED, false, false, "revoked never, ended"},
+		{"another API key may be for it", WANTED, true, false, "pending in 0 s, not counted"},
+	};
+
+	for (int i = 0; i < (int) lengthof(cases); i++)
+	{
+		OutcomeRequest request = request_in(cases[i].state);
+		OutcomeCall call = call_in(cases[i].state, REPLY_KEY_REFUSED);
+		Outcome		outcome;
+
+		request.persists = cases[i].persists;
+		call.may_be_workspace = true;
+		call.outdated = cases[i].outdated;
+		outcome = outcome_of_generate(&call, &request);
+		unit_check(strcmp(words(&request, &outcome), cases[i].outcome) == 0, "%s: %s",
+				   cases[i].what, words(&request, &outcome));
+	}
+}
+
 /* ---------- after a revocation ---------- */
 
 typedef enum Account
@@ -581,6 +617,7 @@ main(void)
 {
 	test_answers();
 	test_generate();
+	test_refused_in_workspace();
 	test_delete();
 	test_no_list();
 	test_list();

@@ -497,6 +497,37 @@ test_rate(void)
 	}
 }
 
+/* ---------- a workspace that the API key is not for ---------- */
+
+static void
+test_workspace(void)
+{
+	Pace		pace;
+	PaceMay		may;
+	int64		again_at;
+	PaceAnswer	refused = {.sign = PACE_REFUSED,.begun_at = S(1),.may_be_workspace = true};
+
+	pace_init(&pace, 8);
+	(void) pace_answer(&pace, &refused, S(1));
+	unit_check(pace.stop == PACE_GOES, "a 401 of one workspace holds up no other");
+	for (int i = 0; i < PACE_ROW; i++)
+		answer(&pace, PACE_AWAY, 2, 0, 0);
+	unit_check(pace.stop == PACE_STOPPED_AWAY, "the server is away");
+	pace_probe_sent(&pace);
+	refused.begun_at = S(10);
+	(void) pace_answer(&pace, &refused, S(10));
+	(void) pace_allows(&pace, 0, S(10), &may, &again_at);
+	unit_check(may == PACE_MAY_POST, "and is back when it answers so");
+	answer(&pace, PACE_REFUSED, 11, 0, 0);
+	unit_check(pace.stop == PACE_STOPPED_REFUSED, "the API key is refused");
+	pace_probe_sent(&pace);
+	refused.begun_at = S(30);
+	(void) pace_answer(&pace, &refused, S(30));
+	(void) pace_allows(&pace, 0, S(30), &may, &again_at);
+	unit_check(pace.stop == PACE_STOPPED_REFUSED && may == PACE_MAY_LIST && again_at > S(30),
+			   "and not accepted where a workspace is refused");
+}
+
 /* ---------- what is left ---------- */
 
 static void
@@ -518,6 +549,7 @@ main(void)
 {
 	test_limit();
 	test_stop();
+	test_workspace();
 	test_outages();
 	test_pauses();
 	test_rate();
