@@ -93,7 +93,7 @@ class Stays(Outbox):
         times, floors = [], []
         for _ in range(1 if self.quick else 3):
             floors.append(floor.ask(REQUESTS, self.concurrency)[0] / 1e6)
-            self.session.ask('TRUNCATE stay')
+            self.session.ask('TRUNCATE stay, seam_instant_key_request')
             begins = self.session.value("SELECT now() + interval '15 s'")
             self.session.ask("INSERT INTO stay SELECT g, %s, '%s' FROM generate_series(1, %d) AS g"
                              % (identity('g'), begins, REQUESTS))

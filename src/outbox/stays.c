@@ -696,6 +696,7 @@ stays_set_dates(Stay *stay, TimestampTz issue_at, TimestampTz valid_until)
 	{
 		wake_at = Min(issue_at, valid_until);
 		set_null(change, REQ_NEXT_ATTEMPT_AT);
+		facts->is_queued = false;
 		if (facts->is_looked_at)
 		{
 			set_null(change, REQ_ROW_TASK);

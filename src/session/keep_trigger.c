@@ -22,7 +22,7 @@
 #include "outbox/stays.h"
 #include "outbox/trigger_plan.h"
 #include "session/moved_row.h"
-#include "session/requests.h"
+#include "session/row_requests.h"
 #include "session/stay_dates.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -479,8 +479,8 @@ row_inserted(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Targ
 	if (wants && td->tg_relation->rd_rel->relispartition)
 	{
 		trigger_request(plan, td, new.row, &new.identity, &request);
-		if (requests_move_target(keep_plan->outbox, &request, target, false, row_is_gone,
-								 keep_plan->row_key))
+		if (row_requests_move(keep_plan->outbox, &request, target, false, row_is_gone,
+							  keep_plan->row_key))
 			return;
 	}
 	if (row_came_back(plan, td, keep_plan, target, &new))
@@ -543,7 +543,7 @@ row_updated(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan)
 	{
 		Target		from = target_of(keep_plan, td, td->tg_trigtuple);
 
-		requests_follow_target(keep_plan->outbox, &from, &target);
+		row_requests_follow(keep_plan->outbox, &from, &target);
 	}
 	keep(plan, td, keep_plan, &target, &new, &change, issue_changed, until_changed);
 }
@@ -601,7 +601,7 @@ row_moved(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan, KeepPlan 
 	read_version(plan, td, in_this_form(td, rel, moved.row), &old);
 	table_close(rel, AccessShareLock);
 	read_version(plan, td, td->tg_trigtuple, &new);
-	requests_follow_target(keep_plan->outbox, &was, target);
+	row_requests_follow(keep_plan->outbox, &was, target);
 	(void) compare(plan, td, &old, &new, &change, &issue_changed, &until_changed);
 	keep(plan, td, keep_plan, target, &new, &change, issue_changed, until_changed);
 	return true;

@@ -1,19 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * requests.c
- *	  What a session does with requests that are in the outbox: cancel, retry,
- *	  adopt, and read the result.
- *
- * EXECUTE on a function is all that its caller needs, so the statements run as
- * the owner of the table.  They see the latest state of a request also in a
- * transaction with an older snapshot: the worker goes on meanwhile.
+ *	  What a session does with requests that are in the outbox: cancel, retry, and
+ *	  read the result.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "base/as_owner.h"
-#include "base/statement.h"
 #include "access/xlog.h"
 #include "config/settings.h"
 #include "fmgr.h"
@@ -21,14 +15,13 @@
 #include "shmem/places.h"
 #include "miscadmin.h"
 #include "outbox/stays.h"
+#include "session/outbox_session.h"
 #include "session/requests.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
@@ -39,7 +32,6 @@ PG_FUNCTION_INFO_V1(seam_cancel_instant_key_request);
 PG_FUNCTION_INFO_V1(seam_retry_instant_key_request);
 PG_FUNCTION_INFO_V1(seam_cancel_instant_key_requests);
 PG_FUNCTION_INFO_V1(seam_retry_instant_key_requests);
-PG_FUNCTION_INFO_V1(seam_adopt_instant_key_requests);
 
 /* The longest reference, in bytes; the table has the same as a constraint. */
 #define MAX_REFERENCE 200
@@ -48,7 +40,6 @@ typedef enum StatementId
 {
 	ST_LOCK,
 	ST_READ,
-	ST_FIND_TARGET,
 	ST_LOCK_KEY,
 	ST_WORKSPACE,
 	ST_LOCK_UNFINISHED,
@@ -59,28 +50,8 @@ typedef enum StatementId
 	ST_REVOKE,
 	ST_RETRY,
 	ST_WRITE_AGAIN,
-	ST_FOLLOW,
-	ST_MOVE,
-	ST_ADOPT,
-	ST_ADOPT_FINISHED,
-	ST_PASS_IDS,
-	ST_REPORT_CALLS,
 	ST_COUNT
 } StatementId;
-
-/*
- * The request says the same of its target as the trigger's table, but for the values of
- * its key: $1 the hash, $2 the table, $3 and $4 the columns of the key, $5 the origin: in
- * a copy columns may have other numbers.
- */
-#define SAME_TARGET \
-	"target_hash = $1 AND target_table = $2" \
-	"%{ AND CASE WHEN target_numbers IS NOT NULL AND origin = $5 THEN target_numbers = $3" \
-	" ELSE target_columns IS NULL OR target_columns = $4 END%}"
-#define TARGET_TYPES INT8OID, REGCLASSOID, INT2ARRAYOID, TEXTARRAYOID, INT8OID
-#define SAME_TARGET_ARGS(o, t) \
-	Int64GetDatum((t)->hash), ObjectIdGetDatum((t)->table), (t)->numbers, (t)->columns, \
-	Int64GetDatum((o)->origin)
 
 /*
  * Our requests, $1 the origin, with the SQLSTATE $2, if that is not NULL, that were tried
@@ -116,13 +87,6 @@ static Statement statements[ST_COUNT] =
 	[ST_READ] = {
 		"SELECT request_id, status, stay_id, sqlstate, target_hash FROM %r WHERE request_id = $1",
 		{INT8OID}
-	},
-	[ST_FIND_TARGET] = {
-		"SELECT request_id, target_key"
-		" FROM %r WHERE " SAME_TARGET " AND user_identity_id = $6"
-		" AND status IN ('pending', 'in_flight', 'issued', 'failed') AND (next_attempt_at IS NOT "
-		"NULL OR $7) AND seam_workspace IS NOT DISTINCT FROM $8",
-		{TARGET_TYPES, UUIDOID, BOOLOID, UUIDOID}
 	},
 	[ST_LOCK_KEY] = {
 		"SELECT request_id, status, NULL::int8, sqlstate, NULL::int8"
@@ -209,139 +173,7 @@ static Statement statements[ST_COUNT] =
 		" error = CASE WHEN call_id IS NULL THEN error END WHERE request_id = $1",
 		{INT8OID}
 	},
-	[ST_FOLLOW] = {
-		"UPDATE %r SET target_key = $7, target_hash = $8%{, target_partition = nullif($9, 0)%}"
-		" WHERE " SAME_TARGET " AND target_key = $6",
-		{TARGET_TYPES, JSONBOID, JSONBOID, INT8OID, OIDOID}
-	},
-	[ST_MOVE] = {
-		"UPDATE %r SET target_key = $2%{, target_partition = $3%} WHERE request_id = $1",
-		{INT8OID, JSONBOID, OIDOID}
-	},
-	[ST_ADOPT] = {
-		/*
-		 * timeline 0 is nobody's: what was in doubt is reported.  Columns and
-		 * partitions may have other numbers here.
-		 */
-		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, timeline_id = 0%{, target_numbers = NULL, "
-		"target_partition = NULL%},"
-		/* what sleeps sleeps on */
-		" next_attempt_at = CASE WHEN next_attempt_at IS NOT NULL THEN "
-		"'-infinity'::timestamptz END, "
-		"look_again_at = NULL"
-		" WHERE (next_attempt_at IS NOT NULL OR wake_at IS NOT NULL AND finished_at IS NULL) AND "
-		"origin <> $2",
-		{INT8OID, INT8OID}
-	},
-	[ST_ADOPT_FINISHED] = {
-		"UPDATE %r SET enqueued_by = CASE WHEN system_identifier = $1 THEN enqueued_by END,"
-		" system_identifier = $1, origin = $2, look_again_at = NULL%{, target_numbers = NULL, "
-		"target_partition = NULL%}"
-		" WHERE next_attempt_at IS NULL AND origin <> $2",
-		{INT8OID, INT8OID}
-	},
-	[ST_PASS_IDS] = {
-		/* a subscription brings rows along, and leaves the sequence as it is */
-		"SELECT setval($1, id) FROM (SELECT max(request_id) AS id FROM %r) AS m"
-		" WHERE id > coalesce(pg_sequence_last_value($1), 0)",
-		{REGCLASSOID}
-	},
-	[ST_REPORT_CALLS] = {
-		/* of calls that have committed there is nothing to know in a copy */
-		"WITH c AS (DELETE FROM %c WHERE origin <> $2 RETURNING *)"
-		" INSERT INTO %r (user_identity_id, max_use_count, customization_profile_id, status, "
-		"attempted_at,"
-		" attempt_timeout, seam_time, finished_at, sqlstate, error, transaction_id,"
-		" account, api_key_hash, timeline_id, system_identifier, origin, seam_workspace)"
-		" SELECT i, max_use_count, customization_profile_id, 'failed', requested_at,"
-		" attempt_timeout, seam_time, now(), '08007', '" REPORT_OF_COPY "', transaction_id,"
-		" account, api_key_hash, timeline_id, $1, $2, seam_workspace"
-		" FROM c, unnest(user_identity_ids) AS u(i)"
-		" WHERE" CALL_IS_OPEN_ELSEWHERE("%r"),
-		{INT8OID, INT8OID}
-	},
 };
-
-static StatementSet set = {.letters = "rc"};
-
-/* A use of SPI as the owner of the outbox. */
-typedef struct Session
-{
-	Outbox	   *outbox;			/* the caller's */
-	AsOwner		as;				/* who the caller is */
-	int			settings;		/* nest level */
-} Session;
-
-/*
- * Become the owner of the outbox, whom no operator or function of the caller's
- * may deceive.  An error undoes it with the (sub)transaction.
- */
-static Session
-begin_session(Outbox *outbox)
-{
-	static const char *const settings[][2] = {
-		{"search_path", "pg_catalog, pg_temp"},
-		/* every statement has its index, whatever the statistics say */
-		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"},
-		{"plan_cache_mode", "force_generic_plan"},
-	};
-	Session		session = {.outbox = outbox};
-
-	session.as = as_owner_begin(outbox->owner, SECURITY_NOFORCE_RLS);
-	session.settings = NewGUCNestLevel();
-	for (int i = 0; i < (int) lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	return session;
-}
-
-/*
- * Be the caller again, with the caller's settings.
- */
-static void
-end_session(Session *session)
-{
-	SPI_finish();
-	AtEOXact_GUC(true, session->settings);
-	as_owner_end(session->as);
-}
-
-/*
- * Executes a statement, as the owner of the outbox; nulls tells which arguments are NULL,
- * as SPI wants it, or is NULL.  It sees what has been committed by now.  Its result is in
- * SPI_tuptable and SPI_processed.
- */
-static void
-execute_with_nulls(Session *session, StatementId id, Datum *args, const char *nulls)
-{
-	const Outbox *outbox = session->outbox;
-	const char *const names[] = {outbox->name, outbox->calls};
-
-	statement_set_names(&set, names, outbox->table, InvalidOid, outbox->knows_columns);
-	CommandCounterIncrement();
-	statement_execute(&set, &statements[id], args, nulls, GetLatestSnapshot());
-}
-
-/*
- * The same, when none is NULL.
- */
-static void
-execute(Session *session, StatementId id, Datum *args)
-{
-	execute_with_nulls(session, id, args, NULL);
-}
-
-/*
- * A column (counted from 1) of a row of the result.
- */
-static Datum
-column(uint64 row, int number, bool *isnull)
-{
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
-}
 
 /* A request that was read, and is locked unless it was only read. */
 typedef struct Locked
@@ -367,12 +199,12 @@ get_locked(uint64 row)
 	bool		isnull;
 	bool		lost;
 
-	locked.id = DatumGetInt64(column(row, 1, &isnull));
+	locked.id = DatumGetInt64(outbox_session_column(row, 1, &isnull));
 	locked.status = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, 2);
-	(void) column(row, 3, &isnull);
+	(void) outbox_session_column(row, 3, &isnull);
 	locked.has_stay = !isnull;
-	locked.hash = isnull ? 0 : DatumGetInt64(column(row, 5, &isnull));
-	sqlstate = column(row, 4, &isnull);
+	locked.hash = isnull ? 0 : DatumGetInt64(outbox_session_column(row, 5, &isnull));
+	sqlstate = outbox_session_column(row, 4, &isnull);
 	locked.has_sqlstate = !isnull;
 	lost = !isnull && strcmp(TextDatumGetCString(sqlstate), "08007") == 0;
 	locked.reported = lost && strcmp(locked.status, "failed") == 0;
@@ -388,7 +220,7 @@ get_request(Session *session, StatementId statement, int64 id)
 {
 	Datum		args[] = {Int64GetDatum(id)};
 
-	execute(session, statement, args);
+	outbox_session_execute(session, &statements[statement], args, NULL);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
@@ -414,7 +246,7 @@ end_with_status(Session *session, const char *status)
 	char		copy[NAMEDATALEN];
 
 	strlcpy(copy, status, sizeof(copy));
-	end_session(session);
+	outbox_session_end(session);
 	PG_RETURN_TEXT_P(cstring_to_text(copy));
 }
 
@@ -426,7 +258,7 @@ revoke_key(Session *session, const Locked *locked)
 {
 	Datum		args[] = {Int64GetDatum(locked->id)};
 
-	execute(session, ST_REVOKE, args);
+	outbox_session_execute(session, &statements[ST_REVOKE], args, NULL);
 	places_wake_at_commit(false);
 	return "revoking";
 }
@@ -444,7 +276,7 @@ cancel(Session *session, const Locked *locked)
 		return locked->status;
 	if (strcmp(locked->status, "pending") == 0 || strcmp(locked->status, "failed") == 0)
 	{
-		execute(session, ST_CANCEL, args);
+		outbox_session_execute(session, &statements[ST_CANCEL], args, NULL);
 		places_wake_writer_at_commit();
 		return "cancelled";
 	}
@@ -460,11 +292,11 @@ cancel(Session *session, const Locked *locked)
 void
 requests_revoke_key(Outbox *outbox, const pg_uuid_t *key, const pg_uuid_t *workspace)
 {
-	Session		session = begin_session(outbox);
+	Session		session = outbox_session_begin(outbox);
 	Datum		args[] = {UUIDPGetDatum(key)};
 	bool		known;
 
-	execute(&session, ST_LOCK_KEY, args);
+	outbox_session_execute(&session, &statements[ST_LOCK_KEY], args, NULL);
 	known = SPI_processed > 0;
 	if (known)
 	{
@@ -475,79 +307,9 @@ requests_revoke_key(Outbox *outbox, const pg_uuid_t *key, const pg_uuid_t *works
 		else
 			cancel(&session, &locked);
 	}
-	end_session(&session);
+	outbox_session_end(&session);
 	if (!known)
 		outbox_revoke_key(outbox, key, workspace);
-}
-
-/*
- * A row has moved: its requests follow it.
- */
-void
-requests_follow_target(Outbox *outbox, const Target *from, const Target *to)
-{
-	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, from), from->key,
-	to->key, Int64GetDatum(to->hash), ObjectIdGetDatum(to->partition)};
-
-	execute(&session, ST_FOLLOW, args);
-	end_session(&session);
-}
-
-/*
- * A row was inserted that may be one that moves between partitions, from a row
- * that has a request already: one for the same identity whose row is gone, which
- * is_gone() knows.  Then the request's target is this row from now on.
- *
- * Only a request that is not done with yet is looked for, unless finished_too.
- * Returns whether there was one.
- */
-bool
-requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *target,
-					 bool finished_too, bool (*is_gone) (Datum target_key, void *arg),
-					 void *arg)
-{
-	MemoryContext caller = CurrentMemoryContext;
-	Session		session = begin_session(outbox);
-	Datum		args[STATEMENT_MAX_ARGS] = {SAME_TARGET_ARGS(outbox, target),
-		UUIDPGetDatum(request->user_identity_id), BoolGetDatum(finished_too),
-	UUIDPGetDatum(request->workspace)};
-	char		nulls[STATEMENT_MAX_ARGS];
-	int			n;
-	int64	   *ids;
-	Datum	   *keys;
-
-	memset(nulls, ' ', sizeof(nulls));
-	if (request->workspace == NULL)
-		nulls[7] = 'n';
-	execute_with_nulls(&session, ST_FIND_TARGET, args, nulls);
-	MemoryContextSwitchTo(caller);
-	n = (int) SPI_processed;
-	ids = palloc(Max(n, 1) * sizeof(int64));
-	keys = palloc(Max(n, 1) * sizeof(Datum));
-	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
-
-		ids[i] = DatumGetInt64(column(i, 1, &isnull));
-		keys[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(column(i, 2, &isnull)));
-	}
-	end_session(&session);
-
-	/* not as the owner of the outbox: to look for a row runs its table's code */
-	for (int i = 0; i < n; i++)
-	{
-		Datum		move[] = {Int64GetDatum(ids[i]), target->key,
-		ObjectIdGetDatum(target->partition)};
-
-		if (!is_gone(keys[i], arg))
-			continue;
-		session = begin_session(outbox);
-		execute(&session, ST_MOVE, move);
-		end_session(&session);
-		return true;
-	}
-	return false;
 }
 
 /*
@@ -557,14 +319,14 @@ requests_move_target(Outbox *outbox, const SeamRequest *request, const Target *t
 static bool
 find_workspace(Outbox *outbox, const pg_uuid_t *key, pg_uuid_t *workspace)
 {
-	Session		session = begin_session(outbox);
+	Session		session = outbox_session_begin(outbox);
 	Datum		args[] = {UUIDPGetDatum(key)};
 	bool		isnull = true;
 
-	execute(&session, ST_WORKSPACE, args);
+	outbox_session_execute(&session, &statements[ST_WORKSPACE], args, NULL);
 	if (SPI_processed > 0)
-		*workspace = *DatumGetUUIDP(column(0, 1, &isnull));
-	end_session(&session);
+		*workspace = *DatumGetUUIDP(outbox_session_column(0, 1, &isnull));
+	outbox_session_end(&session);
 	return !isnull;
 }
 
@@ -650,26 +412,26 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 	int64		id = PG_GETARG_INT64(0);
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
 	MemoryContext caller = CurrentMemoryContext;
-	Session		session = begin_session(outbox);
+	Session		session = outbox_session_begin(outbox);
 	Datum		args[] = {Int64GetDatum(id)};
 	Datum		key;
 	bool		no_key;
 	bool		isnull;
 	bool		own;
 
-	execute(&session, ST_RESULT, args);
+	outbox_session_execute(&session, &statements[ST_RESULT], args, NULL);
 	if (SPI_processed == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("there is no request " INT64_FORMAT " for an instant key", id)));
-	own = DatumGetObjectId(column(0, 3, &isnull)) == session.as.user && !isnull &&
-		DatumGetInt64(column(0, 4, &isnull)) == (int64) GetSystemIdentifier();
+	own = DatumGetObjectId(outbox_session_column(0, 3, &isnull)) == session.as.user && !isnull &&
+		DatumGetInt64(outbox_session_column(0, 4, &isnull)) == (int64) GetSystemIdentifier();
 	if (!own && pg_class_aclcheck(outbox->table, session.as.user, ACL_SELECT) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("request " INT64_FORMAT " for an instant key was enqueued by another "
 						"role", id)));
-	key = column(0, 1, &no_key);
+	key = outbox_session_column(0, 1, &no_key);
 	if (strcmp(SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2), "issued") != 0)
 		no_key = true;
 	if (!no_key)
@@ -679,7 +441,7 @@ seam_instant_key_request_result(PG_FUNCTION_ARGS)
 		key = PointerGetDatum(DatumGetHeapTupleHeaderCopy(key));
 		MemoryContextSwitchTo(old);
 	}
-	end_session(&session);
+	outbox_session_end(&session);
 	if (no_key)
 		PG_RETURN_NULL();
 	return key;
@@ -723,7 +485,7 @@ cancel_or_dismiss(Session *session, const Locked *request)
 		newest = cancel_stay(session->outbox, request->id, request->hash);
 	locked = lock_request(session, request->id);
 	if (locked.reported)
-		execute(session, ST_DISMISS, args);
+		outbox_session_execute(session, &statements[ST_DISMISS], args, NULL);
 	if (newest != request->id)
 		locked = lock_request(session, newest);
 	return cancel(session, &locked);
@@ -743,7 +505,7 @@ retry(Session *session, const Locked *locked)
 	{
 		bool		tries;
 
-		execute(session, ST_RETRY, args);
+		outbox_session_execute(session, &statements[ST_RETRY], args, NULL);
 		tries = SPI_processed > 0;
 		if (tries)
 			places_wake_at_commit(true);
@@ -751,7 +513,7 @@ retry(Session *session, const Locked *locked)
 	}
 	if (strcmp(locked->status, "issued") == 0 && locked->has_sqlstate)
 	{
-		execute(session, ST_WRITE_AGAIN, args);
+		outbox_session_execute(session, &statements[ST_WRITE_AGAIN], args, NULL);
 		places_wake_writer_at_commit();
 		return true;
 	}
@@ -764,7 +526,7 @@ retry(Session *session, const Locked *locked)
 Datum
 seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Session		session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	Session		session = outbox_session_begin(outbox_of_function(fcinfo->flinfo->fn_oid));
 	Locked		request = get_request(&session, ST_READ, PG_GETARG_INT64(0));
 
 	return end_with_status(&session, cancel_or_dismiss(&session, &request));
@@ -776,7 +538,7 @@ seam_cancel_instant_key_request(PG_FUNCTION_ARGS)
 Datum
 seam_retry_instant_key_request(PG_FUNCTION_ARGS)
 {
-	Session		session = begin_session(outbox_of_function(fcinfo->flinfo->fn_oid));
+	Session		session = outbox_session_begin(outbox_of_function(fcinfo->flinfo->fn_oid));
 	Locked		locked = lock_request(&session, PG_GETARG_INT64(0));
 
 	if (retry(&session, &locked))
@@ -798,7 +560,7 @@ lock_all(Session *session, StatementId id, FunctionCallInfo fcinfo, uint64 *n)
 	char		nulls[] = {' ', PG_ARGISNULL(0) ? 'n' : ' ', PG_ARGISNULL(1) ? 'n' : ' ', '\0'};
 	Locked	   *found;
 
-	execute_with_nulls(session, id, args, nulls);
+	outbox_session_execute(session, &statements[id], args, nulls);
 	*n = SPI_processed;
 	found = MemoryContextAllocHuge(CurrentMemoryContext, Max(*n, 1) * sizeof(Locked));
 	for (uint64 i = 0; i < *n; i++)
@@ -816,7 +578,7 @@ Datum
 seam_cancel_instant_key_requests(PG_FUNCTION_ARGS)
 {
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
+	Session		session = outbox_session_begin(outbox);
 	uint64		n;
 	Locked	   *found = lock_all(&session, ST_LOCK_UNFINISHED, fcinfo, &n);
 	int64		done = 0;
@@ -839,7 +601,7 @@ seam_cancel_instant_key_requests(PG_FUNCTION_ARGS)
 		(void) cancel_or_dismiss(&session, &found[i]);
 		done++;
 	}
-	end_session(&session);
+	outbox_session_end(&session);
 	PG_RETURN_INT64(done);
 }
 
@@ -852,7 +614,7 @@ Datum
 seam_retry_instant_key_requests(PG_FUNCTION_ARGS)
 {
 	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
+	Session		session = outbox_session_begin(outbox);
 	uint64		n;
 	Locked	   *found = lock_all(&session, ST_LOCK_IN_TROUBLE, fcinfo, &n);
 	int64		done = 0;
@@ -863,33 +625,6 @@ seam_retry_instant_key_requests(PG_FUNCTION_ARGS)
 		if (!(found[i].accepted_by_retry && PG_ARGISNULL(0)) && retry(&session, &found[i]))
 			done++;
 	}
-	end_session(&session);
+	outbox_session_end(&session);
 	PG_RETURN_INT64(done);
-}
-
-/*
- * seam_adopt_instant_key_requests() RETURNS bigint
- */
-Datum
-seam_adopt_instant_key_requests(PG_FUNCTION_ARGS)
-{
-	Outbox	   *outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	Session		session = begin_session(outbox);
-	Datum		args[] = {Int64GetDatum((int64) GetSystemIdentifier()),
-	Int64GetDatum(outbox->origin)};
-	Datum		sequence[] =
-	{ObjectIdGetDatum(get_relname_relid("seam_instant_key_request_request_id_seq",
-										outbox->schema))};
-	int64		n;
-
-	execute(&session, ST_ADOPT, args);
-	n = (int64) SPI_processed;
-	execute(&session, ST_ADOPT_FINISHED, args);
-	execute(&session, ST_PASS_IDS, sequence);
-	execute(&session, ST_REPORT_CALLS, args);
-	n += (int64) SPI_processed;
-	places_wake_at_commit(true);
-	places_wake_writer_at_commit();
-	end_session(&session);
-	PG_RETURN_INT64(n);
 }
