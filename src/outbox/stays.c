@@ -49,8 +49,10 @@ typedef struct Search
 {
 	/* the row, or NULL */
 	const Target *target;
-	/* the argument that says which column shows the key; NULL: any */
+	/* the argument that says which column shows the key */
 	const char *slot;
+	/* those for this guest are looked for besides, whatever column shows them */
+	const pg_uuid_t *guest;
 	/* without a row: the stay of this request */
 	int64		id;
 } Search;
@@ -148,7 +150,7 @@ is_found(TupleTableSlot *slot, const Search *search, int64 origin)
 		if (!isnull && !is_same(slot, REQ_TARGET_COLUMNS, target->columns))
 			return false;
 	}
-	return search->slot == NULL || has_argument(slot, target, search->slot);
+	return true;
 }
 
 /*
@@ -306,17 +308,30 @@ find(Relation table, int64 hash, const Search *search, Snapshot snapshot, Stay *
 }
 
 /*
- * Keep those that are of this stay: others may have the same hash, or be of a row that had
- * the same primary key before.
+ * Is the request for this user identity?
+ */
+bool
+stays_is_for(const StayRequest *request, const pg_uuid_t *identity)
+{
+	bool		isnull;
+	Datum		found = value_of(request->slot, REQ_USER_IDENTITY_ID, &isnull);
+
+	return !isnull && memcmp(DatumGetUUIDP(found), identity, UUID_LEN) == 0;
+}
+
+/*
+ * Keep those that are of this stay, or for the guest: others may have the same hash, or be
+ * of a row that had the same primary key before.
  */
 static void
-keep_stay(Stay *stay, int64 stay_id)
+keep_stay(Stay *stay, int64 stay_id, const pg_uuid_t *guest)
 {
 	int			n = 0;
 
 	for (int i = 0; i < stay->n; i++)
 	{
-		if (stay->requests[i].stay_id == stay_id)
+		if (stay->requests[i].stay_id == stay_id ||
+			(guest && stays_is_for(&stay->requests[i], guest)))
 			stay->requests[n++] = stay->requests[i];
 		else
 			ExecDropSingleTupleTableSlot(stay->requests[i].slot);
@@ -334,8 +349,11 @@ stay_id_of(const Stay *stay, const Search *search)
 
 	for (int i = 0; i < stay->n; i++)
 	{
-		if (search->id == 0 || stay->requests[i].id == search->id)
-			stay_id = stay->requests[i].stay_id;
+		const StayRequest *request = &stay->requests[i];
+
+		if (search->target ? has_argument(request->slot, search->target, search->slot) :
+			request->id == search->id)
+			stay_id = request->stay_id;
 	}
 	return stay_id;
 }
@@ -378,8 +396,7 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 		CommandCounterIncrement();
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		find(table, hash, search, snapshot, stay);
-		if (search->target == NULL || search->slot)
-			keep_stay(stay, stay_id_of(stay, search));
+		keep_stay(stay, stay_id_of(stay, search), search->guest);
 		changed = false;
 		for (int i = 0; i < stay->n && !changed; i++)
 		{
@@ -400,13 +417,15 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 
 /*
  * The requests of a row of a user's table, of the trigger that has this argument for the
- * column of the key's id; or, where slot is NULL because the row is gone, all that the row
- * ever had, as if they were of one stay.  To be given back by stays_release().
+ * column of the key's id.  Of a row that is gone, all that it had for this guest (or NULL)
+ * as well, as if they were of one stay: the column may have had another name.  To be given
+ * back by stays_release().
  */
 void
-stays_of_row(Outbox *outbox, const Target *target, const char *slot, Stay *stay)
+stays_of_row(Outbox *outbox, const Target *target, const char *slot, const pg_uuid_t *guest,
+			 Stay *stay)
 {
-	Search		search = {.target = target,.slot = slot};
+	Search		search = {.target = target,.slot = slot,.guest = guest};
 
 	find_and_lock(outbox, target->hash, &search, stay);
 }

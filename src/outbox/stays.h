@@ -47,10 +47,12 @@ typedef struct Stay
 } Stay;
 
 extern bool stays_may_be_of(Outbox *outbox, int64 hash);
-extern void stays_of_row(Outbox *outbox, const Target *target, const char *slot, Stay *stay);
+extern void stays_of_row(Outbox *outbox, const Target *target, const char *slot,
+						 const pg_uuid_t *guest, Stay *stay);
 extern bool stays_of_request(Outbox *outbox, int64 id, int64 hash, Stay *stay);
 extern void stays_release(Stay *stay);
 extern const StayRequest *stays_newest(const Stay *stay);
+extern bool stays_is_for(const StayRequest *request, const pg_uuid_t *identity);
 extern StayShows stays_shows(const Stay *stay, const pg_uuid_t *shown);
 extern void stays_revoke_formers(Stay *stay);
 extern void stays_stop(Stay *stay, StayEnd end, bool clear, bool keep);

@@ -378,15 +378,17 @@ carry_out(TriggerPlan *plan, TriggerData *td, const Target *target, const Versio
 }
 
 /*
- * A row has come, changed or gone: old and new are its versions; old is NULL where it came
- * and new where it goes.  The change is filled in but for what the new version says.
+ * A row has come, changed or gone: this is its new version, or, where change->deleted, the
+ * last one.  The change is filled in but for what the new version says.
  */
 static void
 keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *target,
-	 const Version *new, StayChange *change, bool issue_changed, bool until_changed)
+	 const Version *version, StayChange *change, bool issue_changed, bool until_changed)
 {
 	StayFacts	none = {.phase = STAY_NONE};
 	Version		gone = {.row = NULL};
+	const Version *new = change->deleted ? NULL : version;
+	const pg_uuid_t *guest = new == NULL && version->has_identity ? &version->identity : NULL;
 	const StayRequest *newest;
 	TimestampTz issue_at = DT_NOBEGIN;
 	TimestampTz valid_until = DT_NOEND;
@@ -394,10 +396,8 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 	Stay		stay;
 	bool		changes;
 
-	/* whatever keys a row had that is gone, of whichever trigger */
-	stays_of_row(keep_plan->outbox, target, new ? keep_plan->slot : NULL, &stay);
+	stays_of_row(keep_plan->outbox, target, keep_plan->slot, guest, &stay);
 	newest = stays_newest(&stay);
-	change->deleted = new == NULL;
 	change->dates_changed = issue_changed || until_changed;
 	changes = change->dates_changed || change->identity_changed || change->terms_changed ||
 		change->wanted_changed || change->key_changed;
@@ -426,9 +426,10 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 }
 
 /*
- * A row was inserted where keys may live of one that went without a trigger that saw it, as
- * under a replica role or by TRUNCATE.  Returns whether that is so: then its stay goes on
- * with the new row.
+ * A row was inserted where a key may live of one that went without a trigger that saw it, as
+ * under a replica role or by TRUNCATE.  Returns whether that is so, and it is of the same
+ * guest: then its stay goes on with the new row.  That of another guest may have got another
+ * primary key unseen, so that its key is left to the next look at its row.
  */
 static bool
 row_came_back(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *target,
@@ -441,11 +442,12 @@ row_came_back(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Tar
 
 	if (!stays_may_be_of(keep_plan->outbox, target->hash))
 		return false;
-	stays_of_row(keep_plan->outbox, target, keep_plan->slot, &stay);
+	stays_of_row(keep_plan->outbox, target, keep_plan->slot, NULL, &stay);
 	newest = stays_newest(&stay);
 	if (newest)
 	{
-		is_alive = stay_is_alive(&newest->facts);
+		is_alive = stay_is_alive(&newest->facts) && new->has_identity &&
+			stays_is_for(newest, &new->identity);
 		change.key_changed = new->shows_key;
 		/* the row has come back with the key that it had, or is a new one */
 		change.identity_changed = !new->shows_key ||
@@ -637,11 +639,13 @@ seam_keep_instant_key_trigger(PG_FUNCTION_ARGS)
 	else
 	{
 		Target		target = target_of(keep_plan, td, td->tg_trigtuple);
-		StayChange	change = {0};
+		StayChange	change = {.deleted = true};
+		Version		old;
 
 		if (HeapTupleHeaderIndicatesMovedPartitions(td->tg_trigtuple->t_data))
 			moved_row_note(fcinfo, td, td->tg_trigtuple, keep_plan->row_key);
-		keep(plan, td, keep_plan, &target, NULL, &change, false, false);
+		read_version(plan, td, td->tg_trigtuple, &old);
+		keep(plan, td, keep_plan, &target, &old, &change, false, false);
 	}
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);
