@@ -5,6 +5,7 @@ use warnings;
 use FakeSeam;
 use PostgreSQL::Test::Utils;
 use SeamIK;
+use List::Util qw(min);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -170,13 +171,22 @@ sub switches
 	$n += $1 while $status =~ /ctxt_switches:\s+(\d+)/g;
 	return $n;
 }
-sleep 0.5;
-my %before = map { $_ => [ cpu_ticks($s{$_}{pid}), switches($s{$_}{pid}) ] } keys %s;
-sleep 2;
+# (what still gets there, on a busy machine, has done so in a later window; what is awake is so in each of them)
+my %least = map { $_ => [ 1000, 1000 ] } keys %s;
+for (1 .. 5)
+{
+	my %before = map { $_ => [ cpu_ticks($s{$_}{pid}), switches($s{$_}{pid}) ] } keys %s;
+	sleep 2;
+	foreach my $what (keys %s)
+	{
+		my @now = (cpu_ticks($s{$what}{pid}), switches($s{$what}{pid}));
+		$least{$what}[$_] = min($least{$what}[$_], $now[$_] - $before{$what}[$_]) for 0, 1;
+	}
+	last unless grep { $_->[0] > 2 } values %least;
+}
 foreach my $what (sort keys %s)
 {
-	my $ticks = cpu_ticks($s{$what}{pid}) - $before{$what}[0];
-	my $woken = switches($s{$what}{pid}) - $before{$what}[1];
+	my ($ticks, $woken) = @{ $least{$what} };
 	note("$what: in two seconds $ticks ticks, woken $woken times");
 	cmp_ok($ticks, '<=', 2, "$what: a wait of two seconds takes at most two ticks");
 	cmp_ok($woken, '<', 20, "$what: it is no polling") unless $what eq 'a slow answer';
