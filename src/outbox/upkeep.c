@@ -155,6 +155,18 @@ upkeep_end_pauses(const RequestStatus *statuses, int n, TimestampTz until, Times
 	work_execute(&end_pauses, args, NULL);
 }
 
+/*
+ * Execute a statement whose argument is this time.
+ */
+static void
+execute_at(WorkStatement *statement, TimestampTz time)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = TimestampTzGetDatum(time);
+	work_execute(statement, args, NULL);
+}
+
 static WorkStatement end_task_pauses =
 {
 	.sql = "UPDATE %r SET row_task_at = '-infinity' WHERE request_id = ANY (ARRAY("
@@ -169,10 +181,7 @@ static WorkStatement end_task_pauses =
 void
 upkeep_end_task_pauses(TimestampTz until)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = TimestampTzGetDatum(until);
-	work_execute(&end_task_pauses, args, NULL);
+	execute_at(&end_task_pauses, until);
 }
 
 static WorkStatement put_off_looks =
@@ -188,8 +197,5 @@ static WorkStatement put_off_looks =
 void
 upkeep_put_off_looks(TimestampTz at)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = TimestampTzGetDatum(at);
-	work_execute(&put_off_looks, args, NULL);
+	execute_at(&put_off_looks, at);
 }

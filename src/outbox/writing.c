@@ -33,7 +33,9 @@ static WorkStatement lock_requests =
 	 * is only its own.  The newest key, while it is alive, is not to be
 	 * cleared.
 	 */
-	.sql = "SELECT request_id, target_key, target_fields, user_identity_id, instant_key,"
+	.sql = "SELECT request_id, target_key, target_fields, user_identity_id,"
+	" CASE WHEN NOT (" IN_QUEUE ") AND row_task = 'clear' AND status = 'issued' AND "
+	"successor_id IS NULL THEN NULL ELSE instant_key END,"
 	" CASE WHEN" IN_QUEUE "AND (instant_key).instant_key_id IS NOT NULL THEN 'write' ELSE row_task "
 	"END, CASE WHEN successor_id IS NOT NULL OR stay_id <> request_id THEN ARRAY("
 	"SELECT (s.instant_key).instant_key_id FROM %r s WHERE s.target_hash = r.target_hash AND "
@@ -206,17 +208,26 @@ static WorkStatement release =
 };
 
 /*
+ * Execute a statement about what writing_hold() has held of this table.
+ */
+static void
+execute_for_held(WorkStatement *statement, Oid table)
+{
+	Datum		args[WORK_MAX_ARGS];
+
+	args[2] = ObjectIdGetDatum(table);
+	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
+	work_execute(statement, args, NULL);
+}
+
+/*
  * Have the rows of this table written that writing_hold() holds, or has held before somebody
  * retried.
  */
 void
 writing_release(Oid table)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = ObjectIdGetDatum(table);
-	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
-	work_execute(&release, args, NULL);
+	execute_for_held(&release, table);
 }
 
 static WorkStatement lock_retried =
@@ -234,11 +245,7 @@ static WorkStatement lock_retried =
 void
 writing_lock_retried(Oid table)
 {
-	Datum		args[WORK_MAX_ARGS];
-
-	args[2] = ObjectIdGetDatum(table);
-	args[3] = CStringGetTextDatum(unpack_sql_state(WRITING_HELD_SQLSTATE));
-	work_execute(&lock_retried, args, NULL);
+	execute_for_held(&lock_retried, table);
 }
 
 static WorkStatement select_any =

@@ -179,7 +179,7 @@ claim_probe(void)
 
 /*
  * In a step: a request that is claimed was given a workspace, and the API key is of one by
- * itself: nothing is sent, since it would be for another one.  What renews a key that lives
+ * itself: nothing is sent, because it would be for another one.  What renews a key that lives
  * is tried again, for as long as that does.
  */
 static void

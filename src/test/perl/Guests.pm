@@ -14,7 +14,7 @@ use SeamIK;
 
 our @EXPORT_OK = qw(meet new_guest sql answers error_of call keys_of live live_keys asked sent wait_sent
 	lists_of mark calls say_to printed open_call intents_of enqueue busy status state_of wait_state columns_of
-	states_of owned reported settled quiet worker_of up set pause go_on logged);
+	states_of statuses key_of has_key owned reported settled quiet worker_of up set pause go_on logged);
 
 my ($node, $fake, $database);
 my $guests = 0;
@@ -169,6 +169,17 @@ sub columns_of
 {
 	my ($guest, $columns) = @_;
 	return sql("SELECT $columns FROM seam_instant_key_request WHERE user_identity_id = '$guest' ORDER BY request_id");
+}
+
+# The statuses of the guest's requests.
+sub statuses { return columns_of($_[0], 'status') =~ s/\n/, /gr; }
+
+# What a row of a table shows in its column key_id; and until that is the guest's only live key.
+sub key_of { my ($table, $id) = @_; return sql("SELECT key_id FROM $table WHERE id = $id"); }
+sub has_key
+{
+	my ($table, $id, $of) = @_;
+	return wait_for(sub { my $key = key_of($table, $id); $key ne '' && live($of) eq $key });
 }
 
 # states_of([database,] guest): status, SQLSTATE and attempts of each request of the guest.

@@ -228,6 +228,41 @@ sql('UPDATE seam_instant_key_request SET former_expires_at = now() - interval \'
 sql('SELECT seam_retry_instant_key_requests()');
 ok(wait_for(sub { statuses($guest) eq 'issued, issued' }), 'a renewal is retried after the former has expired');
 
+# ---------- the former expires while its renewal is under way ----------
+
+$guest = new_guest();
+$id = booking($guest);
+ok(has_key($id, $guest), 'a key');
+$fake->behave($guest, 'route=generate_instant_key,hang_after', 1);
+renew($guest);
+ok(wait_for(sub { sent($guest) == 2 }), 'its renewal is under way');
+my $row = $node->background_psql('postgres');
+$row->query_safe("BEGIN; SELECT 1 FROM booking WHERE id = $id FOR UPDATE");
+sql("UPDATE seam_instant_key_request SET former_expires_at = now() - interval '1 hour', wake_at = '-infinity' " .
+	"WHERE is_renewal AND user_identity_id = '$guest'; SELECT seam_enqueue_instant_key(gen_random_uuid())");
+ok(wait_for(sub { sql("SELECT string_agg(status || ' ' || coalesce(row_task, '-'), ', ' ORDER BY request_id) " .
+	request($guest)) eq 'issued -, in_flight clear' }), 'the former expires: the row is not to show it');
+ok(wait_for(sub { statuses($guest) eq 'issued, issued' }), 'the answer was lost, and is settled');
+$row->query_safe('COMMIT');
+$row->quit;
+ok(wait_for(sub { sql('SELECT bool_and(row_task IS NULL AND next_attempt_at IS NULL) ' . request($guest)) eq 't' }),
+	'the row is locked until then');
+is(key_of($id), sql('SELECT (instant_key).instant_key_id ' . request($guest) . ' AND is_renewal'),
+	'it shows the key that came late');
+
+# ---------- what is over is not sent after a start ----------
+
+Guests::pause();
+$guest = new_guest();
+my $over = sql("SELECT seam_enqueue_instant_key('$guest', valid_until => now() + interval '1 s')");
+sql("UPDATE seam_instant_key_request SET next_attempt_at = '-infinity' WHERE request_id = $over");
+ok(wait_for(sub { sql("SELECT valid_until < now() FROM seam_instant_key_request WHERE request_id = $over") eq 't' }),
+	'a stay ends while the worker is off');
+$node->restart;
+Guests::go_on();
+ok(wait_for(sub { statuses($guest) eq 'cancelled' }), 'after a start it is over');
+is(sent($guest), 0, 'and was not sent');
+
 # ---------- dates ----------
 
 sql(q{CREATE TABLE old (id int PRIMARY KEY, guest uuid, check_in date, check_out date, key_id uuid, note text);

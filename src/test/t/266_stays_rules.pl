@@ -4,7 +4,7 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql error_of live sent columns_of enqueue wait_state);
+use Guests qw(meet new_guest sql error_of live sent columns_of enqueue wait_state statuses key_of has_key);
 use JSON::PP ();
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -30,14 +30,6 @@ sub table
 	my ($name, $type, $more, $columns) = @_;
 	return "CREATE TABLE $name (id int PRIMARY KEY, guest uuid, check_in $type, check_out $type, key_id uuid, " .
 		"note text" . ($columns // '') . '); ' . keeps($name, $keeps . ($more // ''));
-}
-sub statuses { return columns_of($_[0], 'status') =~ s/\n/, /gr; }
-sub key_of { my ($table, $id) = @_; return sql("SELECT key_id FROM $table WHERE id = $id"); }
-# until the row shows the guest's only live key
-sub has_key
-{
-	my ($table, $id, $guest) = @_;
-	return wait_for(sub { my $key = key_of($table, $id); $key ne '' && live($guest) eq $key });
 }
 sub has_none
 {

@@ -4,8 +4,8 @@ use strict;
 use warnings;
 
 use FakeSeam;
-use Guests qw(meet new_guest sql error_of live live_keys keys_of sent asked columns_of enqueue wait_state mark calls
-	set up);
+use Guests qw(meet new_guest sql error_of live live_keys keys_of sent asked columns_of enqueue wait_state
+	statuses key_of has_key mark calls set up);
 use POSIX qw(strftime);
 use PostgreSQL::Test::Utils;
 use SeamIK;
@@ -39,14 +39,6 @@ sub stay
 	$ids++;
 	sql("INSERT INTO $table (id, guest, check_in, check_out) VALUES ($ids, '$guest', $in, $out)");
 	return $ids;
-}
-sub statuses { return columns_of($_[0], 'status') =~ s/\n/, /gr; }
-sub key_of { my ($table, $id) = @_; return sql("SELECT key_id FROM $table WHERE id = $id"); }
-# until the row shows the guest's only live key
-sub has_key
-{
-	my ($table, $id, $guest) = @_;
-	return wait_for(sub { my $key = key_of($table, $id); $key ne '' && live($guest) eq $key });
 }
 # until there is nothing left to do, but for what sleeps
 sub quiet
