@@ -14,6 +14,7 @@
 
 #include "base/statement.h"
 #include "lib/stringinfo.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -94,8 +95,15 @@ prepare(const StatementSet *set, Statement *statement)
 	while (nargs < set->nbigints)
 		types[nargs++] = INT8OID;
 	for (int i = 0; nargs < STATEMENT_MAX_ARGS && OidIsValid(statement->types[i]); i++)
-		types[nargs++] = statement->types[i] == STATEMENT_ROW_TYPE ? set->row_type :
-			statement->types[i];
+	{
+		Oid			type = statement->types[i];
+
+		if (type == STATEMENT_ROW_TYPE)
+			type = set->row_type;
+		else if (type == STATEMENT_ROW_ARRAY)
+			type = get_array_type(set->row_type);
+		types[nargs++] = type;
+	}
 	plan = SPI_prepare(text_of(set, statement), nargs, types);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));

@@ -19,6 +19,8 @@
 
 /* Among the types of arguments: StatementSet.row_type. */
 #define STATEMENT_ROW_TYPE RECORDOID
+/* and arrays of it */
+#define STATEMENT_ROW_ARRAY RECORDARRAYOID
 
 /*
  * What the statements of a set have in common.  The first two members are given

@@ -61,6 +61,7 @@ typedef struct WorkRow
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
 typedef struct WorkChange
 {
+	int64		id;				/* of the request */
 	RequestStatus status;		/* from now on */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	bool		finished;		/* now; else it is not */
@@ -110,9 +111,10 @@ extern int	work_claim(WorkQueue *queue, const WorkAttempt *attempt, ArrayType *h
 extern int	work_doubts(ArrayType *active, WorkRow **rows);
 extern void work_give_back(const int64 *ids, int n);
 extern bool work_peek(int offset, pg_uuid_t *identity);
+extern int	work_lock_all(const int64 *ids, int n, WorkRow **rows);
 extern bool work_lock(int64 id, WorkRow *row);
 extern bool work_exists(int64 id);
-extern void work_change(int64 id, const WorkChange *change);
+extern void work_change(WorkChange *const *changes, int n);
 extern int	work_owned(ArrayType *keys, pg_uuid_t **owned);
 extern void work_revoke_copy(const WorkRow *row, const SeamKey *key, const char *why);
 extern int	work_look_again(int limit, WorkRow **rows, TimestampTz *next);

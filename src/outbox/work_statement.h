@@ -27,6 +27,7 @@
 
 /* Among the types: seam_instant_key. */
 #define WORK_KEY_TYPE STATEMENT_ROW_TYPE
+#define WORK_KEY_ARRAY STATEMENT_ROW_ARRAY
 
 /*
  * A statement of ours; %r in its text is the table of requests, %c that of calls, %w that

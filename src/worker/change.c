@@ -32,6 +32,8 @@
 #define HELD_MAX 100000
 
 /* Of the step that is under way: */
+static List *changes;			/* of WorkChange *, in step_context(): those
+								 * that are to be made */
 static List *notices;			/* of Notice *, in step_context(), in turn */
 static int64 rows_from = PG_INT64_MAX;	/* the least id whose row is to be
 										 * written */
@@ -102,6 +104,7 @@ change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 		  const SeamKey *key, const char *keys)
 {
 	WorkChange	change = {
+		.id = row->id,
 		.status = outcome->status,
 		.next_attempt_at = outcome->next_attempt_at,
 		.finished = outcome->finished,
@@ -166,11 +169,15 @@ change_needs_writer(void)
 }
 
 /*
- * In a step: changes a request that is locked, and sees to what follows from it.
+ * In a step: has change_make() change a request that is locked, and that has no other
+ * change to be made, and sees to what follows from it.  What change points to must live
+ * until then.
  */
 void
-change_request(const WorkRow *row, WorkChange *change)
+change_add(const WorkRow *row, WorkChange *change)
 {
+	MemoryContext old;
+	WorkChange *copy;
 	bool		written = change->status == STATUS_ISSUED && change->next_attempt_at == DT_NOEND;
 	bool		queued = change->status == STATUS_PENDING || change->status == STATUS_REVOKING;
 	bool		dead = stay_times_after(row, change);
@@ -178,7 +185,11 @@ change_request(const WorkRow *row, WorkChange *change)
 	/* a key that came too late is neither written nor told of */
 	if (dead && !written)
 		change->next_attempt_at = GetCurrentTimestamp() + DEAD_KEY_US;
-	work_change(row->id, change);
+	old = MemoryContextSwitchTo(step_context());
+	copy = palloc(sizeof(WorkChange));
+	*copy = *change;
+	changes = lappend(changes, copy);
+	MemoryContextSwitchTo(old);
 	/* its row may have to be cleared */
 	needs_writer = needs_writer || (row->is_renewal && change->status == STATUS_FAILED);
 	if (change->status == STATUS_ISSUED && !written && !dead)
@@ -192,6 +203,33 @@ change_request(const WorkRow *row, WorkChange *change)
 }
 
 /*
+ * In a step: makes the changes that were added.
+ */
+void
+change_make(void)
+{
+	int			n = list_length(changes);
+	WorkChange **made = palloc(Max(n, 1) * sizeof(WorkChange *));
+	ListCell   *lc;
+
+	foreach(lc, changes)
+		made[foreach_current_index(lc)] = lfirst(lc);
+	changes = NIL;
+	if (n > 0)
+		work_change(made, n);
+}
+
+/*
+ * In a step: changes a request that is locked, at once; else as change_add().
+ */
+void
+change_request(const WorkRow *row, WorkChange *change)
+{
+	change_add(row, change);
+	change_make();
+}
+
+/*
  * Returns how many ends are to be told of.
  */
 int
@@ -201,11 +239,13 @@ change_count_notices(void)
 }
 
 /*
- * What was done since there were only n ends to be told of is undone: it is not told.
+ * What was done since there were only n ends to be told of is undone: it is not told, and
+ * what has not been made is not made.
  */
 void
 change_forget_notices(int n)
 {
+	changes = NIL;
 	notices = list_truncate(notices, n);
 	if (n > 0)
 		return;

@@ -16,6 +16,8 @@ extern OutcomeRequest change_facts(const WorkRow *row);
 extern WorkChange change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 							const SeamKey *key, const char *keys);
 extern void change_needs_writer(void);
+extern void change_add(const WorkRow *row, WorkChange *change);
+extern void change_make(void);
 extern void change_request(const WorkRow *row, WorkChange *change);
 extern void change_add_notice(const WorkRow *row, RequestStatus status);
 extern int	change_count_notices(void);

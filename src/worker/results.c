@@ -22,17 +22,45 @@
 #include "worker/settlement.h"
 
 /*
- * Lock a flight's request.  Returns false when it is gone; then *later tells
- * whether it is only locked by a session.
+ * qsort() and bsearch(): by id.
+ */
+static int
+compare_rows(const void *a, const void *b)
+{
+	int64		x = ((const WorkRow *) a)->id;
+	int64		y = ((const WorkRow *) b)->id;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Locks the requests of flights that are about to be stored, in CurrentMemoryContext: one
+ * statement costs much less than one for each of them.
+ */
+void
+results_lock(const int64 *ids, int n, ResultsLocked * locked)
+{
+	locked->n = work_lock_all(ids, n, &locked->rows);
+	qsort(locked->rows, locked->n, sizeof(WorkRow), compare_rows);
+}
+
+/*
+ * Lock a flight's request, unless it is among those that are.  Returns false when it is
+ * gone; then *later tells whether it is only locked by a session.
  *
  * A request with its id that was not claimed with it is another one: the table
  * may have been emptied, and its sequence begun anew.
  */
 static bool
-lock_request(const Flight *flight, WorkRow *row, bool *later)
+lock_request(const Flight *flight, const ResultsLocked * locked, WorkRow *row, bool *later)
 {
+	const WorkRow *found = bsearch(&flight->row, locked->rows, locked->n, sizeof(WorkRow),
+								   compare_rows);
+
 	*later = false;
-	if (work_lock(flight->row.id, row))
+	if (found)
+		*row = *found;
+	if (found || work_lock(flight->row.id, row))
 		return row->attempted_at == flight->row.attempted_at &&
 			row->attempts == flight->row.attempts &&
 			row->has_identity == flight->row.has_identity &&
@@ -68,15 +96,15 @@ call_facts(const Flight *flight, bool found, bool later)
 }
 
 /*
- * Stores what came of a flight that issues or revokes a key.  Returns false when that is
- * not possible now.
+ * Stores what came of a flight that issues or revokes a key; change_make() is to follow.
+ * Returns false when that is not possible now.
  */
 static bool
-store_call(Flight *flight)
+store_call(Flight *flight, const ResultsLocked * locked)
 {
 	WorkRow		row = flight->row;
 	bool		later;
-	bool		found = lock_request(flight, &row, &later);
+	bool		found = lock_request(flight, locked, &row, &later);
 	OutcomeCall call = call_facts(flight, found, later);
 	OutcomeRequest request = change_facts(&row);
 	Outcome		outcome = flight->op == SEAM_GENERATE ? outcome_of_generate(&call, &request) :
@@ -97,7 +125,7 @@ store_call(Flight *flight)
 		case OUTCOME_CHANGE:
 			change = change_of(&row, &outcome, &flight->result, &flight->result.key, NULL);
 			change.seam_request_id = flight->result.request_id;
-			change_request(&row, &change);
+			change_add(&row, &change);
 			if (flight->result.kind == REPLY_DOUBT && flight->op == SEAM_GENERATE)
 				doubts_add(&row, &change);
 			break;
@@ -108,16 +136,16 @@ store_call(Flight *flight)
 }
 
 /*
- * Store what came of a call, in a transaction.  Returns false when that is not
- * possible now, because a session has locked the request.
+ * Store what came of a call, in a transaction; change_make() is to follow.  Returns false
+ * when that is not possible now, because a session has locked the request.
  */
 bool
-results_store(Flight *flight)
+results_store(Flight *flight, const ResultsLocked * locked)
 {
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
 	if (flight->probe || flight->tells_time)
 		return true;
 	if (flight->op != SEAM_LIST)
-		return store_call(flight);
+		return store_call(flight, locked);
 	return flight->again ? late_keys_store(flight) : settlement_store(flight);
 }

@@ -57,16 +57,59 @@ next_due(const Storing *storing, Flight *flight)
 }
 
 /*
- * Stores one, if no session has its request locked.  May throw.
+ * Stores one, if no session has its request locked; change_make() is to follow.  May throw.
  */
 static void
-store(void *arg)
+store(Flight *flight, const ResultsLocked * locked)
 {
-	Flight	   *flight = arg;
-
-	flight->stored = results_store(flight);
+	flight->stored = results_store(flight, locked);
 	if (!flight->stored)
 		flight->store_at = clock_now() + RESULTS_LOCKED_PAUSE_US;
+}
+
+/*
+ * Stores one by itself.  May throw.
+ */
+static void
+store_alone(void *arg)
+{
+	static const ResultsLocked none;
+
+	store(arg, &none);
+	change_make();
+}
+
+/*
+ * Stores all that are due together: their requests are locked by one statement, and changed
+ * by another.  A list may settle, and so change, any request in doubt: those that are
+ * stored before it have been changed then, and none of them is in doubt because of it.
+ * May throw.
+ */
+static void
+store_together(const Storing *storing)
+{
+	ResultsLocked locked = {0};
+	int64	   *ids;
+	int			n = 0;
+
+	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
+		n++;
+	ids = palloc(n * sizeof(int64));
+	n = 0;
+	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
+	{
+		if (flight->op != SEAM_LIST)
+			ids[n++] = flight->row.id;
+	}
+	if (n > 0)
+		results_lock(ids, n, &locked);
+	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
+	{
+		if (flight->op == SEAM_LIST)
+			change_make();
+		store(flight, &locked);
+	}
+	change_make();
 }
 
 /*
@@ -87,6 +130,30 @@ set_aside(Flight *flight, const ErrorData *error, int64 now)
 						 "on \"seam_instant_key_request\".")));
 	flight->store_pause = Min(flight->store_pause * 2, ASIDE_LONGEST_US);
 	doubts_read_anew();
+}
+
+/*
+ * Stores those that are due, each in a subtransaction of its own, as many as a transaction
+ * may have at little cost.  May throw what is not of one of them.
+ */
+static void
+store_each(const Storing *storing)
+{
+	int			n = 0;
+
+	for (Flight *flight = next_due(storing, NULL); flight && n++ < WORK_ALONE_AT_ONCE;
+		 flight = next_due(storing, flight))
+	{
+		int			nnotices = change_count_notices();
+		ErrorData  *error = work_try(store_alone, flight);
+
+		if (error == NULL)
+			continue;
+		if (!work_is_of_one(error->sqlerrcode))
+			ReThrowError(error);
+		change_forget_notices(nnotices);
+		set_aside(flight, error, storing->now);
+	}
 }
 
 /*
@@ -162,27 +229,13 @@ static void
 store_due(void *arg)
 {
 	Storing    *storing = arg;
-	int			n = 0;
 
 	/* a key must not be lost, whatever synchronous_commit says */
 	ForceSyncCommit();
-	for (Flight *flight = next_due(storing, NULL); flight; flight = next_due(storing, flight))
-	{
-		int			nnotices = change_count_notices();
-		ErrorData  *error;
-
-		if (!storing->alone)
-			store(flight);
-		else if (n++ == WORK_ALONE_AT_ONCE)
-			break;
-		else if ((error = work_try(store, flight)) != NULL)
-		{
-			if (!work_is_of_one(error->sqlerrcode))
-				ReThrowError(error);
-			change_forget_notices(nnotices);
-			set_aside(flight, error, storing->now);
-		}
-	}
+	if (storing->alone)
+		store_each(storing);
+	else
+		store_together(storing);
 	keep_stored_attempts(storing);
 }
 
