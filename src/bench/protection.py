@@ -41,6 +41,36 @@ BEGIN
 END
 $$
 """
+# The least that a durable record before a call and another after it can cost: a row of a
+# plain table with one index, and one of a plain table with three, each committed by the
+# session itself, around a call that is not protected.
+LEAST_TABLES = """
+CREATE TABLE least_before (call_id uuid PRIMARY KEY, transaction_id xid8, called_at timestamptz);
+CREATE TABLE least_after (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, guest uuid,
+	key_id uuid, issued_at timestamptz);
+CREATE INDEX ON least_after (guest);
+CREATE INDEX ON least_after (key_id)
+"""
+LEAST = """
+CREATE PROCEDURE measure_least(calls int, INOUT us float8) LANGUAGE plpgsql AS $$
+DECLARE
+	times float8[] := '{}';
+	start timestamptz;
+BEGIN
+	FOR i IN 1 .. calls LOOP
+		start := clock_timestamp();
+		INSERT INTO least_before VALUES (gen_random_uuid(), '1', now());
+		COMMIT;
+		PERFORM seam_generate_instant_key(gen_random_uuid());
+		INSERT INTO least_after (guest, key_id, issued_at)
+			VALUES (gen_random_uuid(), gen_random_uuid(), now());
+		COMMIT;
+		times[i] := extract(epoch FROM clock_timestamp() - start) * 1000000;
+	END LOOP;
+	SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY t) INTO us FROM unnest(times) t;
+END
+$$
+"""
 # The times of calls, each in a transaction of its own, in milliseconds.
 TIMES = """
 CREATE PROCEDURE times(calls int, INOUT ms float8[]) LANGUAGE plpgsql AS $$
@@ -70,6 +100,10 @@ CREATE TRIGGER sleep BEFORE UPDATE ON sleepy FOR EACH ROW EXECUTE FUNCTION sleep
 """
 SLEEPY_ROWS = 2             # of each round
 CALL = 'SELECT seam_generate_instant_key(gen_random_uuid());\n'
+LEAST_CALL = """INSERT INTO least_before VALUES (gen_random_uuid(), '1', now());
+%sINSERT INTO least_after (guest, key_id, issued_at)
+	VALUES (gen_random_uuid(), gen_random_uuid(), now());
+""" % CALL
 
 
 class Protection:
@@ -90,7 +124,8 @@ class Protection:
             "seam_ik.endpoint = '%s'" % self.fast)
         os.sched_setaffinity(self.cluster.server.pid, os.sched_getaffinity(0))
         session = self.cluster.session()
-        session.ask(PROCEDURE)
+        for text in (PROCEDURE, LEAST_TABLES, LEAST):
+            session.ask(text)
         flush = fdatasync_ms(self.bench.work)
         self.flush_ms = flush[0]
         print('Keys that follow their transaction: the processors may halt, and'
@@ -113,29 +148,32 @@ class Protection:
         calls, rounds = (200, 5) if self.quick else (1000, 15)
         off, on = self.protected(False), self.protected(True)
         contenders = {
-            'not protected': (off, False),
-            'protected, in one transaction': (on, False),
-            'protected, each its own transaction': (on, True),
+            'not protected': (off, 'measure(%d, false, NULL)'),
+            'protected, in one transaction': (on, 'measure(%d, false, NULL)'),
+            'protected, each its own transaction': (on, 'measure(%d, true, NULL)'),
+            'not protected, between two plain commits': (off, 'measure_least(%d, NULL)'),
         }
         times = {label: [] for label in contenders}
         for turn in range(rounds + 1):
             for label in rotated(list(contenders), turn):
-                session, commits = contenders[label]
-                took = float(session.value(
-                    'CALL measure(%d, %s, NULL)' % (calls, commits))) / 1000
+                session, procedure = contenders[label]
+                took = float(session.value('CALL ' + procedure % calls)) / 1000
                 if turn > 0:            # the first one warms up
                     times[label].append(took)
         off.close()
         on.close()
-        plain, recorded, committed = (statistics.median(t) for t in times.values())
+        plain, recorded, committed, least = (statistics.median(t) for t in times.values())
         print('A call of one session, no latency (milliseconds, medians).')
         print('%-40s%8.3f' % ('not protected', plain))
         print('%-40s%8.3f%8.3f for the record of it' % (
             'protected, in one transaction', recorded, recorded - plain))
         print('%-40s%8.3f%8.3f for the durable commit' % (
             'protected, each its own transaction', committed, committed - recorded))
-        print('Beyond a call that is not protected, and two flushes: %.2f.  Wanted: %.2f.\n'
-              % (committed - plain - 2 * self.flush_ms, WANTED_MS), flush=True)
+        print('%-40s%8.3f' % (list(times)[3], least))
+        print('Beyond a call that is not protected, and two flushes: %.2f; two plain commits: %.2f.'
+              '  Wanted: %.2f.\n'
+              % (committed - plain - 2 * self.flush_ms, least - plain - 2 * self.flush_ms,
+                 WANTED_MS), flush=True)
 
     def beside_users_code(self, session):
         """Do calls wait for users' triggers?"""
@@ -196,6 +234,7 @@ class Protection:
             'protected, %d in a transaction' % CALLS: (shared, True, CALLS),
             'not protected, one in a transaction': (CALL, False, 1),
             'protected, one in a transaction': (CALL, True, 1),
+            'not protected, between two plain commits': (LEAST_CALL, False, 1),
         }
         times = {name: [] for name in contenders}
         for turn in range(rounds):
@@ -203,11 +242,13 @@ class Protection:
                 script, protected, calls = contenders[name]
                 times[name].append(self.pgbench(script, protected, base) / calls)
         medians = [statistics.median(t) for t in times.values()]
-        more = [statistics.median(b - a for a, b in zip(*pair))
-                for pair in (list(times.values())[:2], list(times.values())[2:])]
+        shared_off, shared_on, off, on, least = times.values()
+        more = [None if base is None else statistics.median(b - a for a, b in zip(base, took))
+                for base, took in ((None, shared_off), (shared_off, shared_on), (None, off),
+                                   (off, on), (off, least))]
         print('A call of each of %d sessions at once, %s (milliseconds, medians).'
               % (SESSIONS, label))
-        for name, took, added in zip(times, medians, (None, more[0], None, more[1])):
+        for name, took, added in zip(times, medians, more):
             print('%-40s%8.2f%s' % (name, took, '' if added is None else '%8.2f more' % added))
         print('Wanted: not more than %.1f more.\n' % WANTED_MANY_MS, flush=True)
 

@@ -18,11 +18,14 @@
 #include "utils/timestamp.h"
 
 /*
- * The requests are found by their ids.  By the CASE the planner cannot take the queue's
- * index instead, whose entries of requests that are done with it would all read.
+ * The requests are found by their ids.  By CASE and coalesce() the planner cannot take the
+ * index of a queue instead, all of which would be read then, with the entries of requests
+ * that are done with it.
  */
 #define IN_QUEUE \
 	" status = 'issued' AND CASE WHEN next_attempt_at IS NULL THEN false ELSE true END "
+#define HAS_TASK(task) " coalesce(row_task, '') = '" task "' "
+#define HAS_ANY_TASK " coalesce(row_task, '') <> '' "
 #define TO_TELL " RETURNING request_id, reference, is_renewal, target_table::text, " \
 	"target_key::text"
 
@@ -317,7 +320,7 @@ static WorkStatement note_looked =
 {
 	.sql = "UPDATE %r SET row_task = NULL, row_task_at = NULL, sqlstate = NULL, error = NULL,"
 	" next_attempt_at = least(issue_at, clock_timestamp())"
-	" WHERE request_id = ANY ($3) AND row_task = 'look' AND status = 'pending'",
+	" WHERE request_id = ANY ($3) AND" HAS_TASK("look") "AND status = 'pending'",
 	.types = {INT8ARRAYOID}
 };
 
@@ -336,7 +339,7 @@ writing_looked(const int64 *ids, int n)
 static WorkStatement note_cleared =
 {
 	.sql = "UPDATE %r SET row_task = NULL, row_task_at = NULL, error = coalesce(error, $4)"
-	" WHERE request_id = ANY ($3) AND row_task = 'clear'",
+	" WHERE request_id = ANY ($3) AND" HAS_TASK("clear"),
 	.types = {INT8ARRAYOID, TEXTOID}
 };
 
@@ -362,7 +365,7 @@ writing_cleared(const int64 *ids, int n, const char *error)
 static WorkStatement put_off_tasks =
 {
 	.sql = "UPDATE %r SET row_task_at = $4, error = coalesce($5, error)"
-	" WHERE request_id = ANY ($3) AND row_task IS NOT NULL",
+	" WHERE request_id = ANY ($3) AND" HAS_ANY_TASK,
 	.types = {INT8ARRAYOID, TIMESTAMPTZOID, TEXTOID}
 };
 

@@ -39,6 +39,12 @@
 /* Requests that are read at once. */
 #define READ_AT_ONCE 1000
 
+/*
+ * What is to be looked at or cleared is read from its beginning, and some of it is in the
+ * tables' lists already: while these have rows, that may take this share of the time.
+ */
+#define TASKS_READ_SHARE 20
+
 /* How long a look waits that was not possible, and how often that is warned of. */
 #define LOOK_PAUSE_US (60 * INT64CONST(1000000))
 #define WARN_AGAIN_US (3600 * INT64CONST(1000000))
@@ -86,6 +92,8 @@ static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
 static TimestampTz next_task = DT_NOBEGIN;	/* when a row is to be looked at
 											 * or cleared */
+static int64 read_tasks_at;		/* not before, if there is something else to
+								 * do */
 
 /*
  * Returns what is known of a table, made where there is nothing yet.
@@ -149,6 +157,23 @@ is_due(const Table *table, int64 now)
 }
 
 /*
+ * Returns whether rows of any table are to be written, and it is not set aside.
+ */
+static bool
+any_is_due(void)
+{
+	int64		now = clock_now();
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		if (is_due(lfirst(lc), now))
+			return true;
+	}
+	return false;
+}
+
+/*
  * An error of ours: after a pause the queue is read again.
  */
 static void
@@ -166,6 +191,7 @@ typedef struct Due
 	bool		all;			/* from the queue's beginning */
 	int			n;
 	WorkRow    *rows;			/* in step_context() */
+	bool		reads_tasks;
 	int			ntasks;
 	int64	   *tasks;			/* requests whose rows are looked at or
 								 * cleared, */
@@ -181,6 +207,7 @@ read_due(void *arg)
 {
 	Due		   *due = arg;
 	int64		from = places_write_from();
+	int64		begin;
 
 	if (from != PG_INT64_MAX)
 		queues_at_once(STATUS_ISSUED, from);
@@ -188,9 +215,13 @@ read_due(void *arg)
 	MemoryContextSwitchTo(step_context());
 	if (queues_is_due(STATUS_ISSUED))
 		due->n = queues_claim(STATUS_ISSUED, NULL, NULL, READ_AT_ONCE, &due->rows);
+	if (!due->reads_tasks)
+		return;
+	begin = clock_now();
 	due->tasks = palloc(READ_AT_ONCE * sizeof(int64));
 	due->tables = palloc(READ_AT_ONCE * sizeof(Oid));
 	due->ntasks = writing_tasks(READ_AT_ONCE, due->tasks, due->tables, &due->next_task);
+	read_tasks_at = clock_now() + TASKS_READ_SHARE * (clock_now() - begin);
 }
 
 /*
@@ -236,10 +267,6 @@ sort_due(void *arg)
 			table->retry = true;
 	}
 
-	/*
-	 * the tables' lists are empty when tasks are read, but for what has an
-	 * error
-	 */
 	for (int i = 0; i < due->ntasks; i++)
 	{
 		Table	   *table = table_of(due->tables[i]);
@@ -247,7 +274,8 @@ sort_due(void *arg)
 		if (!is_in(&table->due, due->tasks[i]) && !is_in(&table->alone, due->tasks[i]))
 			(void) id_list_add(&table->due, due->tasks[i]);
 	}
-	next_task = due->ntasks == READ_AT_ONCE ? DT_NOBEGIN : due->next_task;
+	if (due->reads_tasks)
+		next_task = due->ntasks == READ_AT_ONCE ? DT_NOBEGIN : due->next_task;
 	foreach(lc, tables)
 	{
 		Table	   *table = lfirst(lc);
@@ -846,7 +874,9 @@ rows_write(void)
 		look_at_code_at = clock_now() + LOOK_AT_CODE_US;
 		(void) step_take(&look);
 	}
-	if ((queues_is_due(STATUS_ISSUED) || next_task <= GetCurrentTimestamp()) && !step_take(&read))
+	due.reads_tasks = next_task <= GetCurrentTimestamp() &&
+		(read_tasks_at <= clock_now() || !any_is_due());
+	if ((queues_is_due(STATUS_ISSUED) || due.reads_tasks) && !step_take(&read))
 		return false;
 	memset(&w, 0, sizeof(w));
 	w.table = next_table();
