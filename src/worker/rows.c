@@ -9,9 +9,6 @@
  * nothing is lost with these lists; when the queue is read from its beginning again, they
  * begin anew.
  *
- * A table whose code crashes the server is known by its mark (outbox/mark.c), and held
- * after a number of crashes.
- *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,7 +16,6 @@
 #include "base/clock.h"
 #include "base/stop_point.h"
 #include "nodes/pg_list.h"
-#include "outbox/mark.h"
 #include "outbox/stay_work.h"
 #include "outbox/work_statement.h"
 #include "outbox/writing.h"
@@ -31,6 +27,7 @@
 #include "worker/id_list.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
+#include "worker/row_tables.h"
 #include "worker/rows.h"
 #include "worker/step.h"
 #include "worker/tell.h"
@@ -52,126 +49,19 @@
 /* How long a clearing waits, or the end of a stay, when a session is in its way. */
 #define CLEAR_PAUSE_US (1 * INT64CONST(1000000))
 
-/* How often it is seen, at least and at most, whether a table that is held has other code. */
-#define LOOK_AT_CODE_US (60 * INT64CONST(1000000))
-#define LOOK_AGAIN_US (1 * INT64CONST(1000000))
-
 #define UNWRITTEN "the instant key could not be written to its row: "
 #define HELD UNWRITTEN "the server has crashed %d times while rows of its table were written"
 
-/* A user's table. */
-typedef struct Table
-{
-	Oid			oid;
-	TablePace	pace;
-	IdList		due;			/* rows to be written */
-	IdList		alone;			/* likewise, each by itself */
-	bool		marked;			/* before its code has run in this process */
-	int			crashes;		/* as its mark says */
-	int			suspects;		/* rows left of those that may have crashed
-								 * the server */
-	bool		retry;			/* somebody has retried, though it is held */
-	int64		aside_until;	/* after an error of ours with it:
-								 * clock_now()'s clock */
-	TimestampTz not_before;		/* its code did not end: nothing is written
-								 * before */
-	int64		warn_at;		/* of rows that cannot be looked at: not
-								 * before */
-} Table;
-
-static List *tables;			/* of Table *, in TopMemoryContext */
 static int	turn;				/* number of the table that was written to
 								 * last */
 static int64 served;			/* what it had used then, if its rows go one
 								 * by one */
-static Oid	marked_suspect;		/* or InvalidOid */
 static Oid	writing_to;			/* whose code may be running, or InvalidOid */
-static int64 look_at_code_at;
-static int64 looked_at_code;	/* last */
-static bool any_held;			/* of the tables */
 static int64 paused_until;		/* after an error of ours */
 static TimestampTz next_task = DT_NOBEGIN;	/* when a row is to be looked at
 											 * or cleared */
 static int64 read_tasks_at;		/* not before, if there is something else to
 								 * do */
-
-/*
- * Returns what is known of a table, made where there is nothing yet.
- */
-static Table *
-table_of(Oid oid)
-{
-	MemoryContext old;
-	Table	   *table;
-	ListCell   *lc;
-
-	foreach(lc, tables)
-	{
-		table = lfirst(lc);
-		if (table->oid == oid)
-			return table;
-	}
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	table = palloc0(sizeof(Table));
-	table->oid = oid;
-	table->not_before = DT_NOBEGIN;
-	tables = lappend(tables, table);
-	MemoryContextSwitchTo(old);
-	return table;
-}
-
-/*
- * Returns whether no row of the table is written, because of its crashes.
- */
-static bool
-is_held(const Table *table)
-{
-	return table->crashes >= TABLE_PACE_CRASHES;
-}
-
-/*
- * An error of ours, not of its code, with this table: the others go on.
- */
-static void
-set_aside(Table *table)
-{
-	table->aside_until = clock_now() + STEP_ERROR_PAUSE_US;
-}
-
-/*
- * Returns how many rows of the table are to be written.
- */
-static int
-rows_left(const Table *table)
-{
-	return id_list_length(&table->due) + id_list_length(&table->alone);
-}
-
-/*
- * Returns whether rows of the table are to be written, and it is not set aside.
- */
-static bool
-is_due(const Table *table, int64 now)
-{
-	return rows_left(table) > 0 && table->aside_until <= now;
-}
-
-/*
- * Returns whether rows of any table are to be written, and it is not set aside.
- */
-static bool
-any_is_due(void)
-{
-	int64		now = clock_now();
-	ListCell   *lc;
-
-	foreach(lc, tables)
-	{
-		if (is_due(lfirst(lc), now))
-			return true;
-	}
-	return false;
-}
 
 /*
  * An error of ours: after a pause the queue is read again.
@@ -247,9 +137,9 @@ sort_due(void *arg)
 	const Due  *due = arg;
 	ListCell   *lc;
 
-	foreach(lc, tables)
+	foreach(lc, row_tables())
 	{
-		Table	   *table = lfirst(lc);
+		RowTable   *table = lfirst(lc);
 
 		if (!due->all)
 			continue;
@@ -258,27 +148,27 @@ sort_due(void *arg)
 	}
 	for (int i = 0; i < due->n; i++)
 	{
-		Table	   *table = table_of(due->rows[i].target);
+		RowTable   *table = row_table_of(due->rows[i].target);
 
-		if (rows_left(table) == 0)
+		if (row_table_rows(table) == 0)
 			table_pace_join(&table->pace, served);
 		(void) id_list_add(&table->due, due->rows[i].id);
-		if (is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
+		if (row_table_is_held(table) && due->rows[i].sqlerrcode == WRITING_HELD_SQLSTATE)
 			table->retry = true;
 	}
 
 	for (int i = 0; i < due->ntasks; i++)
 	{
-		Table	   *table = table_of(due->tables[i]);
+		RowTable   *table = row_table_of(due->tables[i]);
 
 		if (!is_in(&table->due, due->tasks[i]) && !is_in(&table->alone, due->tasks[i]))
 			(void) id_list_add(&table->due, due->tasks[i]);
 	}
 	if (due->reads_tasks)
 		next_task = due->ntasks == READ_AT_ONCE ? DT_NOBEGIN : due->next_task;
-	foreach(lc, tables)
+	foreach(lc, row_tables())
 	{
-		Table	   *table = lfirst(lc);
+		RowTable   *table = lfirst(lc);
 
 		/* what has crashed the server was due then, and is so still */
 		if (due->all && table->crashes > 0)
@@ -296,224 +186,12 @@ not_read(void *arg, const ErrorData *error)
 	take_a_break();
 }
 
-/* ---------- marks ---------- */
-
-/*
- * A step: sees which tables have crashed the server, and whose code has changed since.
- */
-static void
-look_at_code(void *arg)
-{
-	Mark	   *marks;
-	int			n;
-
-	MemoryContextSwitchTo(step_context());
-	n = mark_read(&marks);
-	looked_at_code = clock_now();
-	any_held = false;
-	for (int i = 0; i < n; i++)
-	{
-		Table	   *table = table_of(marks[i].table);
-
-		table->crashes = marks[i].crashes;
-		table->pace.stuck = marks[i].stuck;
-		table->not_before = marks[i].not_before;
-		if (marks[i].crashes > 0 || marks[i].stuck > 0)
-			table->pace.one_by_one = true;
-		any_held = any_held || (is_held(table) && !marks[i].changed);
-		if (!marks[i].changed)
-			continue;
-		mark_forget(table->oid);
-		writing_release(table->oid);
-		table->crashes = 0;
-		table->marked = false;
-		queues_at_once(STATUS_ISSUED, 0);
-	}
-}
-
-/*
- * The writer's first step: counts the crash of the one before, if it has crashed, or notes
- * whose code did not let it go.
- */
-static void
-count_crashes(void *arg)
-{
-	Oid			stuck = places_stuck_table();
-	Oid		   *counted = NULL;
-	int			n = 0;
-
-	step_read_database();
-	MemoryContextSwitchTo(step_context());
-	if (OidIsValid(stuck))
-	{
-		int			before;
-
-		look_at_code(NULL);
-		before = table_of(stuck)->pace.stuck;
-		mark_stuck(stuck, GetCurrentTimestamp() + table_pace_pause(before + 1));
-	}
-	if (!places_tell_of_crash())
-		mark_leave();
-	else
-		n = mark_count_crashes(&counted);
-	look_at_code(NULL);
-	for (int i = 0; i < n; i++)
-	{
-		Table	   *table = table_of(counted[i]);
-
-		if (table->crashes != TABLE_PACE_CRASHES)
-			continue;
-		ereport(WARNING,
-				(errcode(WRITING_HELD_SQLSTATE),
-				 errmsg("no instant key is written to table \"%s\" in database \"%s\" any more: "
-						"the server has crashed %d times while that was done",
-						get_rel_name(table->oid), step_database(), table->crashes),
-				 errdetail("The requests are issued, with SQLSTATE 57P02 and this error."),
-				 errhint("They are tried again when a trigger of the table, its function or a "
-						 "constraint is another one, or after seam_retry_instant_key_request() "
-						 "for one of them.")));
-	}
-}
-
-/*
- * Learns which tables have crashed the server.  Returns false when that is not possible.
- */
-bool
-rows_set_up(void)
-{
-	Step		step = {.run = count_crashes,.what = "see what has crashed the server",
-	.patient = true};
-
-	look_at_code_at = clock_now() + LOOK_AT_CODE_US;
-	if (!step_take(&step))
-		return false;
-	places_crash_counted();
-	return true;
-}
-
-/*
- * Something may have happened: sees soon whether a table that is held has other code.
- */
-void
-rows_look(void)
-{
-	if (any_held)
-		look_at_code_at = Min(look_at_code_at, looked_at_code + LOOK_AGAIN_US);
-}
-
-/*
- * A step: the code of a table is about to run, and no other suspect's.
- */
-static void
-mark(void *arg)
-{
-	const Table *table = arg;
-
-	if (OidIsValid(marked_suspect) && (table == NULL || marked_suspect != table->oid))
-		mark_end_suspect(marked_suspect);
-	if (table && (table->crashes > 0 || !table->marked))
-		mark_begin(table->oid);
-}
-
-/*
- * It is noted.
- */
-static void
-marked(void *arg)
-{
-	Table	   *table = arg;
-
-	marked_suspect = table && table->crashes > 0 ? table->oid : InvalidOid;
-	if (table)
-		table->marked = true;
-}
-
-/*
- * Notes that the code of a table, or of none (NULL), is about to run.  Returns false when
- * that is not possible, and it must not.
- */
-static bool
-note(Table *table)
-{
-	Step		step = {.run = mark,.committed = marked,.arg = table,
-	.what = "note which table it writes to",.patient = true};
-	bool		suspect = table && table->crashes > 0;
-
-	if ((OidIsValid(marked_suspect) ? table && marked_suspect == table->oid : !suspect) &&
-		(table == NULL || table->marked))
-		return true;
-	return step_take(&step);
-}
-
-/*
- * A step: nothing is known against the table any more.
- */
-static void
-forget(void *arg)
-{
-	mark_forget(((Table *) arg)->oid);
-}
-
-/*
- * That is noted.
- */
-static void
-forgotten(void *arg)
-{
-	Table	   *table = arg;
-
-	if (marked_suspect == table->oid)
-		marked_suspect = InvalidOid;
-	table->marked = false;
-	table->crashes = 0;
-	table->not_before = DT_NOBEGIN;
-}
-
-/*
- * The table has shown that it behaves.
- */
-static void
-trust(Table *table)
-{
-	Step		step = {.run = forget,.committed = forgotten,.arg = table,
-	.what = "note which table it writes to",.patient = true};
-
-	(void) step_take(&step);
-}
-
-/*
- * A step: somebody has retried a row of a table that is held.  All are tried again, and the
- * next crash holds them again.
- */
-static void
-retry(void *arg)
-{
-	Table	   *table = arg;
-
-	mark_retry(table->oid, TABLE_PACE_CRASHES - 1);
-	writing_lock_retried(table->oid);
-	writing_release(table->oid);
-}
-
-/*
- * That is noted.
- */
-static void
-retried(void *arg)
-{
-	Table	   *table = arg;
-
-	table->crashes = TABLE_PACE_CRASHES - 1;
-	table->retry = false;
-	queues_read_in_full();
-}
-
 /* ---------- writing ---------- */
 
 /* Rows that are written together, and their table. */
 typedef struct Writing
 {
-	Table	   *table;
+	RowTable   *table;
 	IdList	   *list;			/* of the table, whose first ids they are */
 	RowBatch	batch;
 	int64		began;			/* clock_now()'s clock */
@@ -610,7 +288,7 @@ write_batch(void *arg)
  * A row of the table is done with.
  */
 static void
-done(Table *table)
+done(RowTable *table)
 {
 	if (table->suspects > 0)
 		table->suspects--;
@@ -655,7 +333,7 @@ written(void *arg)
  * Tells, now and then, why rows of a table cannot be looked at.
  */
 static void
-warn(Table *table, const ErrorData *error)
+warn(RowTable *table, const ErrorData *error)
 {
 	if (clock_now() < table->warn_at)
 		return;
@@ -796,27 +474,27 @@ static void
 not_left(void *arg, const ErrorData *error)
 {
 	if (!tell_is_in_the_way(error))
-		set_aside(((Writing *) arg)->table);
+		row_table_set_aside(((Writing *) arg)->table);
 }
 
 /*
  * Returns the table whose rows are next, after the one whose turn it was, or NULL.  Those
  * whose rows go one by one come after all others.
  */
-static Table *
+static RowTable *
 next_table(void)
 {
-	int			n = list_length(tables);
+	int			n = list_length(row_tables());
 	int64		now = clock_now();
-	Table	   *least = NULL;
+	RowTable   *least = NULL;
 
 	for (int i = 1; i <= n; i++)
 	{
-		Table	   *table = list_nth(tables, (turn + i) % n);
+		RowTable   *table = list_nth(row_tables(), (turn + i) % n);
 
-		if (!is_due(table, now))
+		if (!row_table_is_due(table, now))
 			continue;
-		if (!table->pace.one_by_one || is_held(table))
+		if (!table->pace.one_by_one || row_table_is_held(table))
 		{
 			turn = (turn + i) % n;
 			return table;
@@ -835,7 +513,7 @@ next_table(void)
 static Step
 next_step(Writing *w)
 {
-	Table	   *table = w->table;
+	RowTable   *table = w->table;
 	bool		waits = table->not_before > GetCurrentTimestamp();
 	Step		write = {.run = write_batch,.committed = written,.failed = not_written,.arg = w};
 	Step		hold = {.run = hold_batch,.committed = left,.failed = not_left,.arg = w,
@@ -845,12 +523,12 @@ next_step(Writing *w)
 	int			most = TABLE_PACE_ROWS;
 
 	w->list = id_list_length(&table->due) > 0 ? &table->due : &table->alone;
-	if (!is_held(table) && !waits && (table->pace.one_by_one || w->list == &table->alone))
+	if (!row_table_is_held(table) && !waits && (table->pace.one_by_one || w->list == &table->alone))
 		most = 1;
 	w->batch.table = table->oid;
 	w->batch.n = Min(id_list_length(w->list), most);
 	memcpy(w->batch.ids, w->list->ids + w->list->first, w->batch.n * sizeof(int64));
-	return is_held(table) ? hold : waits ? put_off : write;
+	return row_table_is_held(table) ? hold : waits ? put_off : write;
 }
 
 /*
@@ -863,19 +541,14 @@ rows_write(void)
 	Due			due = {0};
 	Step		read = {.run = read_due,.committed = sort_due,.failed = not_read,.arg = &due,
 	.what = "read what is to be written",.patient = true};
-	Step		look = {.run = look_at_code,.what = "see whose code has changed",.patient = true};
 	Step		step;
 	int			stuck;
 
 	if (paused_until > clock_now())
 		return false;
-	if (look_at_code_at <= clock_now())
-	{
-		look_at_code_at = clock_now() + LOOK_AT_CODE_US;
-		(void) step_take(&look);
-	}
+	row_tables_look();
 	due.reads_tasks = next_task <= GetCurrentTimestamp() &&
-		(read_tasks_at <= clock_now() || !any_is_due());
+		(read_tasks_at <= clock_now() || !row_tables_any_due());
 	if ((queues_is_due(STATUS_ISSUED) || due.reads_tasks) && !step_take(&read))
 		return false;
 	memset(&w, 0, sizeof(w));
@@ -884,20 +557,16 @@ rows_write(void)
 		return queues_is_due(STATUS_ISSUED) || next_task <= GetCurrentTimestamp();
 	if (w.table->retry)
 	{
-		Step		again = {.run = retry,.committed = retried,.arg = w.table,
-		.what = "try again to write rows"};
-
-		if (!step_take(&again))
-			set_aside(w.table);
+		row_table_retry(w.table);
 		return true;
 	}
 	step = next_step(&w);
 	stuck = w.table->pace.stuck;
 	if (step.run == write_batch)
 	{
-		if (!note(w.table))
+		if (!row_table_note(w.table))
 		{
-			set_aside(w.table);
+			row_table_set_aside(w.table);
 			return true;
 		}
 		writing_to = w.table->oid;
@@ -906,9 +575,9 @@ rows_write(void)
 	(void) step_take(&step);
 	writing_to = InvalidOid;
 	write_back_clean_up();
-	if ((w.table->crashes > 0 && w.table->suspects == 0 && !is_held(w.table)) ||
+	if ((w.table->crashes > 0 && w.table->suspects == 0 && !row_table_is_held(w.table)) ||
 		w.table->pace.stuck < stuck)
-		trust(w.table);
+		row_table_trust(w.table);
 	return true;
 }
 
@@ -943,11 +612,11 @@ rows_due(void)
 
 	if (paused_until > now)
 		return paused_until;
-	foreach(lc, tables)
+	foreach(lc, row_tables())
 	{
-		const Table *table = lfirst(lc);
+		const RowTable *table = lfirst(lc);
 
-		if (table->aside_until > now && rows_left(table) > 0)
+		if (table->aside_until > now && row_table_rows(table) > 0)
 			at = Min(at, table->aside_until);
 	}
 	return at;
@@ -959,19 +628,8 @@ rows_due(void)
 void
 rows_rest(void)
 {
-	ListCell   *lc;
-
-	if (paused_until > clock_now())
-		return;
-	foreach(lc, tables)
-	{
-		Table	   *table = lfirst(lc);
-
-		if (table->crashes > 0 && !is_held(table) &&
-			id_list_length(&table->due) + id_list_length(&table->alone) == 0)
-			trust(table);
-	}
-	(void) note(NULL);
+	if (paused_until <= clock_now())
+		row_tables_rest();
 }
 
 /*

@@ -10,8 +10,6 @@
 
 #include "datatype/timestamp.h"
 
-extern bool rows_set_up(void);
-extern void rows_look(void);
 extern bool rows_write(void);
 extern void rows_look_at_tasks(void);
 extern TimestampTz rows_next_task(void);

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "worker/local_clock.h"
 #include "worker/queues.h"
+#include "worker/row_tables.h"
 #include "worker/rows.h"
 #include "worker/step.h"
 #include "worker/tell.h"
@@ -124,7 +125,7 @@ seam_ik_writer_main(Datum main_arg)
 	queues_set_up();
 	MemoryContextSwitchTo(step_context());
 	activity_begin(ACTIVITY_WRITER, 0);
-	if (!rows_set_up())
+	if (!row_tables_set_up())
 		proc_exit(step_outbox() == OUTBOX_OURS ? 1 : 0);
 	before_shmem_exit(at_exit, (Datum) 0);
 	for (;;)
@@ -142,7 +143,7 @@ seam_ik_writer_main(Datum main_arg)
 				leave(PG_INT64_MAX);
 			queues_look_at_all();
 			rows_look_at_tasks();
-			rows_look();
+			row_tables_look_soon();
 		}
 		busy = tell();
 		busy = rows_write() || busy;
