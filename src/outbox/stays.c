@@ -48,11 +48,7 @@ static const char *const end_names[] = {
 typedef struct Search
 {
 	/* the row, or NULL */
-	const Target *target;
-	/* the argument that says which column shows the key */
-	const char *slot;
-	/* those for this guest are looked for besides, whatever column shows them */
-	const pg_uuid_t *guest;
+	const		StayRow *row;
 	/* without a row: the stay of this request */
 	int64		id;
 } Search;
@@ -95,28 +91,56 @@ is_same(TupleTableSlot *slot, int column, Datum value)
 }
 
 /*
- * Is the argument among those that the request was made with?
+ * Is the request for this user identity?
  */
-static bool
-has_argument(TupleTableSlot *slot, const Target *target, const char *argument)
+bool
+stays_is_for(const StayRequest *request, const pg_uuid_t *identity)
+{
+	bool		isnull;
+	Datum		found = value_of(request->slot, REQ_USER_IDENTITY_ID, &isnull);
+
+	return !isnull && memcmp(DatumGetUUIDP(found), identity, UUID_LEN) == 0;
+}
+
+/* Whose a request of the row is, by the column that showed its key when it was made. */
+typedef enum Maker
+{
+	MAKER_OTHER,				/* another trigger's, which the table has */
+	MAKER_GONE,					/* none's that the table has now */
+	MAKER_THIS					/* the trigger's that looks for it */
+}			Maker;
+
+/*
+ * Which trigger has made a request of the row?
+ */
+static Maker
+maker_of(TupleTableSlot *slot, const StayRow * row)
 {
 	bool		isnull;
 	Datum		fields = value_of(slot, REQ_TARGET_FIELDS, &isnull);
+	Maker		maker = MAKER_GONE;
 	Datum	   *field;
 	int			n;
 
 	if (isnull)
-		return false;
-	if (datum_image_eq(fields, target->fields, false, -1))
-		return true;
+		return MAKER_OTHER;
+	if (datum_image_eq(fields, row->target->fields, false, -1))
+		return MAKER_THIS;
 	deconstruct_array(DatumGetArrayTypeP(fields), TEXTOID, -1, false, TYPALIGN_INT, &field, NULL,
 					  &n);
 	for (int i = 0; i < n; i++)
 	{
-		if (text_is(field[i], argument))
-			return true;
+		ListCell   *lc;
+
+		if (text_is(field[i], row->slot))
+			return MAKER_THIS;
+		foreach(lc, row->slots)
+		{
+			if (text_is(field[i], lfirst(lc)))
+				maker = MAKER_OTHER;
+		}
 	}
-	return false;
+	return maker;
 }
 
 /*
@@ -125,7 +149,7 @@ has_argument(TupleTableSlot *slot, const Target *target, const char *argument)
 static bool
 is_found(TupleTableSlot *slot, const Search *search, int64 origin)
 {
-	const Target *target = search->target;
+	const Target *target = search->row ? search->row->target : NULL;
 	bool		is_copy;
 	bool		isnull;
 	Datum		value;
@@ -308,18 +332,6 @@ find(Relation table, int64 hash, const Search *search, Snapshot snapshot, Stay *
 }
 
 /*
- * Is the request for this user identity?
- */
-bool
-stays_is_for(const StayRequest *request, const pg_uuid_t *identity)
-{
-	bool		isnull;
-	Datum		found = value_of(request->slot, REQ_USER_IDENTITY_ID, &isnull);
-
-	return !isnull && memcmp(DatumGetUUIDP(found), identity, UUID_LEN) == 0;
-}
-
-/*
  * Keep those that are of this stay, or for the guest: others may have the same hash, or be
  * of a row that had the same primary key before.
  */
@@ -340,22 +352,28 @@ keep_stay(Stay *stay, int64 stay_id, const pg_uuid_t *guest)
 }
 
 /*
- * The stay that is looked for: of this request, or the newest one; 0: there is none.
+ * The stay that is looked for: of this request, or the newest one that the trigger has made
+ * for the row; 0: there is none.  Where the column that shows the key had another name, it is
+ * the newest one of the row's guest.
  */
 static int64
 stay_id_of(const Stay *stay, const Search *search)
 {
+	const		StayRow *row = search->row;
+	int64		of_guest = 0;
 	int64		stay_id = 0;
 
 	for (int i = 0; i < stay->n; i++)
 	{
 		const StayRequest *request = &stay->requests[i];
+		Maker		maker = row ? maker_of(request->slot, row) : MAKER_THIS;
 
-		if (search->target ? has_argument(request->slot, search->target, search->slot) :
-			request->id == search->id)
+		if (maker == MAKER_THIS && (row || request->id == search->id))
 			stay_id = request->stay_id;
+		else if (maker == MAKER_GONE && row->guest && stays_is_for(request, row->guest))
+			of_guest = request->stay_id;
 	}
-	return stay_id;
+	return stay_id != 0 ? stay_id : of_guest;
 }
 
 /*
@@ -384,6 +402,7 @@ static void
 find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 {
 	Relation	table = outbox_table(outbox);
+	const		StayRow *row = search->row;
 	bool		changed;
 
 	stay->outbox = outbox;
@@ -396,7 +415,7 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 		CommandCounterIncrement();
 		snapshot = RegisterSnapshot(GetLatestSnapshot());
 		find(table, hash, search, snapshot, stay);
-		keep_stay(stay, stay_id_of(stay, search), search->guest);
+		keep_stay(stay, stay_id_of(stay, search), row && row->is_gone ? row->guest : NULL);
 		changed = false;
 		for (int i = 0; i < stay->n && !changed; i++)
 		{
@@ -416,18 +435,16 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 }
 
 /*
- * The requests of a row of a user's table, of the trigger that has this argument for the
- * column of the key's id.  Of a row that is gone, all that it had for this guest (or NULL)
- * as well, as if they were of one stay: the column may have had another name.  To be given
- * back by stays_release().
+ * The requests of a row of a user's table, of the trigger that looks for them.  Of a row that
+ * is gone, all that it had for this guest as well, as if they were of one stay: another
+ * trigger may have made them.  To be given back by stays_release().
  */
 void
-stays_of_row(Outbox *outbox, const Target *target, const char *slot, const pg_uuid_t *guest,
-			 Stay *stay)
+stays_of_row(Outbox *outbox, const StayRow * row, Stay *stay)
 {
-	Search		search = {.target = target,.slot = slot,.guest = guest};
+	Search		search = {.row = row};
 
-	find_and_lock(outbox, target->hash, &search, stay);
+	find_and_lock(outbox, row->target->hash, &search, stay);
 }
 
 /*

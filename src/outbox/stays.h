@@ -9,6 +9,7 @@
 #define SEAM_IK_STAYS_H
 
 #include "logic/stay.h"
+#include "nodes/pg_list.h"
 #include "outbox/outbox.h"
 
 /* A request of a stay. */
@@ -46,9 +47,22 @@ typedef struct Stay
 	bool		has_changed;
 } Stay;
 
+/* A row of a user's table, as one of its triggers looks for its requests. */
+typedef struct StayRow
+{
+	const Target *target;
+	/* The trigger's argument that says which column shows the key. */
+	const char *slot;
+	/* Those of all triggers of the table that keep keys: of char *. */
+	List	   *slots;
+	/* Whom the row was for until now, or NULL. */
+	const pg_uuid_t *guest;
+	/* It is gone. */
+	bool		is_gone;
+}			StayRow;
+
 extern bool stays_may_be_of(Outbox *outbox, int64 hash);
-extern void stays_of_row(Outbox *outbox, const Target *target, const char *slot,
-						 const pg_uuid_t *guest, Stay *stay);
+extern void stays_of_row(Outbox *outbox, const StayRow * row, Stay *stay);
 extern bool stays_of_request(Outbox *outbox, int64 id, int64 hash, Stay *stay);
 extern void stays_release(Stay *stay);
 extern const StayRequest *stays_newest(const Stay *stay);

@@ -408,14 +408,19 @@ trigger_key_id(TriggerPlan *plan, TriggerData *td, HeapTuple row, bool *isnull)
 	Datum		value = heap_getattr(row, column, desc, isnull);
 	pg_uuid_t  *key;
 	bool		is_varlena;
+	char	   *text;
 	Oid			output;
 
 	if (*isnull || type == UUIDOID)
 		return value;
 	getTypeOutputInfo(type, &output, &is_varlena);
 	key = palloc0(sizeof(pg_uuid_t));
+	text = OidOutputFunctionCall(output, value);
+	/* a longer char(n) is padded */
+	if (type == BPCHAROID)
+		text[strcspn(text, " ")] = '\0';
 	/* what is no uuid is no key of ours */
-	(void) uuid_read(OidOutputFunctionCall(output, value), key);
+	(void) uuid_read(text, key);
 	return UUIDPGetDatum(key);
 }
 

@@ -11,7 +11,9 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "base/as_owner.h"
 #include "catalog/pg_type.h"
@@ -45,6 +47,7 @@ typedef struct KeepPlan
 	Oid			partition;		/* the table itself, if it is one */
 	const char *slot;			/* the argument that says which column shows
 								 * the key */
+	List	   *slots;			/* those of all such triggers of the table */
 	bool		everywhere;		/* each partition has the trigger */
 	bool		everywhere_known;
 } KeepPlan;
@@ -161,6 +164,40 @@ check_events(TriggerData *td, TriggerPlan *plan)
 }
 
 /*
+ * The trigger's argument that says which column shows the key, palloc'd, or NULL.
+ */
+static char *
+slot_of(const Trigger *trigger)
+{
+	static const char key[] = "instant_key_id=";
+
+	for (int i = 0; i < trigger->tgnargs; i++)
+	{
+		if (strncmp(trigger->tgargs[i], key, sizeof(key) - 1) == 0)
+			return pstrdup(trigger->tgargs[i]);
+	}
+	return NULL;
+}
+
+/*
+ * Those of all triggers of this function that the table has, in CurrentMemoryContext.
+ */
+static List *
+slots_of(const TriggerDesc * all, Oid function)
+{
+	List	   *slots = NIL;
+
+	for (int i = 0; all && i < all->numtriggers; i++)
+	{
+		char	   *slot = all->triggers[i].tgfoid == function ? slot_of(&all->triggers[i]) : NULL;
+
+		if (slot)
+			slots = lappend(slots, slot);
+	}
+	return slots;
+}
+
+/*
  * The trigger's plan, made at its first row in a statement.  Raises 55000 when the table
  * has no primary key, by which the row is found again, and what the checks raise.
  */
@@ -192,11 +229,9 @@ get_keep_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
 		keep->partition = RelationGetRelid(td->tg_relation);
 	args = palloc(Max(trigger->tgnargs, 1) * sizeof(Datum));
 	for (int i = 0; i < trigger->tgnargs; i++)
-	{
 		args[i] = CStringGetTextDatum(trigger->tgargs[i]);
-		if (strncmp(trigger->tgargs[i], "instant_key_id=", strlen("instant_key_id=")) == 0)
-			keep->slot = pstrdup(trigger->tgargs[i]);
-	}
+	keep->slot = slot_of(trigger);
+	keep->slots = slots_of(td->tg_relation->trigdesc, fcinfo->flinfo->fn_oid);
 	keep->fields = PointerGetDatum(construct_array(args, trigger->tgnargs, TEXTOID, -1, false,
 												   TYPALIGN_INT));
 	MemoryContextSwitchTo(old);
@@ -205,6 +240,32 @@ get_keep_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
 }
 
 /* ---------- the row ---------- */
+
+/*
+ * The last version of a row that the trigger is fired for: another trigger of the same event
+ * may have changed the row again before, and that change has been acted on already.  NULL
+ * where the row is gone from the table.
+ */
+static HeapTuple
+last_version(Relation rel, HeapTuple row)
+{
+	HeapTuple	last = NULL;
+	ItemPointerData tid = row->t_self;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
+
+	if ((row->t_data->t_infomask & HEAP_XMAX_INVALID) != 0 ||
+		HEAP_XMAX_IS_LOCKED_ONLY(row->t_data->t_infomask))
+		return row;
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan_tid(rel, SnapshotSelf);
+	table_tuple_get_latest_tid(scan, &tid);
+	if (table_tuple_fetch_row_version(rel, &tid, SnapshotSelf, slot))
+		last = ExecCopySlotHeapTuple(slot);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return last;
+}
 
 /*
  * The target that a row is.
@@ -342,6 +403,18 @@ read_dates(TriggerPlan *plan, TriggerData *td, const Version *version, bool issu
 }
 
 /*
+ * What the requests of a row are looked for by, whose version this is, or was until now.
+ */
+static StayRow
+stay_row(const KeepPlan *keep, const Target *target, const Version *version)
+{
+	StayRow		row = {.target = target,.slot = keep->slot,.slots = keep->slots};
+
+	row.guest = version->has_identity ? &version->identity : NULL;
+	return row;
+}
+
+/*
  * Carry out a plan for a row.
  */
 static void
@@ -378,17 +451,18 @@ carry_out(TriggerPlan *plan, TriggerData *td, const Target *target, const Versio
 }
 
 /*
- * A row has come, changed or gone: this is its new version, or, where change->deleted, the
- * last one.  The change is filled in but for what the new version says.
+ * A row has come, changed or gone: from the old version, which may be the new one or gone, to
+ * the new one, NULL where change->deleted.  The change is filled in but for what the new
+ * version says.
  */
 static void
 keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *target,
-	 const Version *version, StayChange *change, bool issue_changed, bool until_changed)
+	 const Version *old, const Version *new, StayChange *change, bool issue_changed,
+	 bool until_changed)
 {
 	StayFacts	none = {.phase = STAY_NONE};
 	Version		gone = {.row = NULL};
-	const Version *new = change->deleted ? NULL : version;
-	const pg_uuid_t *guest = new == NULL && version->has_identity ? &version->identity : NULL;
+	StayRow		row = stay_row(keep_plan, target, old);
 	const StayRequest *newest;
 	TimestampTz issue_at = DT_NOBEGIN;
 	TimestampTz valid_until = DT_NOEND;
@@ -396,7 +470,8 @@ keep(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Target *targ
 	Stay		stay;
 	bool		changes;
 
-	stays_of_row(keep_plan->outbox, target, keep_plan->slot, guest, &stay);
+	row.is_gone = change->deleted;
+	stays_of_row(keep_plan->outbox, &row, &stay);
 	newest = stays_newest(&stay);
 	change->dates_changed = issue_changed || until_changed;
 	changes = change->dates_changed || change->identity_changed || change->terms_changed ||
@@ -436,13 +511,14 @@ row_came_back(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Tar
 			  const Version *new)
 {
 	StayChange	change = {.wanted_changed = true};
+	StayRow		row = stay_row(keep_plan, target, new);
 	const StayRequest *newest;
 	bool		is_alive = false;
 	Stay		stay;
 
 	if (!stays_may_be_of(keep_plan->outbox, target->hash))
 		return false;
-	stays_of_row(keep_plan->outbox, target, keep_plan->slot, NULL, &stay);
+	stays_of_row(keep_plan->outbox, &row, &stay);
 	newest = stays_newest(&stay);
 	if (newest)
 	{
@@ -455,7 +531,7 @@ row_came_back(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan, const Tar
 	}
 	stays_release(&stay);
 	if (is_alive)
-		keep(plan, td, keep_plan, target, new, &change, true, true);
+		keep(plan, td, keep_plan, target, new, new, &change, true, true);
 	return is_alive;
 }
 
@@ -547,7 +623,7 @@ row_updated(TriggerPlan *plan, TriggerData *td, KeepPlan *keep_plan)
 
 		row_requests_follow(keep_plan->outbox, &from, &target);
 	}
-	keep(plan, td, keep_plan, &target, &new, &change, issue_changed, until_changed);
+	keep(plan, td, keep_plan, &target, &old, &new, &change, issue_changed, until_changed);
 }
 
 /*
@@ -605,7 +681,7 @@ row_moved(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan, KeepPlan 
 	read_version(plan, td, td->tg_trigtuple, &new);
 	row_requests_follow(keep_plan->outbox, &was, target);
 	(void) compare(plan, td, &old, &new, &change, &issue_changed, &until_changed);
-	keep(plan, td, keep_plan, target, &new, &change, issue_changed, until_changed);
+	keep(plan, td, keep_plan, target, &old, &new, &change, issue_changed, until_changed);
 	return true;
 }
 
@@ -621,6 +697,8 @@ seam_keep_instant_key_trigger(PG_FUNCTION_ARGS)
 									   "AFTER INSERT OR UPDATE OR DELETE");
 	TriggerPlan *plan = trigger_get_plan(fcinfo, td, TRIGGER_KEEPS);
 	KeepPlan   *keep_plan = get_keep_plan(fcinfo, td, plan);
+	TriggerData now = *td;
+	HeapTuple	last;
 	ErrorContextCallback callback;
 
 	trigger_begin(td, &callback);
@@ -628,11 +706,21 @@ seam_keep_instant_key_trigger(PG_FUNCTION_ARGS)
 	{
 		Target		target = target_of(keep_plan, td, td->tg_trigtuple);
 
-		if (!row_moved(fcinfo, td, plan, keep_plan, &target))
-			row_inserted(plan, td, keep_plan, &target);
+		last = last_version(td->tg_relation, td->tg_trigtuple);
+		if (!row_moved(fcinfo, td, plan, keep_plan, &target) && last)
+		{
+			now.tg_trigtuple = last;
+			target = target_of(keep_plan, &now, last);
+			row_inserted(plan, &now, keep_plan, &target);
+		}
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
-		row_updated(plan, td, keep_plan);
+	{
+		last = last_version(td->tg_relation, td->tg_newtuple);
+		if (last)
+			now.tg_newtuple = last;
+		row_updated(plan, &now, keep_plan);
+	}
 	else if (HeapTupleHeaderIndicatesMovedPartitions(td->tg_trigtuple->t_data) &&
 			 !trigger_row_loses_key(td, plan))
 		moved_row_note(fcinfo, td, td->tg_trigtuple, keep_plan->row_key);
@@ -645,7 +733,7 @@ seam_keep_instant_key_trigger(PG_FUNCTION_ARGS)
 		if (HeapTupleHeaderIndicatesMovedPartitions(td->tg_trigtuple->t_data))
 			moved_row_note(fcinfo, td, td->tg_trigtuple, keep_plan->row_key);
 		read_version(plan, td, td->tg_trigtuple, &old);
-		keep(plan, td, keep_plan, &target, &old, &change, false, false);
+		keep(plan, td, keep_plan, &target, &old, NULL, &change, false, false);
 	}
 	trigger_end(&callback);
 	return PointerGetDatum(NULL);

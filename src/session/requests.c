@@ -388,7 +388,7 @@ seam_enqueue_instant_key(PG_FUNCTION_ARGS)
 		stay.issue_at = PG_GETARG_TIMESTAMPTZ(4);
 	if (!PG_ARGISNULL(5))
 		stay.valid_until = PG_GETARG_TIMESTAMPTZ(5);
-	if (stay.issue_at > stay.valid_until)
+	if (stay.issue_at > stay.valid_until && stay.issue_at != DT_NOEND)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the stay ends before it begins")));

@@ -15,6 +15,7 @@
 #include "session/requests.h"
 #include "shmem/places.h"
 #include "config/settings.h"
+#include "outbox/own_write.h"
 #include "outbox/trigger_plan.h"
 #include "utils/rel.h"
 
@@ -196,6 +197,22 @@ seam_generate_instant_key_trigger(PG_FUNCTION_ARGS)
 /* ---------- AFTER: revoke ---------- */
 
 /*
+ * Is it the writer that has put another key, or none, in the place of this one?  That is the
+ * matter of a trigger that keeps the row's keys, which knows what is to be revoked.
+ */
+static bool
+is_written_over(TriggerPlan *plan, TriggerData *td, const pg_uuid_t *key)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (!TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+		return false;
+	value = trigger_field(plan, td, td->tg_newtuple, F_INSTANT_KEY_ID, &isnull);
+	return own_write_is(key, isnull ? NULL : DatumGetUUIDP(value));
+}
+
+/*
  * seam_delete_instant_key_trigger('instant_key_id=column', 'seam_workspace=column'), AFTER
  * DELETE OR UPDATE FOR EACH ROW
  *
@@ -214,6 +231,8 @@ seam_delete_instant_key_trigger(PG_FUNCTION_ARGS)
 
 	trigger_begin(td, &callback);
 	key = trigger_lost_key(plan, td);
+	if (key && is_written_over(plan, td, key))
+		key = NULL;
 	if (key && places_preloaded())
 		requests_revoke_key(outbox_of_function(fcinfo->flinfo->fn_oid), key,
 							trigger_workspace(plan, td, td->tg_trigtuple));

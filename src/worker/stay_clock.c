@@ -18,7 +18,7 @@
 #include "worker/credentials.h"
 #include "worker/stay_clock.h"
 
-/* An answer that took longer tells too little. */
+/* An answer that took longer tells little: only what is not known at all. */
 #define LEARN_DELAY_US (2 * INT64CONST(1000000))
 
 /* A step of the local clock after which nothing is known. */
@@ -35,16 +35,19 @@ static int64 local_offset;		/* from clock_now()'s to the local one, then */
 static AccountId endpoint;		/* whose clock it is */
 
 /*
- * Learns Seam's time from an answer to a request of this account.
+ * Learns Seam's time from an answer to a request of this account.  That of a slow one is not
+ * later than it may be: what is due is done a little late then, which is better than never.
  */
 void
 stay_clock_learn(const SeamTime *sample, const AccountId *account)
 {
 	TimestampTz local = GetCurrentTimestamp() - (clock_now() - sample->at);
 
-	if (sample->delay > LEARN_DELAY_US || !account_has_endpoint(account, credentials_id()))
+	if ((is_known && sample->delay > LEARN_DELAY_US) ||
+		!account_has_endpoint(account, credentials_id()))
 		return;
-	offset = stay_clock_estimate(sample->time, sample->delay, local) - sample->at;
+	offset = stay_clock_estimate(sample->time, Min(sample->delay, LEARN_DELAY_US), local) -
+		sample->at;
 	local_offset = local - sample->at;
 	endpoint = *account;
 	is_known = true;

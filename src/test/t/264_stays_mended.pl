@@ -40,6 +40,12 @@ sub renew
 		"seam_time = NULL, wake_at = '-infinity' WHERE status = 'issued' AND user_identity_id = '$_[0]'; " .
 		'SELECT seam_enqueue_instant_key(gen_random_uuid())');
 }
+# there is nothing left to do, but for what sleeps
+sub quiet
+{
+	return sql("SELECT count(*) FROM seam_instant_key_request WHERE wake_at = '-infinity' OR " .
+		'next_attempt_at IS NOT NULL OR row_task IS NOT NULL') == 0;
+}
 # a booking of a new guest, whose key lives, and its renewal has failed for good
 sub failed_renewal
 {
@@ -172,6 +178,40 @@ sql(q{DROP TRIGGER stay ON room; ALTER TABLE room RENAME key_id TO door_key;
 	DELETE FROM room});
 ok(wait_for(sub { live($guest) eq '' }), 'its column has another name, and the row goes: it is revoked');
 
+# and rows that stay, under a new name of that column
+my @named = map { new_guest() } 1 .. 4;
+my $soon = "now() + interval '4 s'";
+sql("INSERT INTO booking (guest, check_in) VALUES ('$named[0]', NULL), ('$named[1]', NULL), ('$named[2]', $soon)");
+ok(wait_for(sub { live($named[0]) ne '' && live($named[1]) ne '' && quiet() }), 'two keys, and one that waits');
+sql(q{BEGIN; DROP TRIGGER stay ON booking; ALTER TABLE booking RENAME key_id TO door;
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in',
+			'valid_until=check_out', 'wanted=confirmed', 'max_use_count=nights', 'instant_key_id=door');} .
+	"UPDATE booking SET confirmed = false WHERE guest = '$named[0]'; UPDATE booking SET guest = '$named[3]' " .
+	"WHERE guest = '$named[1]'; UPDATE booking SET note = 'x' WHERE guest = '$named[2]'; COMMIT");
+ok(wait_for(sub { live($named[0]) . live($named[1]) eq '' }), 'it has another name: keys are revoked all the same');
+ok(wait_for(sub { live($named[2]) ne '' && live($named[3]) ne '' && quiet() }), 'and issued');
+is(sent($named[2]), 1, 'once');
+sql("UPDATE booking SET confirmed = false WHERE guest = '$named[2]'");
+ok(wait_for(sub { live($named[2]) eq '' }), 'that one is revoked, too');
+sql(q{BEGIN; DROP TRIGGER stay ON booking; ALTER TABLE booking RENAME door TO key_id;
+	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON booking FOR EACH ROW
+		EXECUTE FUNCTION seam_keep_instant_key_trigger('user_identity_id=guest', 'issue_at=check_in',
+			'valid_until=check_out', 'wanted=confirmed', 'max_use_count=nights', 'instant_key_id=key_id'); COMMIT});
+
+# ---------- a trigger beside that revokes what a row loses ----------
+
+sql("CREATE TRIGGER revoke AFTER DELETE OR UPDATE ON booking FOR EACH ROW EXECUTE FUNCTION " .
+	"seam_delete_instant_key_trigger('instant_key_id=key_id')");
+$guest = new_guest();
+$id = booking($guest);
+ok(has_key($id, $guest) && quiet(), 'a key');
+$key = key_of($id);
+renew($guest);
+ok(wait_for(sub { key_of($id) ne $key && quiet() }), 'is renewed');
+is(live($guest), join(',', sort $key, key_of($id)), 'the former lives on');
+sql('DROP TRIGGER revoke ON booking');
+
 # ---------- one of two triggers is disabled ----------
 
 sql(q{CREATE TABLE pair (id int PRIMARY KEY, one uuid, two uuid, from_when timestamptz, key_one uuid, key_two uuid);
@@ -263,8 +303,22 @@ Guests::go_on();
 ok(wait_for(sub { statuses($guest) eq 'cancelled' }), 'after a start it is over');
 is(sent($guest), 0, 'and was not sent');
 
+# ---------- answers that take long ----------
+
+($guest, $other) = (new_guest(), new_guest());
+$id = booking($guest);
+ok(has_key($id, $guest), 'a key');
+$fake->behave('*', 'delay=2200');
+$node->restart;
+sql("UPDATE booking SET check_in = NULL, check_out = now() WHERE id = $id; " .
+	"INSERT INTO booking (guest, check_in) VALUES ('$other', now() + interval '1 s')");
+ok(wait_for(sub { live($guest) eq '' && live($other) ne '' }), 'tell what time it is after a start, too');
+$fake->behave('*', '');
+
 # ---------- dates ----------
 
+is(error_of("SELECT seam_enqueue_instant_key(gen_random_uuid(), issue_at => 'infinity', valid_until => '2100-01-01')"),
+	'', 'never, until a day, without a row');
 sql(q{CREATE TABLE old (id int PRIMARY KEY, guest uuid, check_in date, check_out date, key_id uuid, note text);
 	INSERT INTO old VALUES (1, gen_random_uuid(), '2100-01-03', '2100-01-01');
 	CREATE TRIGGER stay AFTER INSERT OR UPDATE OR DELETE ON old FOR EACH ROW

@@ -232,6 +232,56 @@ sql("UPDATE host SET check_out = now(), check_in = NULL WHERE id = $id{plain}");
 ok(has_none('host', $id{plain}, $host{plain}) && quiet(), 'over: cleared');
 is(statuses($host{plain}), 'revoked', 'and nothing is asked for');
 
+# One that changes the row again, before our trigger has seen what it was fired for.
+sql(table('again', 'timestamptz', ", 'wanted=confirmed'", ', confirmed boolean DEFAULT true, heir uuid') . q{
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	CASE NEW.note
+		WHEN 'plain' THEN UPDATE again SET note = NULL WHERE id = NEW.id;
+		WHEN 'confirms' THEN UPDATE again SET confirmed = true, note = NULL WHERE id = NEW.id;
+		WHEN 'refuses' THEN UPDATE again SET confirmed = false, note = NULL WHERE id = NEW.id;
+		WHEN 'later' THEN UPDATE again SET check_in = '2040-01-01', note = NULL WHERE id = NEW.id;
+		WHEN 'heir' THEN UPDATE again SET guest = heir, id = -id, note = NULL WHERE id = NEW.id;
+		WHEN 'goes' THEN DELETE FROM again WHERE id = NEW.id;
+		ELSE NULL;
+	END CASE;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER again AFTER INSERT OR UPDATE ON again FOR EACH ROW EXECUTE FUNCTION again()});
+$heir = new_guest();
+my @again = qw(plain confirms refuses later heir goes);
+my (%inserted, %former, %updated);
+foreach my $what (@again)
+{
+	($inserted{$what}, $former{$what}, $updated{$what}) = map { new_guest() } 1 .. 3;
+	$id{$what} = ++$n;
+	sql("INSERT INTO again (id, guest, confirmed, note, heir) VALUES ($n, '$inserted{$what}', '$what' <> 'confirms', " .
+		"'$what', '$heir')");
+	$n++;
+	sql("INSERT INTO again (id, guest) VALUES ($n, '$former{$what}')");
+	ok(has_key('again', $n, $former{$what}), "a key, that another guest comes for ($what)");
+	sql("UPDATE again SET guest = '$updated{$what}', note = '$what', heir = '$heir', confirmed = '$what' <> 'confirms' " .
+		"WHERE id = $n");
+}
+ok(quiet(), 'all is done');
+foreach my $what (@again)
+{
+	my $wants = $what =~ /plain|confirms/;
+	is(live($inserted{$what}), $wants ? key_of('again', $id{$what}) : '', "inserted, and a trigger before ours: $what");
+	is(live($updated{$what}), $wants ? key_of('again', $id{$what} + 1) : '', "another guest, and such a trigger: $what");
+	is(live($former{$what}), '', 'the former one has none');
+	isnt(live($inserted{$what}) . live($updated{$what}), '', '(there are keys)') if $wants;
+}
+is(statuses($inserted{later}) . ' ' . statuses($updated{later}), 'pending pending', 'what is later waits');
+is(sent($inserted{goes}), 0, 'nothing is asked for a row that was gone');
+is(join(',', sort map { key_of('again', -$id{heir} - $_) } 0, 1), live($heir), 'an heir has the keys');
+
+# a column for keys that pads them
+sql(table('padded', 'timestamptz') . 'ALTER TABLE padded ALTER key_id TYPE char(40)');
+$who = new_guest();
+sql("INSERT INTO padded (id, guest) VALUES (1, '$who')");
+ok(wait_for(sub { key_of('padded', 1) ne '' }) && quiet(), 'a key in a column that is longer');
+is(live($who), key_of('padded', 1) =~ s/ +$//r, 'lives');
+
 # ---------- a clearing that is forbidden ----------
 
 foreach my $how ('ALTER TABLE vault ALTER key_id SET NOT NULL', 'ALTER TABLE vault ADD CHECK (key_id IS NOT NULL)',
