@@ -66,6 +66,15 @@
 	pg_database_ownercheck((database), (role))
 #endif
 
+/* May the role do that in the schema? */
+#if PG_VERSION_NUM >= 160000
+#define schema_aclcheck(schema, role, mode) \
+	object_aclcheck(NamespaceRelationId, (schema), (role), (mode))
+#else
+#define schema_aclcheck(schema, role, mode) \
+	pg_namespace_aclcheck((schema), (role), (mode))
+#endif
+
 /* All settings, and how many there are. */
 #if PG_VERSION_NUM >= 160000
 #define guc_variables(n) get_guc_variables(n)

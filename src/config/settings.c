@@ -795,13 +795,21 @@ settings_choose_workspace(SeamAccount *account, const pg_uuid_t *workspace)
 
 /*
  * Returns where the API key is, and who may read it there, palloc'd; the key is read by
- * settings_account() without an error.
+ * settings_account() without an error.  *hint: what to do where every role can read it,
+ * static, or NULL.
  */
 char *
-settings_api_key_place(void)
+settings_api_key_place(const char **hint)
 {
 	struct stat st;
 
+	*hint = NULL;
+	if (api_key[0] != '\0' && (set_in_catalog("seam_ik.api_key") ||
+							   (key_in_unprotected_file && !loaded_by_each_session())))
+	{
+		*hint = HINT_USE_KEY_FILE;
+		return pstrdup("in seam_ik.api_key, where every role can read it");
+	}
 	if (api_key[0] != '\0')
 		return pstrdup("in seam_ik.api_key: whoever reads the configuration, or the log of what "
 					   "set it, can read it");

@@ -31,7 +31,7 @@ extern void settings_define(void);
 extern ErrorContextCallback *settings_utility_begins(const Node *stmt);
 extern void settings_account(SeamAccount *account);
 extern void settings_choose_workspace(SeamAccount *account, const pg_uuid_t *workspace);
-extern char *settings_api_key_place(void);
+extern char *settings_api_key_place(const char **hint);
 extern ErrorContextCallback *settings_hide_statement(void);
 
 #endif							/* SEAM_IK_SETTINGS_H */

@@ -57,8 +57,8 @@ const char *const status_names[STATUS_COUNT] =
 	" r.api_key_hash, coalesce((r.instant_key).workspace_id, r.workspace_id), r.look_again_from," \
 	" r.call_id IS NOT NULL, r.stay_id IS NOT NULL AND r.successor_id IS NULL, r.is_renewal," \
 	" r.wake_at, " \
-	"r.issue_at, r.valid_until, r.former_expires_at, r.seam_workspace"
-#define ROW_NCOLUMNS 28
+	"r.issue_at, r.valid_until, r.former_expires_at, r.seam_workspace, r.transaction_id IS NOT NULL"
+#define ROW_NCOLUMNS 29
 
 /*
  * The SQLSTATE in a text of five characters.
@@ -127,6 +127,7 @@ get_row(HeapTuple tuple, TupleDesc desc, WorkRow *row)
 	row->has_workspace = !nulls[27];
 	if (!nulls[27])
 		row->workspace = *DatumGetUUIDP(values[27]);
+	row->is_of_session = DatumGetBool(values[28]);
 }
 
 /*

@@ -50,6 +50,8 @@ typedef struct WorkRow
 	AccountId	account;		/* that the last attempt was made with */
 	TimestampTz look_again_from;	/* Seam's clock; DT_NOEND for NULL */
 	bool		is_call;		/* made by a session's call: never sent again */
+	bool		is_of_session;	/* it was, also where its transaction has
+								 * rolled back */
 	bool		is_newest_of_stay;
 	bool		is_renewal;
 	TimestampTz wake_at;		/* Seam's clock; DT_NOEND for NULL */

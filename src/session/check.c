@@ -12,9 +12,11 @@
 
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "base/as_owner.h"
 #include "base/clock.h"
 #include "base/compat.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "config/settings.h"
 #include "executor/spi.h"
@@ -52,8 +54,9 @@ PG_FUNCTION_INFO_V1(seam_ik_check);
 /* More than so many are not counted. */
 #define COUNT_MOST "1000"
 
-/* How long a line waits for a lock. */
-#define LOCK_TIMEOUT "100ms"
+/* How long a line waits for a lock, in milliseconds; also this share of the time to connect. */
+#define LOCK_TIMEOUT_MS 100
+#define LOCK_SHARE 10
 
 #define HINT_PRELOAD \
 	"Add seam_ik to shared_preload_libraries and restart the server."
@@ -89,19 +92,27 @@ static void
 look_at_worker(Check *check, Line *line)
 {
 	Activity	worker;
+	TimestampTz turned_at;
 
-	if (!activity_of_worker(MyDatabaseId, &worker))
+	if (RecoveryInProgress())
+	{
+		line->ok = true;
+		line->detail = "a standby has none";
+		return;
+	}
+	if (!activity_of(MyDatabaseId, ACTIVITY_WORKER, &worker))
 	{
 		line->detail = "this database has no worker now";
 		line->hint = places_preloaded() ?
 			"Look for a WARNING in the server log; one that ended badly is started again within a "
-			"minute. On a standby there is none." : HINT_PRELOAD;
+			"minute." : HINT_PRELOAD;
 		return;
 	}
-	line->ok = worker.turned_at == 0 || seconds_since(worker.turned_at) < TURN_LATE_S;
+	/* it may hang before it has come round once, too */
+	turned_at = worker.turned_at == 0 ? worker.since : worker.turned_at;
+	line->ok = seconds_since(turned_at) < TURN_LATE_S;
 	line->detail = psprintf("process %d, for %ld s, last came round %ld s ago: %s", worker.pid,
-							seconds_since(worker.since),
-							worker.turned_at == 0 ? 0 : seconds_since(worker.turned_at),
+							seconds_since(worker.since), seconds_since(turned_at),
 							activity_state_name(worker.state));
 	line->hint = line->ok ? NULL : "See in pg_stat_activity and pg_locks what it waits for.";
 }
@@ -112,8 +123,10 @@ look_at_worker(Check *check, Line *line)
 static void
 look_at_slots(Check *check, Line *line)
 {
-	Activity	worker;
+	static const ActivityWhat kinds[] = {ACTIVITY_WORKER, ACTIVITY_WRITER};
+	Activity	activity;
 	int			used = 0;
+	int			missing = 0;
 
 	for (int i = 1; i <= pgstat_fetch_stat_numbackends(); i++)
 	{
@@ -122,7 +135,10 @@ look_at_slots(Check *check, Line *line)
 		if (entry && entry->backendStatus.st_backendType == B_BG_WORKER)
 			used++;
 	}
-	line->ok = activity_of_worker(MyDatabaseId, &worker) || used < max_worker_processes;
+	/* the writer comes when there is something to write, and needs one then */
+	for (int i = 0; i < (int) lengthof(kinds); i++)
+		missing += !activity_of(MyDatabaseId, kinds[i], &activity);
+	line->ok = used + missing <= max_worker_processes;
 	line->detail = psprintf("%d of %d slots of max_worker_processes are taken", used,
 							max_worker_processes);
 	line->hint = line->ok ? NULL :
@@ -132,6 +148,17 @@ look_at_slots(Check *check, Line *line)
 /* ---------- the outbox ---------- */
 
 /*
+ * Finds the outbox; raises why it cannot be used: what it is made of is gone, or newer than
+ * the library.
+ */
+static void
+find_outbox(Check *check, Line *line)
+{
+	if (check->outbox == NULL)
+		check->outbox = outbox_of_function(check->function);
+}
+
+/*
  * Executes a query of one row as the owner of the outbox: %1$s is the table of requests,
  * $1 the origin.  SPI is connected when it returns.
  */
@@ -139,8 +166,10 @@ static void
 query(Check *check, const char *sql)
 {
 	Oid			types[] = {INT8OID};
-	Datum		args[] = {Int64GetDatum(check->outbox->origin)};
+	Datum		args[1];
 
+	find_outbox(check, NULL);
+	args[0] = Int64GetDatum(check->outbox->origin);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(psprintf(sql, check->outbox->name), 1, types, args, NULL, true,
@@ -169,15 +198,26 @@ look_at_due(Check *check, Line *line)
 {
 	int64		age;
 
-	/* the first by the index, of each status and kind of pause */
-	query(check, "SELECT extract(epoch FROM max(now() - t))::bigint FROM"
-		  " (VALUES ('pending'), ('in_flight'), ('revoking'), ('issued')) s(status), LATERAL"
-		  " (SELECT * FROM (SELECT coalesce(attempted_at, enqueued_at) AS t FROM %1$s r"
+	/*
+	 * The first by the index, of each status and kind of pause.  What was
+	 * scheduled is due since then, not since it was enqueued; and of a stay
+	 * it is due though nobody has looked at it yet.
+	 */
+	query(check, "SELECT greatest(extract(epoch FROM now() - min(t))::bigint, 0) FROM"
+		  " (SELECT d.t FROM (VALUES ('pending'), ('in_flight'), ('revoking'), ('issued'))"
+		  " s(status), LATERAL"
+		  " (SELECT * FROM (SELECT greatest(coalesce(attempted_at, enqueued_at),"
+		  " CASE WHEN r.status = 'pending' THEN issue_at END) AS t FROM %1$s r"
 		  " WHERE r.status = s.status AND r.origin = $1 AND r.next_attempt_at = '-infinity'"
 		  " ORDER BY r.request_id LIMIT 1) a UNION ALL"
 		  " SELECT * FROM (SELECT next_attempt_at AS t FROM %1$s r"
 		  " WHERE r.status = s.status AND r.origin = $1 AND r.next_attempt_at > '-infinity'"
-		  " AND r.next_attempt_at <= now() ORDER BY r.next_attempt_at LIMIT 1) p) due");
+		  " AND r.next_attempt_at <= now() ORDER BY r.next_attempt_at LIMIT 1) p) d UNION ALL"
+		  " SELECT * FROM (SELECT wake_at AS t FROM %1$s WHERE origin = $1"
+		  " AND wake_at > '-infinity' AND wake_at <= now() ORDER BY wake_at LIMIT 1) w UNION ALL"
+		  " SELECT * FROM (SELECT row_task_at AS t FROM %1$s WHERE origin = $1"
+		  " AND row_task IS NOT NULL AND row_task_at > '-infinity' AND row_task_at <= now()"
+		  " ORDER BY row_task_at LIMIT 1) l) due");
 	age = number(1);
 	SPI_finish();
 	line->ok = age < DUE_LATE_S;
@@ -193,10 +233,11 @@ static void
 look_at_pause(Check *check, Line *line)
 {
 	Activity	worker = {0};
-	bool		has_worker = activity_of_worker(MyDatabaseId, &worker);
+	bool		has_worker = activity_of(MyDatabaseId, ACTIVITY_WORKER, &worker);
 	char	   *reason;
 	TimestampTz since;
 
+	find_outbox(check, NULL);
 	if (pause_read(check->outbox->schema, &reason, &since))
 	{
 		line->detail = psprintf("since %s by seam_ik_pause(): %s", timestamptz_to_str(since),
@@ -313,16 +354,18 @@ check_trigger(const OurTrigger *ours)
 				 errmsg("table %s has no primary key", ours->table_name)));
 	owner = as_owner_of(ours->table);
 	if (kind == TRIGGER_KEEPS &&
-		(pg_class_aclcheck(ours->table, owner, ACL_SELECT) != ACLCHECK_OK ||
+		(schema_aclcheck(RelationGetNamespace(table), owner, ACL_USAGE) != ACLCHECK_OK ||
+		 pg_class_aclcheck(ours->table, owner, ACL_SELECT) != ACLCHECK_OK ||
 		 pg_class_aclcheck(ours->table, owner, ACL_UPDATE) != ACLCHECK_OK))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("the owner of table %s may not read and update it", ours->table_name)));
-	if (ours->enabled == 'D')
+	if (ours->enabled == TRIGGER_DISABLED || ours->enabled == TRIGGER_FIRES_ON_REPLICA)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("trigger %s of table %s is disabled", quote_identifier(ours->name),
-						ours->table_name)));
+				 errmsg(ours->enabled == TRIGGER_DISABLED ? "trigger %s of table %s is disabled" :
+						"trigger %s of table %s fires on a replica only",
+						quote_identifier(ours->name), ours->table_name)));
 	table_close(table, NoLock);
 }
 
@@ -377,23 +420,24 @@ static const struct
 {
 	const char *name;
 	CheckLook	look;
+	bool		asks;			/* Seam, or tells what it has answered */
 }			looks[] =
 
 {
-	{"preloaded", look_at_preload},
-	{"worker", look_at_worker},
-	{"worker slots", look_at_slots},
-	{"API key", check_api_key},
-	{"endpoint", check_endpoint},
-	{"answer", check_answer},
-	{"clock", check_clock},
-	{"due requests", look_at_due},
-	{"pause", look_at_pause},
-	{"unwritten keys", look_at_unwritten},
-	{"reported keys", look_at_reported},
-	{"copied requests", look_at_copies},
-	{"triggers", look_at_triggers},
-	{"versions", look_at_versions},
+	{"preloaded", look_at_preload, false},
+	{"worker", look_at_worker, false},
+	{"worker slots", look_at_slots, false},
+	{"API key", check_api_key, false},
+	{"endpoint", check_endpoint, true},
+	{"answer", check_answer, true},
+	{"clock", check_clock, true},
+	{"due requests", look_at_due, false},
+	{"pause", look_at_pause, false},
+	{"unwritten keys", look_at_unwritten, false},
+	{"reported keys", look_at_reported, false},
+	{"copied requests", look_at_copies, false},
+	{"triggers", look_at_triggers, false},
+	{"versions", look_at_versions, false},
 };
 
 /*
@@ -410,9 +454,10 @@ take_look(Check *check, CheckLook look, Line *line)
 	PG_TRY();
 	{
 		int			settings = NewGUCNestLevel();
+		int			lock_timeout = Min(LOCK_TIMEOUT_MS, settings_connect_timeout / LOCK_SHARE);
 
-		(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("lock_timeout", psprintf("%d", Max(lock_timeout, 1)),
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
 		look(check, line);
@@ -447,24 +492,44 @@ seam_ik_check(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Check	   *check = palloc0(sizeof(Check));
+	Line		lines[lengthof(looks)];
+	Line		found;
 	AsOwner		as;
 
 	check->started_at = clock_now();
 	InitMaterializedSRF(fcinfo, 0);
-	check->outbox = outbox_of_function(fcinfo->flinfo->fn_oid);
-	as = as_owner_begin(check->outbox->owner, SECURITY_NOFORCE_RLS);
+	check->function = fcinfo->flinfo->fn_oid;
+	take_look(check, find_outbox, &found);
+	/* without an outbox the other lines are looked into as the caller */
+	as = as_owner_begin(check->outbox ? check->outbox->owner : GetUserId(), SECURITY_NOFORCE_RLS);
+
+	/*
+	 * Seam is asked last, for what is left of the time after waiting for
+	 * locks
+	 */
+	for (int asks = 0; asks <= 1; asks++)
+	{
+		for (int i = 0; i < (int) lengthof(looks); i++)
+		{
+			if (looks[i].asks != asks)
+				continue;
+			lines[i] = (Line)
+			{
+				.detail = ""
+			};
+			take_look(check, looks[i].look, &lines[i]);
+		}
+	}
 	for (int i = 0; i < (int) lengthof(looks); i++)
 	{
-		Line		line = {.detail = ""};
 		Datum		values[4] = {CStringGetTextDatum(looks[i].name)};
 		bool		nulls[4] = {0};
 
-		take_look(check, looks[i].look, &line);
-		values[1] = BoolGetDatum(line.ok);
-		values[2] = CStringGetTextDatum(line.detail);
-		nulls[3] = line.hint == NULL;
-		if (line.hint)
-			values[3] = CStringGetTextDatum(line.hint);
+		values[1] = BoolGetDatum(lines[i].ok);
+		values[2] = CStringGetTextDatum(lines[i].detail);
+		nulls[3] = lines[i].hint == NULL;
+		if (lines[i].hint)
+			values[3] = CStringGetTextDatum(lines[i].hint);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	as_owner_end(as);

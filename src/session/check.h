@@ -15,7 +15,8 @@
 /* What the lines of a check know of each other. */
 typedef struct Check
 {
-	Outbox	   *outbox;			/* of the extension that is checked */
+	Oid			function;		/* the one that was called */
+	Outbox	   *outbox;			/* of its extension; NULL: it cannot be used */
 	int64		started_at;		/* clock_now()'s clock */
 	bool		has_account;	/* there is a key that may call */
 	SeamAccount account;		/* then, with that key */

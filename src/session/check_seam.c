@@ -44,9 +44,9 @@ check_api_key(Check *check, Line *line)
 {
 	settings_account(&check->account);
 	check->has_account = true;
-	line->ok = true;
 	line->detail = psprintf("%s, %s", seam_api_key_kind(check->account.api_key),
-							settings_api_key_place());
+							settings_api_key_place(&line->hint));
+	line->ok = line->hint == NULL;
 }
 
 /*

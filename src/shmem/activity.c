@@ -176,15 +176,14 @@ activity_get(int place, Activity *activity)
 }
 
 /*
- * Copies the entry of a database's worker.  Returns whether there is one.
+ * Copies an entry of a database's process that is about this.  Returns whether there is one.
  */
 bool
-activity_of_worker(Oid database, Activity *activity)
+activity_of(Oid database, ActivityWhat what, Activity *activity)
 {
 	for (int i = 0; i < activity_places(); i++)
 	{
-		if (activity_get(i, activity) && activity->what == ACTIVITY_WORKER &&
-			activity->database == database)
+		if (activity_get(i, activity) && activity->what == what && activity->database == database)
 			return true;
 	}
 	return false;

@@ -65,7 +65,7 @@ extern void activity_add(int64 done, int64 failed);
 extern void activity_turned(WorkerState state, TimestampTz until, int under_way, int limit);
 extern int	activity_places(void);
 extern bool activity_get(int place, Activity *activity);
-extern bool activity_of_worker(Oid database, Activity *activity);
+extern bool activity_of(Oid database, ActivityWhat what, Activity *activity);
 extern const char *activity_what_name(ActivityWhat what);
 extern const char *activity_state_name(WorkerState state);
 

@@ -278,7 +278,9 @@ stats_try(StatRoute route, const StatTry *attempt)
 		pg_atomic_fetch_add_u64(&counters[STAT_NO_ANSWER], 1);
 	if (attempt->again)
 		pg_atomic_fetch_add_u64(&counters[STAT_RETRIES], 1);
-	pg_atomic_fetch_add_u64(&counters[attempt->opened ? STAT_OPENED : STAT_REUSED], 1);
+	/* where nothing could be sent there was no connection, old or new */
+	if (attempt->sent > 0)
+		pg_atomic_fetch_add_u64(&counters[attempt->opened ? STAT_OPENED : STAT_REUSED], 1);
 	pg_atomic_fetch_add_u64(&counters[STAT_SENT], attempt->sent);
 	pg_atomic_fetch_add_u64(&counters[STAT_RECEIVED], attempt->received);
 	pg_atomic_fetch_add_u64(&counters[STAT_TIME], attempt->took);

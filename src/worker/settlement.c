@@ -15,6 +15,7 @@
 #include "logic/doubt.h"
 #include "logic/outcome.h"
 #include "miscadmin.h"
+#include "shmem/stats.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "worker/candidates.h"
@@ -25,7 +26,6 @@
 #include "worker/local_clock.h"
 #include "worker/queues.h"
 #include "worker/seam_clock.h"
-#include "shmem/stats.h"
 #include "worker/settlement.h"
 
 /*
@@ -49,6 +49,19 @@ list_facts(const Flight *flight)
 }
 
 /*
+ * Counts how a doubt has ended, where the request whose answer was lost is counted.
+ */
+static void
+count(const WorkRow *row, const Outcome *outcome)
+{
+	StatRoute	route = row->is_of_session ? STAT_SESSION :
+	row->is_renewal ? STAT_RENEWAL : STAT_OUTBOX;
+
+	stats_add(route, outcome->takes_key ? STAT_DOUBTS_FOUND :
+			  outcome->text >= TEXT_KEY_ELSEWHERE ? STAT_DOUBTS_REPORTED : STAT_DOUBTS_NONE);
+}
+
+/*
  * Stores what becomes of a request in doubt, known as that; see change_of() for the rest.
  */
 static void
@@ -64,7 +77,10 @@ store_doubt(const WorkRow *row, WorkRow *known, const Outcome *outcome, const Do
 	if (outcome->status == row->status && !outcome->takes_key)
 		known->next_attempt_at = change.next_attempt_at;
 	else
+	{
+		count(row, outcome);
 		doubts_settled(known);
+	}
 }
 
 /*
@@ -156,8 +172,6 @@ store_keys(Flight *flight, const OutcomeList *list, const WorkRow *rows, Doubt *
 		const char *keys = NULL;
 
 		CHECK_FOR_INTERRUPTS();
-		stats_add(STAT_OUTBOX, outcome->takes_key ? STAT_DOUBTS_FOUND :
-				  outcome->text >= TEXT_KEY_ELSEWHERE ? STAT_DOUBTS_REPORTED : STAT_DOUBTS_NONE);
 		if (outcome->text >= TEXT_WHOSE)
 			keys = candidates_of_group(candidates, ncandidates, doubts[i].group);
 		store_doubt(&rows[i], of[i], outcome, &doubts[i], NULL,

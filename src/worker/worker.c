@@ -258,8 +258,6 @@ take_turn(void)
 	Step		step = {.run = turn,.committed = turn_committed,.failed = turn_failed,
 	.arg = &may_send,.what = "go on"};
 
-	if (flights_ended() > 0)
-		show(STATE_RUNNING, psprintf("settling %d answers", flights_ended()));
 	if (changed)
 	{
 		flights_use_account();
@@ -465,6 +463,20 @@ tell_state(void)
 }
 
 /*
+ * Stores what has ended, and says so to pg_stat_activity meanwhile: a constraint, or a commit
+ * that waits for a standby, may take its time.
+ */
+static void
+store(void)
+{
+	int			n = flights_ended();
+
+	if (n > 0)
+		show(STATE_RUNNING, psprintf("settling %d %s", n, n == 1 ? "answer" : "answers"));
+	storing_run();
+}
+
+/*
  * SIGTERM: what is known is noted before the end, unless a transaction is under way,
  * which may wait for anything.
  */
@@ -524,7 +536,7 @@ seam_ik_worker_main(Datum main_arg)
 		due = see_to_wakes() || doubts_are_stale() || flights_store_due() <= clock_now() ||
 			clock_now() >= turn_at || next_turn() <= clock_now();
 		if (due)
-			storing_run();
+			store();
 		if (due && paused_until <= clock_now())
 		{
 			if (clock_now() >= housekeeping_at)

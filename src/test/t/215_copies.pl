@@ -127,6 +127,11 @@ $node = $standby;
 meet($node);
 is(state_of('hotel', $id{pending}), 'pending -', 'the standby has it all');
 is(processes(), '0', 'and no process of ours');
+is(sql('hotel', q{SELECT detail FROM seam_ik_check() WHERE ok AND "check" = 'worker'}), 'a standby has none',
+	'which seam_ik_check() does not miss');
+is(sql('hotel', q{SELECT string_agg("check", ', ') FROM seam_ik_check() WHERE ok AND "check" IN ('preloaded',
+	'worker slots', 'endpoint', 'answer', 'reported keys', 'triggers', 'versions')}),
+	'preloaded, worker slots, endpoint, answer, reported keys, triggers, versions', 'and it tells the rest there, too');
 my ($rc, $out, $err) = $node->psql('hotel', "SELECT seam_enqueue_instant_key('$g{issued}')",
 	extra_params => [ '-v', 'VERBOSITY=sqlstate' ]);
 like($err, qr/25006/, 'nothing is enqueued on a standby');

@@ -90,7 +90,9 @@ is(sql("SELECT count(*) FROM seam_instant_key_request WHERE status = 'pending'")
 
 $from = -s $node->logfile;
 sql('SELECT seam_ik_resume()');
+my $resumed = time;
 ok(wait_for(sub { status($id) eq 'issued' }), 'resumed: it is sent');
+cmp_ok(time - $resumed, '<', 20, 'at once, and not when the worker looks by itself');
 ok(quiet(), 'all are');
 is(live($gone), '', 'the key that was rolled back is revoked');
 is(live($walk_in), $key, 'and no other');

@@ -60,6 +60,12 @@ my $bad = new_guest();
 $fake->behave($bad, 'status=400');
 enqueue($_) for $bad, new_guest(), new_guest();
 shows($pid, "done || ' ' || failed", qr/^3 1$/, 'what has ended, and what of that has failed');
+sql(q{CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
+	CREATE TRIGGER slow BEFORE UPDATE ON seam_instant_key_request FOR EACH ROW WHEN (NEW.status = 'issued')
+	EXECUTE FUNCTION slow()});
+enqueue(new_guest());
+query_is('active: settling 1 answer');
+sql('DROP TRIGGER slow ON seam_instant_key_request');
 sql("SELECT seam_ik_pause('a walk')");
 state_is('paused');
 is(sql("SELECT paused_reason, paused_since < now() FROM seam_ik_activity WHERE pid = $pid"), 'a walk|t', 'why');
@@ -84,6 +90,12 @@ state_is('rate limit');
 is(sql("SELECT state_until > now() + interval '8 min' FROM seam_ik_activity WHERE pid = $pid"), 't', 'so long');
 sql("SELECT seam_cancel_instant_key_request($id); SELECT pg_reload_conf()");
 state_is('waiting for Seam', 'a reload ends that');
+$fake->behave(my $away = new_guest(), 'status=503,retry_after=600,route=generate_instant_key');
+$id = enqueue($away);
+state_is('Seam is away');
+is(sql("SELECT state_until > now() + interval '8 min' FROM seam_ik_activity WHERE pid = $pid"), 't', 'likewise');
+sql("SELECT seam_cancel_instant_key_request($id); SELECT pg_reload_conf()");
+state_is('waiting for Seam', 'a reload ends that, too');
 
 # ---------- sessions ----------
 
@@ -107,8 +119,16 @@ sql("SELECT pg_terminate_backend($call->{pid})");
 result_of($call);
 ok(answers('postgres', "SELECT count(*) FROM seam_ik_activity WHERE what IN ('call', 'batch')", 0),
 	'until it is ended');
-sql("DO \$\$ BEGIN PERFORM seam_generate_instant_key('$bad'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$;
-	SELECT 1 / count(*) FROM seam_ik_activity WHERE what = 'worker'");
+# ... also where the session goes on
+my $mine = 'SELECT count(*) FROM seam_ik_activity WHERE pid = pg_backend_pid()';
+is(sql("SELECT (seam_generate_instant_key('" . new_guest() . "')).instant_key_id IS NOT NULL; $mine"), "t\n0",
+	'a call that has ended');
+is(sql("DO \$\$ BEGIN PERFORM seam_generate_instant_key('$bad'); EXCEPTION WHEN OTHERS THEN NULL; END \$\$; $mine"), 0,
+	'one that has failed');
+is(sql("DO \$\$ BEGIN SET LOCAL seam_ik.request_timeout = '200ms';
+	PERFORM seam_generate_instant_keys(ARRAY['$who']::uuid[]); END \$\$; $mine"), 0, 'a batch');
+is((($node->psql('postgres', "SET statement_timeout = '200ms'; SELECT seam_generate_instant_key('$who');
+	RESET statement_timeout; $mine", on_error_stop => 0))[1]), 0, 'one that was cancelled');
 
 # ---------- the writer ----------
 

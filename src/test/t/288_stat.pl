@@ -58,6 +58,7 @@ is(stat_of('session', 'sqlstates'), '{"08007": 1, "08P01": 1, "22023": 2, "53400
 is(sql("SET seam_ik.endpoint = 'http://127.0.0.1:1'; SET seam_ik.max_retries = 0; DO \$\$ BEGIN PERFORM
 	seam_list_instant_keys(); EXCEPTION WHEN OTHERS THEN NULL; END \$\$") . stat_of('session', 'no_answer'), 2,
 	'no connection');
+is(stat_of('session', 'connections_opened + connections_reused'), 7, 'is none that was made or used');
 
 # times: 90 fast ones and 10 slow ones
 sql('SELECT seam_ik_stat_reset()');
@@ -91,6 +92,29 @@ $fake->ask('seed-keys', { user_identity_id => $guest, count => 1 });
 $fake->release($guest);
 ok(wait_state('postgres', $id, 'failed 08007'), 'and of which nobody can tell whose the keys are');
 becomes('outbox', 'doubts, doubts_found, doubts_none, doubts_reported', '3|1|1|1', 'is counted as reported');
+
+$fake->behave($guest = new_guest(), 'reset,route=generate_instant_key', 1);
+$fake->behave($guest, 'status=404,route=list', 1);
+ok(wait_state('postgres', enqueue($guest), 'issued -'), 'one whose identity Seam did not know');
+becomes('outbox', 'doubts, doubts_found, doubts_none, doubts_reported', '4|1|2|1', 'had none either');
+
+# each where its call is counted
+$fake->behave($guest = new_guest(), 'reset_after,route=generate_instant_key', 1);
+like(error_of('SET seam_ik.revoke_on_rollback = on; ' . call($guest)), qr/^08007/, 'a lost answer of a session');
+becomes('session', 'doubts, doubts_found, doubts_none', '1|1|0', 'is counted there, whoever finds the key');
+ok(quiet(), 'it is revoked');
+$id = enqueue($guest = new_guest(), "valid_until => now() + interval '1 month'");
+ok(wait_state('postgres', $id, 'issued -'), 'a stay');
+$fake->behave($guest, 'reset_after,route=generate_instant_key', 1);
+sql("UPDATE seam_instant_key_request SET instant_key.created_at = now() - interval '1 month', seam_time = NULL,
+	instant_key.expires_at = now() + interval '1 h', wake_at = '-infinity' WHERE request_id = $id;
+	SELECT seam_enqueue_instant_key(gen_random_uuid())");
+becomes('renewal', "$counts, doubts_found", '1|0|0|0|0|1|0|1|1', 'its renewal is, too');
+becomes('outbox', 'doubts, doubts_found, doubts_none, doubts_reported', '4|1|2|1', 'and not among the others');
+sql("SELECT seam_cancel_instant_key_request($id)");
+ok(quiet(), 'the stay ends');
+# (a stay is forgotten at its end, for which a worker that starts asks what time it is)
+sql('DELETE FROM seam_instant_key_request');
 
 # ---------- databases ----------
 
