@@ -259,15 +259,16 @@ foreach my $what (@again)
 	$n++;
 	sql("INSERT INTO again (id, guest) VALUES ($n, '$former{$what}')");
 	ok(has_key('again', $n, $former{$what}), "a key, that another guest comes for ($what)");
-	sql("UPDATE again SET guest = '$updated{$what}', note = '$what', heir = '$heir', confirmed = '$what' <> 'confirms' " .
-		"WHERE id = $n");
+	sql("UPDATE again SET guest = '$updated{$what}', note = '$what', heir = '$heir', " .
+		"confirmed = '$what' <> 'confirms' WHERE id = $n");
 }
 ok(quiet(), 'all is done');
 foreach my $what (@again)
 {
 	my $wants = $what =~ /plain|confirms/;
 	is(live($inserted{$what}), $wants ? key_of('again', $id{$what}) : '', "inserted, and a trigger before ours: $what");
-	is(live($updated{$what}), $wants ? key_of('again', $id{$what} + 1) : '', "another guest, and such a trigger: $what");
+	is(live($updated{$what}), $wants ? key_of('again', $id{$what} + 1) : '',
+		"another guest, and such a trigger: $what");
 	is(live($former{$what}), '', 'the former one has none');
 	isnt(live($inserted{$what}) . live($updated{$what}), '', '(there are keys)') if $wants;
 }
