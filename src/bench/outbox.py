@@ -431,19 +431,21 @@ class Outbox:
 
     def turn_cost(self, kind, count):
         """Microseconds of the worker for a request beside so many rows of a kind."""
-        status, due, finished = {
-            'pending': ('pending', "'-infinity'", 'NULL'),
-            'scheduled': ('pending', "now() + interval '1 day'", 'NULL'),
-            'finished': ('issued', 'NULL', 'now()')}[kind]
         self.session.ask('TRUNCATE seam_instant_key_request')
         self.drain(1000)        # what a fresh worker does but once
         self.configure(worker='off')
-        self.session.ask(
-            'INSERT INTO seam_instant_key_request (user_identity_id, max_use_count, status,'
-            ' next_attempt_at, finished_at, system_identifier, origin)'
-            " SELECT %s, 1, '%s', %s, %s, r.system_identifier, r.origin FROM"
-            ' generate_series(1, %d) AS g, (SELECT * FROM seam_instant_key_request LIMIT 1) AS r'
-            % (identity('g'), status, due, finished, count))
+        if kind == 'scheduled':
+            self.session.ask("SELECT count(seam_enqueue_instant_key(%s, issue_at => now() + interval '1 day'))"
+                             ' FROM generate_series(1, %d) AS g' % (identity('g'), count))
+        else:
+            status, due, finished = {'pending': ('pending', "'-infinity'", 'NULL'),
+                                     'finished': ('issued', 'NULL', 'now()')}[kind]
+            self.session.ask(
+                'INSERT INTO seam_instant_key_request (user_identity_id, max_use_count, status,'
+                ' next_attempt_at, finished_at, system_identifier, origin)'
+                " SELECT %s, 1, '%s', %s, %s, r.system_identifier, r.origin FROM"
+                ' generate_series(1, %d) AS g, (SELECT * FROM seam_instant_key_request LIMIT 1) AS r'
+                % (identity('g'), status, due, finished, count))
         self.session.ask('VACUUM ANALYZE seam_instant_key_request')
         if kind != 'pending':
             self.session.ask('SELECT count(seam_enqueue_instant_key(%s)) FROM'
