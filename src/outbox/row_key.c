@@ -105,7 +105,9 @@ operator_name(Oid operator)
 
 /*
  * The primary key of the table that the relation is, or is a partition of; its
- * column numbers are those of the relation.  palloc'd; NULL when there is none.
+ * column numbers are those of the relation.  palloc'd; NULL when there is none.  One that
+ * is checked later than at once is none: two rows may have the same one meanwhile.
+ * (PostgreSQL takes it for a primary key from version 17 on.)
  */
 RowKey *
 row_key_of(Relation rel)
@@ -120,9 +122,9 @@ row_key_of(Relation rel)
 
 	(void) RelationGetIndexList(root);
 	index_oid = root->rd_pkindex;
-	if (OidIsValid(index_oid))
+	index = OidIsValid(index_oid) ? relation_open(index_oid, AccessShareLock) : NULL;
+	if (index && index->rd_index->indimmediate)
 	{
-		index = relation_open(index_oid, AccessShareLock);
 		row_key = palloc0(sizeof(RowKey));
 		row_key->root = root_oid;
 		row_key->is_partitioned = root->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
@@ -155,8 +157,9 @@ row_key_of(Relation rel)
 															  index->rd_opcintype[i],
 															  BTEqualStrategyNumber));
 		}
-		relation_close(index, AccessShareLock);
 	}
+	if (index)
+		relation_close(index, AccessShareLock);
 	table_close(root, AccessShareLock);
 	return row_key;
 }

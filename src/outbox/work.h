@@ -63,7 +63,7 @@ typedef struct WorkRow
 /* What becomes of a request.  Strings and key may be NULL: left as they are. */
 typedef struct WorkChange
 {
-	int64		id;				/* of the request */
+	int64		id;				/* of the request: change_add() sets it */
 	RequestStatus status;		/* from now on */
 	TimestampTz next_attempt_at;	/* DT_NOBEGIN: at once; DT_NOEND for NULL */
 	bool		finished;		/* now; else it is not */

@@ -104,7 +104,6 @@ change_of(const WorkRow *row, const Outcome *outcome, const SeamResult *result,
 		  const SeamKey *key, const char *keys)
 {
 	WorkChange	change = {
-		.id = row->id,
 		.status = outcome->status,
 		.next_attempt_at = outcome->next_attempt_at,
 		.finished = outcome->finished,
@@ -188,6 +187,7 @@ change_add(const WorkRow *row, WorkChange *change)
 	old = MemoryContextSwitchTo(step_context());
 	copy = palloc(sizeof(WorkChange));
 	*copy = *change;
+	copy->id = row->id;
 	changes = lappend(changes, copy);
 	MemoryContextSwitchTo(old);
 	/* its row may have to be cleared */

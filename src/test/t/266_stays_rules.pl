@@ -176,6 +176,13 @@ like($error, qr/"$_"/, "it names $_") for 'stay', 'twice';
 like(error_of('BEGIN; CREATE TRIGGER call BEFORE INSERT ON shared FOR EACH ROW EXECUTE FUNCTION ' .
 	"seam_generate_instant_key_trigger('user_identity_id=second', 'instant_key_id=key_id'); $insert"),
 	qr/^55000: .*"stay" and "call"/, 'also one that issues its key inside the transaction');
+foreach my $key ('', ', PRIMARY KEY (id) DEFERRABLE')
+{
+	like(error_of("BEGIN; CREATE TABLE keyless (id int, guest uuid, check_in timestamptz, check_out timestamptz, " .
+		"key_id uuid$key); " . keeps('keyless', $keeps) .
+		' INSERT INTO keyless (id, guest) VALUES (1, gen_random_uuid())'),
+		qr/^55000: .*primary key/, 'a table without a primary key that is checked at once');
+}
 sql(keeps('shared', $two, 'second'));
 ($who, $other) = (new_guest(), new_guest());
 sql("INSERT INTO shared (id, guest, second) VALUES (1, '$who', '$other')");
