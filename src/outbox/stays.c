@@ -48,7 +48,7 @@ static const char *const end_names[] = {
 typedef struct Search
 {
 	/* the row, or NULL */
-	const		StayRow *row;
+	const StayRow *row;
 	/* without a row: the stay of this request */
 	int64		id;
 } Search;
@@ -108,13 +108,13 @@ typedef enum Maker
 	MAKER_OTHER,				/* another trigger's, which the table has */
 	MAKER_GONE,					/* none's that the table has now */
 	MAKER_THIS					/* the trigger's that looks for it */
-}			Maker;
+} Maker;
 
 /*
  * Which trigger has made a request of the row?
  */
 static Maker
-maker_of(TupleTableSlot *slot, const StayRow * row)
+maker_of(TupleTableSlot *slot, const StayRow *row)
 {
 	bool		isnull;
 	Datum		fields = value_of(slot, REQ_TARGET_FIELDS, &isnull);
@@ -359,7 +359,7 @@ keep_stay(Stay *stay, int64 stay_id, const pg_uuid_t *guest)
 static int64
 stay_id_of(const Stay *stay, const Search *search)
 {
-	const		StayRow *row = search->row;
+	const StayRow *row = search->row;
 	int64		of_guest = 0;
 	int64		stay_id = 0;
 
@@ -402,7 +402,7 @@ static void
 find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
 {
 	Relation	table = outbox_table(outbox);
-	const		StayRow *row = search->row;
+	const StayRow *row = search->row;
 	bool		changed;
 
 	stay->outbox = outbox;
@@ -440,7 +440,7 @@ find_and_lock(Outbox *outbox, int64 hash, const Search *search, Stay *stay)
  * trigger may have made them.  To be given back by stays_release().
  */
 void
-stays_of_row(Outbox *outbox, const StayRow * row, Stay *stay)
+stays_of_row(Outbox *outbox, const StayRow *row, Stay *stay)
 {
 	Search		search = {.row = row};
 

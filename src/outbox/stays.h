@@ -59,10 +59,10 @@ typedef struct StayRow
 	const pg_uuid_t *guest;
 	/* It is gone. */
 	bool		is_gone;
-}			StayRow;
+} StayRow;
 
 extern bool stays_may_be_of(Outbox *outbox, int64 hash);
-extern void stays_of_row(Outbox *outbox, const StayRow * row, Stay *stay);
+extern void stays_of_row(Outbox *outbox, const StayRow *row, Stay *stay);
 extern bool stays_of_request(Outbox *outbox, int64 id, int64 hash, Stay *stay);
 extern void stays_release(Stay *stay);
 extern const StayRequest *stays_newest(const Stay *stay);

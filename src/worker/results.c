@@ -38,7 +38,7 @@ compare_rows(const void *a, const void *b)
  * statement costs much less than one for each of them.
  */
 void
-results_lock(const int64 *ids, int n, ResultsLocked * locked)
+results_lock(const int64 *ids, int n, ResultsLocked *locked)
 {
 	locked->n = work_lock_all(ids, n, &locked->rows);
 	qsort(locked->rows, locked->n, sizeof(WorkRow), compare_rows);
@@ -52,7 +52,7 @@ results_lock(const int64 *ids, int n, ResultsLocked * locked)
  * may have been emptied, and its sequence begun anew.
  */
 static bool
-lock_request(const Flight *flight, const ResultsLocked * locked, WorkRow *row, bool *later)
+lock_request(const Flight *flight, const ResultsLocked *locked, WorkRow *row, bool *later)
 {
 	const WorkRow *found = bsearch(&flight->row, locked->rows, locked->n, sizeof(WorkRow),
 								   compare_rows);
@@ -100,7 +100,7 @@ call_facts(const Flight *flight, bool found, bool later)
  * Returns false when that is not possible now.
  */
 static bool
-store_call(Flight *flight, const ResultsLocked * locked)
+store_call(Flight *flight, const ResultsLocked *locked)
 {
 	WorkRow		row = flight->row;
 	bool		later;
@@ -140,7 +140,7 @@ store_call(Flight *flight, const ResultsLocked * locked)
  * when that is not possible now, because a session has locked the request.
  */
 bool
-results_store(Flight *flight, const ResultsLocked * locked)
+results_store(Flight *flight, const ResultsLocked *locked)
 {
 	STOP_POINT(flight->op == SEAM_LIST ? "worker-store-list" : "worker-store");
 	if (flight->probe || flight->tells_time)

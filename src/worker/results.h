@@ -18,9 +18,9 @@ typedef struct ResultsLocked
 {
 	WorkRow    *rows;			/* by id */
 	int			n;
-}			ResultsLocked;
+} ResultsLocked;
 
-extern void results_lock(const int64 *ids, int n, ResultsLocked * locked);
-extern bool results_store(Flight *flight, const ResultsLocked * locked);
+extern void results_lock(const int64 *ids, int n, ResultsLocked *locked);
+extern bool results_store(Flight *flight, const ResultsLocked *locked);
 
 #endif							/* SEAM_IK_RESULTS_H */

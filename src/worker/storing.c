@@ -60,7 +60,7 @@ next_due(const Storing *storing, Flight *flight)
  * Stores one, if no session has its request locked; change_make() is to follow.  May throw.
  */
 static void
-store(Flight *flight, const ResultsLocked * locked)
+store(Flight *flight, const ResultsLocked *locked)
 {
 	flight->stored = results_store(flight, locked);
 	if (!flight->stored)
