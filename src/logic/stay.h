@@ -141,8 +141,10 @@ typedef struct StayFacts
 /* What time it is, and when renewals are due. */
 typedef struct StayClock
 {
-	/* Seam's time. */
+	/* Seam's time; what a slow answer has told may be before it. */
 	TimestampTz now;
+	/* It is not later than that, but for a few seconds. */
+	TimestampTz latest;
 	/* seam_ik.renew_before, in microseconds */
 	int64		renew_before;
 	/* No key is renewed so soon after it was issued; microseconds. */

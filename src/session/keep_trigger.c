@@ -243,8 +243,8 @@ get_keep_plan(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan)
 
 /*
  * The last version of a row that the trigger is fired for: another trigger of the same event
- * may have changed the row again before, and that change has been acted on already.  NULL
- * where the row is gone from the table.
+ * may have changed the row again before, and that change has been acted on already, or, where
+ * the trigger is deferred, will be.  NULL where the row is gone from the table.
  */
 static HeapTuple
 last_version(Relation rel, HeapTuple row)
@@ -651,11 +651,12 @@ in_this_form(TriggerData *td, Relation from, HeapTuple row)
 
 /*
  * The row has come from another partition, if it has: then its requests follow it, and what
- * the UPDATE has changed besides is acted on.  Returns whether it has.
+ * the UPDATE has changed besides is acted on: last is the row's last version, which is the
+ * target.  Returns whether it has.
  */
 static bool
 row_moved(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan, KeepPlan *keep_plan,
-		  const Target *target)
+		  const Target *target, HeapTuple last)
 {
 	StayChange	change = {0};
 	MovedRow	moved;
@@ -678,7 +679,7 @@ row_moved(FunctionCallInfo fcinfo, TriggerData *td, TriggerPlan *plan, KeepPlan 
 	was.key = row_key_value(moved.row_key, RelationGetDescr(rel), moved.row, &was.hash);
 	read_version(plan, td, in_this_form(td, rel, moved.row), &old);
 	table_close(rel, AccessShareLock);
-	read_version(plan, td, td->tg_trigtuple, &new);
+	read_version(plan, td, last, &new);
 	row_requests_follow(keep_plan->outbox, &was, target);
 	(void) compare(plan, td, &old, &new, &change, &issue_changed, &until_changed);
 	keep(plan, td, keep_plan, target, &old, &new, &change, issue_changed, until_changed);
@@ -707,12 +708,13 @@ seam_keep_instant_key_trigger(PG_FUNCTION_ARGS)
 		Target		target = target_of(keep_plan, td, td->tg_trigtuple);
 
 		last = last_version(td->tg_relation, td->tg_trigtuple);
-		if (!row_moved(fcinfo, td, plan, keep_plan, &target) && last)
+		if (last)
 		{
 			now.tg_trigtuple = last;
 			target = target_of(keep_plan, &now, last);
-			row_inserted(plan, &now, keep_plan, &target);
 		}
+		if (!row_moved(fcinfo, td, plan, keep_plan, &target, now.tg_trigtuple) && last)
+			row_inserted(plan, &now, keep_plan, &target);
 	}
 	else if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
 	{

@@ -289,7 +289,7 @@ claims_take(void)
 	attempt.timeout = settings_request_timeout + settings_settle_delay;
 	attempt.revoke_timeout = Max(settings_request_timeout, settings_settle_delay);
 	seam_clock_now(&attempt.has_seam_time, &attempt.seam_time);
-	attempt.stays_at = stay_clock_now(&clock) ? clock.now : DT_NOEND;
+	attempt.stays_at = stay_clock_now(&clock) ? clock.latest : DT_NOEND;
 	/* to revoke a key leaves nothing in doubt either */
 	need.due[SHARE_NEW] = may != PACE_MAY_LIST && queues_is_due(STATUS_PENDING);
 	need.due[SHARE_LIST] = claims_list_due() <= clock_now() ||

@@ -318,6 +318,9 @@ written(void *arg)
 			(void) id_list_add(&w->table->alone, w->batch.ids[i]);
 		else
 			done(w->table);
+		/* a session has it locked: what is to be looked at is read again */
+		if (w->batch.outcomes[i] == ROW_SKIPPED)
+			next_task = Min(next_task, GetCurrentTimestamp() + CLEAR_PAUSE_US);
 		ended += w->batch.outcomes[i] == ROW_WRITTEN || w->batch.outcomes[i] == ROW_UNWANTED;
 	}
 	/* (they are still in their order, at the end of what was read) */

@@ -18,7 +18,7 @@
 #include "worker/credentials.h"
 #include "worker/stay_clock.h"
 
-/* An answer that took longer tells little: only what is not known at all. */
+/* An answer that took longer tells little: only what is not known better. */
 #define LEARN_DELAY_US (2 * INT64CONST(1000000))
 
 /* A step of the local clock after which nothing is known. */
@@ -31,24 +31,27 @@
 
 static bool is_known;
 static int64 offset;			/* from clock_now()'s clock to Seam's */
+static int64 known_delay;		/* of the answer that has told it */
 static int64 local_offset;		/* from clock_now()'s to the local one, then */
 static AccountId endpoint;		/* whose clock it is */
 
 /*
- * Learns Seam's time from an answer to a request of this account.  That of a slow one is not
- * later than it may be: what is due is done a little late then, which is better than never.
+ * Learns Seam's time from an answer to a request of this account.  A slow one leaves it open
+ * when within its delay Seam has told it: the earliest moment is taken then, so that nothing
+ * is done too early, until a faster answer tells it better.
  */
 void
 stay_clock_learn(const SeamTime *sample, const AccountId *account)
 {
 	TimestampTz local = GetCurrentTimestamp() - (clock_now() - sample->at);
 
-	if ((is_known && sample->delay > LEARN_DELAY_US) ||
+	if ((is_known && sample->delay > LEARN_DELAY_US && sample->delay >= known_delay) ||
 		!account_has_endpoint(account, credentials_id()))
 		return;
 	offset = stay_clock_estimate(sample->time, Min(sample->delay, LEARN_DELAY_US), local) -
 		sample->at;
 	local_offset = local - sample->at;
+	known_delay = sample->delay;
 	endpoint = *account;
 	is_known = true;
 	places_tell_seam_offset(offset);
@@ -71,6 +74,7 @@ stay_clock_now(StayClock *clock)
 		places_tell_seam_offset(0);
 	}
 	clock->now = now + offset;
+	clock->latest = clock->now + Max(known_delay - LEARN_DELAY_US, 0);
 	clock->renew_before = settings_renew_before * USECS_PER_SEC;
 	clock->least_age = SEAM_IK_LEAST_RENEWAL_MS * INT64CONST(1000);
 	return is_known;

@@ -283,6 +283,24 @@ is(statuses($inserted{later}) . ' ' . statuses($updated{later}), 'pending pendin
 is(sent($inserted{goes}), 0, 'nothing is asked for a row that was gone');
 is(join(',', sort map { key_of('again', -$id{heir} - $_) } 0, 1), live($heir), 'an heir has the keys');
 
+# and one that changes a row again which has come from another partition
+sql(q{CREATE TABLE hall (id int, hall int, guest uuid, check_in timestamptz, check_out timestamptz,
+	confirmed boolean DEFAULT true, key_id uuid, note text, PRIMARY KEY (id, hall)) PARTITION BY LIST (hall);
+	CREATE TABLE hall_1 PARTITION OF hall FOR VALUES IN (1); CREATE TABLE hall_2 PARTITION OF hall FOR VALUES IN (2);
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	IF NEW.note = 'refuses' THEN
+		UPDATE hall SET confirmed = false, note = NULL WHERE id = NEW.id;
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER again AFTER INSERT OR UPDATE ON hall FOR EACH ROW EXECUTE FUNCTION refuse();} .
+	keeps('hall', "$keeps, 'wanted=confirmed'"));
+$who = new_guest();
+sql("INSERT INTO hall (id, hall, guest) VALUES (1, 1, '$who')");
+ok(has_key('hall', 1, $who) && quiet(), 'a key in a partition');
+sql("UPDATE hall SET hall = 2, note = 'refuses'");
+ok(quiet() && live($who) eq '', 'moved, and refused by a trigger before ours: revoked');
+
 # a column for keys that pads them
 sql(table('padded', 'timestamptz') . 'ALTER TABLE padded ALTER key_id TYPE char(40)');
 $who = new_guest();
